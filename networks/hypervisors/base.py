@@ -1,0 +1,373 @@
+"""What the product asks of a hypervisor: values, errors and one small protocol per need.
+
+A driver imports its hypervisor's library and this module, and nothing else of ours: no models, no
+settings, no other driver. It leaves out the protocols that it cannot serve.
+
+Every method that talks to a hypervisor takes `deadline`, in seconds on the monotonic clock
+(`time.monotonic() + n`), and is back by then even when the library is stuck.
+"""
+
+import contextlib
+import contextvars
+import threading
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+from enum import StrEnum
+from ipaddress import IPv4Address, IPv6Address
+from typing import Protocol, Self, TypeVar, runtime_checkable
+
+# Values -------------------------------------------------------------------------------------
+
+
+class Transport(StrEnum):
+    """How an endpoint is reached. The URI is built from fields: a typed one could run programs."""
+
+    LOCAL = "local"
+    TLS = "tls"
+    TCP = "tcp"
+    SSH = "ssh"
+    TEST = "test"
+
+
+@dataclass(frozen=True)
+class EndpointAddress:
+    """Where a hypervisor's API is and how to be let in."""
+
+    transport: Transport
+    host: str = ""
+    port: int | None = None
+    username: str = ""
+    password: str = field(default="", repr=False)
+    test_socket: str = ""
+
+
+class PowerState(StrEnum):
+    RUNNING = "running"
+    PAUSED = "paused"
+    OFF = "off"
+
+
+@dataclass(frozen=True)
+class VmRef:
+    """A VM as a hypervisor knows it: `uuid` is its SMBIOS UUID, `macs` are lower case."""
+
+    name: str
+    uuid: str
+    macs: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class VmRecord:
+    """One line of a hypervisor's inventory."""
+
+    vm: VmRef
+    power: PowerState
+
+
+@dataclass(frozen=True)
+class HostFacts:
+    """What a host says of itself; memory in bytes, speed in MHz."""
+
+    hostname: str
+    version: str
+    cpus: int
+    mhz: int
+    memory: int
+
+
+@dataclass(frozen=True)
+class NetworkRef:
+    """A guest network on a host: the bridge (KVM) or label that carries it, and its VLAN."""
+
+    label: str
+    vlan: int | None = None
+
+
+@dataclass(frozen=True)
+class NicSpec:
+    mac: str
+    network: NetworkRef
+
+
+@dataclass(frozen=True)
+class ImageRoot:
+    """A ROOT volume as a copy-on-write overlay of a template's image; both in storage pool `pool`.
+
+    `size` in bytes; 0 keeps the image's own.
+    """
+
+    pool: str
+    volume: str
+    image: str
+    image_format: str = "qcow2"
+    size: int = 0
+
+
+@dataclass(frozen=True)
+class KernelRoot:
+    """No disk: the guest boots a kernel and an initial RAM disk that lie on the host."""
+
+    kernel: str
+    initrd: str
+    command_line: str = ""
+
+
+@dataclass(frozen=True)
+class VmSpec:
+    """A VM to define, powered off, with an empty CD-ROM of our own; memory in bytes."""
+
+    vm: VmRef
+    title: str
+    cpus: int
+    memory: int
+    root: ImageRoot | KernelRoot
+    nics: tuple[NicSpec, ...]
+
+
+@dataclass(frozen=True)
+class Media:
+    """An ISO image in a host's media store: its name there, and the path a guest's drive is given."""
+
+    name: str
+    path: str
+
+
+class Outcome(StrEnum):
+    """What came of asking for one NIC's address."""
+
+    FOUND = "found"
+    NONE_YET = "none_yet"
+    AGENT_ABSENT = "agent_absent"
+    AGENT_SILENT = "agent_silent"
+    HOST_UNREACHABLE = "host_unreachable"
+    AMBIGUOUS = "ambiguous"
+    NOT_RUNNING = "not_running"
+
+
+class Source(StrEnum):
+    """Who told an address."""
+
+    GUEST_AGENT = "agent"
+    TEST_DRIVER = "test-driver"
+
+
+@dataclass(frozen=True)
+class GuestAddress:
+    """An address that a guest has on the interface with this MAC (lower case, colon-separated)."""
+
+    mac: str
+    ip: IPv4Address | IPv6Address
+    source: Source
+    prefix: int | None = None
+
+
+@dataclass(frozen=True)
+class Reading:
+    """One VM's answer: addresses over all its interfaces, or why there are none.
+
+    `problem` is None when the guest answered, even with no address at all.
+    """
+
+    addresses: tuple[GuestAddress, ...] = ()
+    problem: Outcome | None = None
+    detail: str = ""
+
+
+# Errors, named for what the caller does next ---------------------------------------------------
+
+
+class HypervisorError(Exception):
+    """Base of all. The text is ours: a library's own words may hold what nobody should read."""
+
+
+class TryAgainLater(HypervisorError):
+    """Nothing is wrong with the request."""
+
+
+class EndpointUnreachable(TryAgainLater):
+    """The endpoint cannot be connected to, or does not answer."""
+
+
+class DeadlineExceeded(EndpointUnreachable):
+    """A call did not come back in time; its thread is left behind and counted."""
+
+
+class Busy(TryAgainLater):
+    """Another operation holds the VM."""
+
+
+class DoNotTryAgain(HypervisorError):
+    """The same request will fail again."""
+
+
+class NotFound(DoNotTryAgain):
+    """The VM, volume or image is not there."""
+
+
+class Refused(DoNotTryAgain):
+    """The hypervisor says no, or cannot do it at all."""
+
+
+class AskTheOperator(HypervisorError):
+    """A person has to mend the host first; the text says what."""
+
+
+class CredentialsRefused(AskTheOperator):
+    pass
+
+
+class NetworkMissing(AskTheOperator):
+    pass
+
+
+class StorageProblem(AskTheOperator):
+    """A pool is missing, full or read-only."""
+
+
+# Calls that come back ---------------------------------------------------------------------------
+
+T = TypeVar("T")
+_heartbeat: contextvars.ContextVar[Callable[[], None]] = contextvars.ContextVar("heartbeat", default=lambda: None)
+_abandoned: set[threading.Thread] = set()
+HEARTBEAT_SECONDS = 5.0
+
+
+@contextlib.contextmanager
+def heartbeat(beat: Callable[[], None]) -> Iterator[None]:
+    """While this is open, `call_within` calls `beat` every few seconds as it waits."""
+    token = _heartbeat.set(beat)
+    try:
+        yield
+    finally:
+        _heartbeat.reset(token)
+
+
+def call_within(deadline: float, call: Callable[[], T]) -> T:
+    """Run `call` in a thread of its own and give its result or its exception.
+
+    Raises DeadlineExceeded at the deadline. A C library cannot be interrupted, so a stuck thread
+    is abandoned; it is a daemon and does not keep the process alive.
+    """
+    results: list[T] = []
+    failures: list[BaseException] = []
+
+    def run() -> None:
+        try:
+            results.append(call())
+        except BaseException as error:
+            failures.append(error)
+
+    context = contextvars.copy_context()
+    thread = threading.Thread(target=context.run, args=(run,), daemon=True)
+    thread.start()
+    beat = _heartbeat.get()
+    while thread.is_alive():
+        remaining = deadline - time.monotonic()
+        if remaining <= 0:
+            _abandoned.add(thread)
+            raise DeadlineExceeded("The hypervisor did not answer in time.")
+        thread.join(min(remaining, HEARTBEAT_SECONDS))
+        if thread.is_alive():
+            beat()
+    if failures:
+        raise failures[0]
+    return results[0]
+
+
+def abandoned_calls() -> int:
+    """How many calls of this process were given up and are stuck still."""
+    for thread in [thread for thread in _abandoned if not thread.is_alive()]:
+        _abandoned.discard(thread)
+    return len(_abandoned)
+
+
+# Protocols: one per need --------------------------------------------------------------------------
+
+
+@runtime_checkable
+class Inventory(Protocol):
+    def host_facts(self, deadline: float) -> HostFacts: ...
+
+    def list_vms(self, deadline: float) -> list[VmRecord]: ...
+
+    def power_state(self, vm: VmRef, deadline: float) -> PowerState | None:
+        """None when the hypervisor does not know the VM."""
+        ...
+
+
+@runtime_checkable
+class NetworkOperations(Protocol):
+    def ensure_network(self, network: NetworkRef, deadline: float) -> None:
+        """Make sure that guests on this host can join `network`. Raises NetworkMissing."""
+        ...
+
+
+@runtime_checkable
+class Volumes(Protocol):
+    def ensure_root(self, root: ImageRoot, deadline: float) -> None:
+        """Create the overlay unless it is there. Raises NotFound (image), StorageProblem."""
+        ...
+
+    def delete_root(self, root: ImageRoot, deadline: float) -> None:
+        """Delete the overlay; gone already is success."""
+        ...
+
+
+@runtime_checkable
+class VmOperations(Protocol):
+    """Each is safe to repeat: what is done already is success."""
+
+    def define(self, spec: VmSpec, deadline: float) -> None: ...
+
+    def start(self, vm: VmRef, deadline: float) -> None: ...
+
+    def stop(self, vm: VmRef, deadline: float, *, grace: float) -> None:
+        """Ask the guest to shut down, wait `grace` seconds, then cut the power; 0 cuts at once."""
+        ...
+
+    def reboot(self, vm: VmRef, deadline: float) -> None:
+        """A reset of the running guest: same definition, same drive."""
+        ...
+
+    def undefine(self, vm: VmRef, deadline: float) -> None:
+        """Cut the power if it is on and forget the VM. Its ROOT volume stays."""
+        ...
+
+    def migrate(self, vm: VmRef, target: Self, deadline: float) -> None:
+        """Live, to another host of the same kind. The source forgets the VM, the target knows it for good."""
+        ...
+
+
+@runtime_checkable
+class MediaStore(Protocol):
+    """Config drive ISOs on a host, mode 0600, each name used once."""
+
+    def place(self, name: str, content: bytes, deadline: float) -> Media: ...
+
+    def read(self, name: str, deadline: float) -> bytes:
+        """Raises NotFound."""
+        ...
+
+    def remove(self, name: str, deadline: float) -> None:
+        """Gone already is success."""
+        ...
+
+    def list_media(self, deadline: float) -> list[str]: ...
+
+    def insert(self, vm: VmRef, media: Media | None, deadline: float) -> None:
+        """Put `media` into our own CD-ROM of `vm`, running or not; None ejects."""
+        ...
+
+
+@runtime_checkable
+class AddressReader(Protocol):
+    def read_addresses(
+        self, vms: Sequence[VmRef], deadline: float, *, width: int = 4
+    ) -> Iterator[tuple[VmRef, Reading]]:
+        """Yield one reading per VM as it arrives, at most `width` guests asked at a time.
+
+        A VM not reached before the deadline yields nothing. Raises EndpointUnreachable when no VM
+        can be read; what concerns one VM is its reading.
+        """
+        ...
