@@ -243,12 +243,20 @@ def heartbeat(beat: Callable[[], None]) -> Iterator[None]:
         _heartbeat.reset(token)
 
 
+def beat() -> None:
+    """Tell the innermost open `heartbeat` that we are alive: for waits other than `call_within`'s."""
+    _heartbeat.get()()
+
+
 def call_within(deadline: float, call: Callable[[], T]) -> T:
     """Run `call` in a thread of its own and give its result or its exception.
 
-    Raises DeadlineExceeded at the deadline. A C library cannot be interrupted, so a stuck thread
-    is abandoned; it is a daemon and does not keep the process alive.
+    Raises DeadlineExceeded at the deadline; a call whose deadline has passed is not begun. A C
+    library cannot be interrupted, so a stuck thread is abandoned; it is a daemon and does not keep
+    the process alive.
     """
+    if deadline <= time.monotonic():
+        raise DeadlineExceeded("The time for this was used up before the hypervisor was asked.")
     results: list[T] = []
     failures: list[BaseException] = []
 
@@ -261,7 +269,6 @@ def call_within(deadline: float, call: Callable[[], T]) -> T:
     context = contextvars.copy_context()
     thread = threading.Thread(target=context.run, args=(run,), daemon=True)
     thread.start()
-    beat = _heartbeat.get()
     while thread.is_alive():
         remaining = deadline - time.monotonic()
         if remaining <= 0:

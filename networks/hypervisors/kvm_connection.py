@@ -1,0 +1,359 @@
+"""Connections to libvirt: the URI, one connection per process and endpoint, deadlines, errors.
+
+Sources: libvirt's remote URI reference and virterror.h; what was measured is said where it matters.
+"""
+
+import contextlib
+import errno
+import ipaddress
+import os
+import re
+import threading
+import time
+from collections.abc import Callable, Sequence
+from typing import Any, Protocol, TypeVar
+
+import libvirt
+
+from networks.hypervisors.base import (
+    AskTheOperator,
+    Busy,
+    CredentialsRefused,
+    DeadlineExceeded,
+    EndpointAddress,
+    EndpointUnreachable,
+    HypervisorError,
+    NetworkMissing,
+    NotFound,
+    Refused,
+    StorageProblem,
+    Transport,
+    TryAgainLater,
+    call_within,
+)
+
+T = TypeVar("T")
+
+# The URI ----------------------------------------------------------------------------------------
+
+_DNS_NAME = re.compile(r"(?!-)[A-Za-z0-9-]{1,63}(?<!-)(\.(?!-)[A-Za-z0-9-]{1,63}(?<!-))*")
+# What the C library's resolver would take for an IPv4 address in an odd spelling: 127.1, 0x7f000001.
+_NUMBER = re.compile(r"[0-9]+|0[xX][0-9A-Fa-f]*")
+_USER = re.compile(r"[A-Za-z_][A-Za-z0-9_.-]{0,31}")
+_SOCKET_PATH = re.compile(r"(/[A-Za-z0-9_.-]+)+")
+SOCKET_PATH_MAX = 107  # sun_path, unix(7)
+
+
+def libvirt_uri(address: EndpointAddress) -> str:
+    """The URI of an endpoint, made from its fields alone. Raises Refused for a field that cannot be one.
+
+    A libvirt URI runs programs (`?command=`), reads files (`test:///etc/shadow`) and starts QEMU on
+    this machine (`qemu:///embed`), so each field admits only what it can be, and none can bring a
+    parameter or a path of its own.
+    """
+    if address.transport is Transport.TEST:
+        _refuse_remote_fields(address)
+        if not address.test_socket:
+            return "test:///default"
+        return f"test+unix:///default?socket={_socket_path(address.test_socket)}"
+    if address.test_socket:
+        raise Refused("Only the test transport has a test socket.")
+    if address.transport is Transport.LOCAL:
+        _refuse_remote_fields(address)
+        return "qemu:///system"
+    user = f"{_user(address.username)}@" if address.username else ""
+    port = f":{_port(address.port)}" if address.port is not None else ""
+    # Without no_tty, ssh asks for a password on the terminal of whoever started the server.
+    parameters = "?no_tty=1" if address.transport is Transport.SSH else ""
+    return f"qemu+{address.transport.value}://{user}{uri_host(address.host)}{port}/system{parameters}"
+
+
+def uri_host(host: str) -> str:
+    """`host` as it stands in a URI: a DNS name, an IPv4 address, or an IPv6 address in brackets."""
+    try:
+        literal = ipaddress.ip_address(host)
+    except ValueError:
+        last_label = host.rpartition(".")[2]
+        if len(host) > 253 or not _DNS_NAME.fullmatch(host) or _NUMBER.fullmatch(last_label):
+            raise Refused("The host is neither a DNS name nor an IP address.") from None
+        return host
+    if isinstance(literal, ipaddress.IPv4Address):
+        return str(literal)
+    if literal.scope_id is not None:
+        raise Refused("An IPv6 address with a zone cannot be used.")
+    return f"[{literal}]"
+
+
+def _refuse_remote_fields(address: EndpointAddress) -> None:
+    if address.host or address.port is not None or address.username or address.password:
+        raise Refused(f"The {address.transport.value} transport has no host, port, user or password.")
+
+
+def _user(name: str) -> str:
+    if not _USER.fullmatch(name):
+        raise Refused("The user name has characters that a URI cannot hold.")
+    return name
+
+
+def _port(port: int) -> int:
+    if not 1 <= port <= 65535:
+        raise Refused("The port is not between 1 and 65535.")
+    return port
+
+
+def _socket_path(path: str) -> str:
+    if len(path) > SOCKET_PATH_MAX or not _SOCKET_PATH.fullmatch(path) or ".." in path.split("/"):
+        raise Refused("The test socket is not the plain absolute path of a socket.")
+    return path
+
+
+# Errors -----------------------------------------------------------------------------------------
+
+_MEANINGS: dict[int, tuple[type[HypervisorError], str]] = {
+    libvirt.VIR_ERR_NO_DOMAIN: (NotFound, "The host does not know this VM."),
+    libvirt.VIR_ERR_NO_STORAGE_VOL: (NotFound, "The storage pool has no such volume."),
+    libvirt.VIR_ERR_NO_STORAGE_POOL: (StorageProblem, "The host has no such storage pool."),
+    libvirt.VIR_ERR_INVALID_STORAGE_POOL: (StorageProblem, "The storage pool cannot be used."),
+    libvirt.VIR_ERR_NO_NETWORK: (NetworkMissing, "The host has no such network."),
+    libvirt.VIR_ERR_UNKNOWN_HOST: (EndpointUnreachable, "The host's name cannot be resolved."),
+    libvirt.VIR_ERR_NO_CONNECT: (EndpointUnreachable, "The host cannot be connected to."),
+    libvirt.VIR_ERR_INVALID_CONN: (EndpointUnreachable, "The connection to the host was lost."),
+    libvirt.VIR_ERR_RPC: (EndpointUnreachable, "The connection to the host was lost."),
+    libvirt.VIR_ERR_AUTH_FAILED: (CredentialsRefused, "The host refuses the user or the password."),
+    libvirt.VIR_ERR_AUTH_CANCELLED: (CredentialsRefused, "The host asks for a user and a password."),
+    libvirt.VIR_ERR_AUTH_UNAVAILABLE: (CredentialsRefused, "The host refuses this user here."),
+    libvirt.VIR_ERR_ACCESS_DENIED: (CredentialsRefused, "The host does not let this user do that."),
+    libvirt.VIR_ERR_OPERATION_DENIED: (CredentialsRefused, "The host does not let this user do that."),
+    libvirt.VIR_ERR_GNUTLS_ERROR: (CredentialsRefused, "TLS failed: a certificate is missing or not trusted."),
+    libvirt.VIR_ERR_RESOURCE_BUSY: (Busy, "Another operation holds the VM."),
+    libvirt.VIR_ERR_OPERATION_TIMEOUT: (Busy, "Another operation has held the VM for too long."),
+    libvirt.VIR_ERR_OPERATION_ABORTED: (TryAgainLater, "The operation was cancelled on the host."),
+    libvirt.VIR_ERR_AGENT_UNRESPONSIVE: (TryAgainLater, "The guest agent does not answer."),
+    libvirt.VIR_ERR_AGENT_UNSYNCED: (TryAgainLater, "The guest agent answers out of turn."),
+    libvirt.VIR_ERR_NO_SUPPORT: (Refused, "The hypervisor cannot do this."),
+    libvirt.VIR_ERR_OPERATION_UNSUPPORTED: (Refused, "The hypervisor cannot do this."),
+    libvirt.VIR_ERR_CONFIG_UNSUPPORTED: (Refused, "The hypervisor cannot run a VM defined like this."),
+    libvirt.VIR_ERR_ARGUMENT_UNSUPPORTED: (Refused, "The hypervisor cannot do this for this VM."),
+    libvirt.VIR_ERR_OPERATION_INVALID: (Refused, "The VM or volume is not in a state that allows this."),
+    libvirt.VIR_ERR_OPERATION_FAILED: (Refused, "The hypervisor refused the operation."),
+    libvirt.VIR_ERR_DOM_EXIST: (Refused, "Another VM has this name or UUID on the host."),
+    libvirt.VIR_ERR_STORAGE_VOL_EXIST: (Refused, "The volume is there already."),
+}
+_FAILED = (AskTheOperator, "The operation failed on the host; the host's libvirt log says why.")
+
+
+def translate(error: libvirt.libvirtError, *, connected: bool = True) -> HypervisorError:
+    """Ours for libvirt's. Its text is left out: it may hold file contents and paths of the host."""
+    code = error.get_error_code()
+    kind, text = _MEANINGS.get(code, _FAILED)
+    if code == libvirt.VIR_ERR_SYSTEM_ERROR and error.get_error_domain() == libvirt.VIR_FROM_STORAGE:
+        kind, text = StorageProblem, "The host's storage failed; the host's libvirt log says why."
+    # A broken socket is told by several codes: what decides is whether the connection lives.
+    lost = not connected or error.get_error_domain() == libvirt.VIR_FROM_RPC
+    if lost and not issubclass(kind, EndpointUnreachable | CredentialsRefused):
+        kind, text = EndpointUnreachable, "The connection to the host was lost."
+    return kind(f"{text} (libvirt error {code})")
+
+
+def error_code(error: HypervisorError) -> int | None:
+    """libvirt's number for the failure behind one of our errors."""
+    cause: BaseException | None = error
+    while cause is not None and not isinstance(cause, libvirt.libvirtError):
+        cause = cause.__cause__
+    return None if cause is None else cause.get_error_code()
+
+
+def _opening_failed(error: libvirt.libvirtError) -> HypervisorError:
+    code = error.get_error_code()
+    if code == libvirt.VIR_ERR_SYSTEM_ERROR and error.get_int1() == errno.EACCES:
+        return CredentialsRefused(f"This user may not open libvirt's socket. (libvirt error {code})")
+    kind, text = _MEANINGS.get(code, _FAILED)
+    if not issubclass(kind, EndpointUnreachable | CredentialsRefused):
+        kind, text = EndpointUnreachable, "The host cannot be connected to."
+    return kind(f"{text} (libvirt error {code})")
+
+
+# The event loop ---------------------------------------------------------------------------------
+
+_loop_lock = threading.Lock()
+_loop_registered = False
+
+
+def _start_event_loop() -> None:
+    """Run libvirt's event loop in this process: without it there is no keepalive.
+
+    It must be registered before the first connection is opened, and once registered it must run:
+    otherwise the host's own pings go unanswered and it hangs up after half a minute.
+    """
+    global _loop_registered
+    with _loop_lock:
+        if _loop_registered:
+            return
+        libvirt.registerErrorHandler(lambda context, error: None, None)  # else it prints to stderr
+        libvirt.virEventRegisterDefaultImpl()
+        threading.Thread(target=_run_event_loop, name="libvirt-events", daemon=True).start()
+        _loop_registered = True
+
+
+def _run_event_loop() -> None:
+    while True:
+        try:
+            libvirt.virEventRunDefaultImpl()
+        except libvirt.libvirtError:
+            time.sleep(1)  # one bad turn must not end keepalive for good, nor spin
+
+
+# Connections ------------------------------------------------------------------------------------
+
+KEEPALIVE_SECONDS, KEEPALIVE_COUNT = 5, 3
+IDLE_SECONDS = 20.0
+
+
+def open_connection(address: EndpointAddress) -> Any:
+    """A new virConnect with keepalive; blocks, so call it within a deadline."""
+    uri = libvirt_uri(address)
+    _start_event_loop()
+
+    def answer(requests: Sequence[list[Any]], _data: object) -> int:
+        for request in requests:
+            name_asked = request[0] in (libvirt.VIR_CRED_AUTHNAME, libvirt.VIR_CRED_USERNAME)
+            request[4] = address.username if name_asked else address.password
+        return 0 if address.password else -1
+
+    kinds = [
+        libvirt.VIR_CRED_AUTHNAME,
+        libvirt.VIR_CRED_USERNAME,
+        libvirt.VIR_CRED_PASSPHRASE,
+        libvirt.VIR_CRED_NOECHOPROMPT,
+    ]
+    connection = libvirt.openAuth(uri, [kinds, answer, None], 0)
+    with contextlib.suppress(libvirt.libvirtError):  # the test driver inside this process has none
+        connection.setKeepAlive(KEEPALIVE_SECONDS, KEEPALIVE_COUNT)
+    return connection
+
+
+class ConnectionSource(Protocol):
+    def get(self, address: EndpointAddress, deadline: float) -> Any: ...
+
+    def discard(self, address: EndpointAddress, connection: Any) -> None: ...
+
+
+class _Slot:
+    """One endpoint's place: its own lock, so that a host that is slow to open delays only its own callers."""
+
+    def __init__(self) -> None:
+        self.lock = threading.Lock()
+        self.connection: Any = None
+        self.used_at = 0.0
+
+
+class ConnectionPool:
+    """One connection for each process and endpoint. A virConnect may be used by many threads."""
+
+    def __init__(self, opener: Callable[[EndpointAddress], Any] = open_connection) -> None:
+        self._opener = opener
+        self._forget()
+        os.register_at_fork(after_in_child=self._leave_to_parent)
+
+    def get(self, address: EndpointAddress, deadline: float) -> Any:
+        """A living connection. Raises EndpointUnreachable, CredentialsRefused."""
+        if self._pid != os.getpid():  # made by a fork that ran no Python hooks
+            self._leave_to_parent()
+        with self._lock:
+            slot = self._slots.setdefault(address, _Slot())
+        if not slot.lock.acquire(timeout=max(0.0, deadline - time.monotonic())):
+            raise DeadlineExceeded("The connection to the host was not open in time.")
+        try:
+            if slot.connection is not None and not self._lives(slot, deadline):
+                close_aside(slot.connection)
+                slot.connection = None
+            if slot.connection is None:
+                slot.connection = self._open(address, deadline)
+            slot.used_at = time.monotonic()
+            return slot.connection
+        finally:
+            slot.lock.release()
+
+    def discard(self, address: EndpointAddress, connection: Any) -> None:
+        """Do not hand `connection` out again."""
+        with self._lock:
+            slot = self._slots.get(address)
+            if slot is not None and slot.connection is connection:
+                del self._slots[address]
+                close_aside(connection)
+
+    def _open(self, address: EndpointAddress, deadline: float) -> Any:
+        try:
+            return call_within(deadline, lambda: self._opener(address))
+        except libvirt.libvirtError as error:
+            raise _opening_failed(error) from error
+
+    def _lives(self, slot: _Slot, deadline: float) -> bool:
+        connection = slot.connection
+        try:
+            if not call_within(deadline, connection.isAlive):
+                return False
+            # isAlive only knows what the event loop has seen, and a forked child has no loop: after
+            # a rest, ask the host something.
+            if time.monotonic() - slot.used_at > IDLE_SECONDS:
+                call_within(deadline, connection.getLibVersion)
+        except libvirt.libvirtError:
+            return False
+        return True
+
+    def _forget(self) -> None:
+        self._pid = os.getpid()
+        self._lock = threading.Lock()
+        self._slots: dict[EndpointAddress, _Slot] = {}
+
+    def _leave_to_parent(self) -> None:
+        """In a forked child: the sockets are the parent's, and closing one would end its talk with the host."""
+        for slot in self._slots.values():
+            if slot.connection is not None:
+                # libvirt-python closes what `_o` holds when the object goes; without it, it leaks, as it should.
+                slot.connection._o = None
+        self._forget()
+
+
+def close_aside(connection: Any) -> None:
+    """Close without waiting: closing asks the host, which may be dead."""
+
+    def close() -> None:
+        with contextlib.suppress(libvirt.libvirtError):
+            connection.close()
+
+    threading.Thread(target=close, name="libvirt-close", daemon=True).start()
+
+
+CONNECTIONS = ConnectionPool()
+
+
+class Session:
+    """One operation's use of a connection: each libvirt call within its deadline, each error made ours.
+
+    Calls run one by one, not as a whole: a thread left behind in a stuck call must not go on to the
+    next step when the host wakes up.
+    """
+
+    def __init__(self, source: ConnectionSource, address: EndpointAddress, deadline: float) -> None:
+        self._source = source
+        self._address = address
+        self.deadline = deadline
+        self.connection = source.get(address, deadline)
+
+    def do(self, call: Callable[..., T], *arguments: object, until: float | None = None) -> T:
+        """The result of `call(*arguments)`. `until` is an earlier deadline for this call alone."""
+        deadline = self.deadline if until is None else min(until, self.deadline)
+        try:
+            return call_within(deadline, lambda: call(*arguments))
+        except libvirt.libvirtError as error:
+            raise translate(error, connected=self._check_alive()) from error
+
+    def _check_alive(self) -> bool:
+        try:
+            alive = bool(self.connection.isAlive())
+        except libvirt.libvirtError:
+            alive = False
+        if not alive:
+            self._source.discard(self._address, self.connection)
+        return alive

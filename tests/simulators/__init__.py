@@ -1,0 +1,1 @@
+"""Stand-ins for hypervisors, for tests and for `make demo`: nothing here needs pytest."""
