@@ -1,0 +1,51 @@
+"""Where each VM's config drive lies."""
+
+from django.db import models
+
+from networks.models import Host, VirtualMachine
+
+
+class ConfigDrive(models.Model):
+    """One VM's drive. `name` is the ISO that its CD-ROM holds."""
+
+    vm = models.OneToOneField(VirtualMachine, on_delete=models.CASCADE, related_name="config_drive")
+    generation = models.PositiveIntegerField(default=0)
+    # Empty while the VM has no drive on any host.
+    name = models.CharField(max_length=100, blank=True)
+    path = models.CharField(max_length=255, blank=True)
+    host = models.ForeignKey(Host, on_delete=models.PROTECT, null=True, related_name="+")
+    label = models.CharField(max_length=32, blank=True)
+    size = models.PositiveIntegerField(default=0)
+    sha256 = models.CharField(max_length=64, blank=True)
+    built_at = models.DateTimeField(null=True)
+
+    class Meta:
+        ordering = ["vm"]
+        constraints = [
+            models.CheckConstraint(
+                condition=models.Q(name="", host=None) | ~models.Q(name="") & models.Q(host__isnull=False),
+                name="drive_lies_on_a_host",
+            ),
+        ]
+
+    def __str__(self) -> str:
+        return self.name or f"no drive for {self.vm}"
+
+
+class Leftover(models.Model):
+    """An ISO that may be on a host and that no VM needs: written before it is made, gone after it is deleted.
+
+    What a worker killed half-way leaves behind is found here.
+    """
+
+    host = models.ForeignKey(Host, on_delete=models.CASCADE, related_name="+")
+    name = models.CharField(max_length=100)
+    since = models.DateTimeField(auto_now_add=True)
+    last_error = models.CharField(max_length=255, blank=True)
+
+    class Meta:
+        ordering = ["since"]
+        constraints = [models.UniqueConstraint(fields=["host", "name"], name="leftover_once_on_host")]
+
+    def __str__(self) -> str:
+        return f"{self.name} on {self.host}"

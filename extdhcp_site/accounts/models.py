@@ -1,0 +1,173 @@
+"""Who may do what: a tree of domains, accounts in them, users of accounts, and their API keys."""
+
+import hashlib
+import secrets
+from dataclasses import dataclass
+from typing import Self
+
+from django.contrib.auth.models import AbstractUser, UserManager
+from django.db import models
+from django.db.models import Q
+
+from extdhcp_site.encryption import EncryptedTextField
+from extdhcp_site.models import UuidModel
+
+
+class Role(models.IntegerChoices):
+    """CloudStack's account types, with its numbers."""
+
+    USER = 0, "User"
+    ROOT_ADMIN = 1, "Root admin"
+    DOMAIN_ADMIN = 2, "Domain admin"
+
+
+class Domain(UuidModel):
+    """A node of the tree; `path` spells the way from ROOT, with a slash at its end."""
+
+    name = models.CharField(max_length=100)
+    parent = models.ForeignKey("self", on_delete=models.PROTECT, null=True, blank=True, related_name="children")
+    path = models.CharField(max_length=255, unique=True, editable=False)
+
+    class Meta:
+        ordering = ["path"]
+
+    def __str__(self) -> str:
+        return self.path.rstrip("/")
+
+    def save(self, *args, **kwargs) -> None:
+        self.path = f"{self.parent.path if self.parent else ''}{self.name}/"
+        super().save(*args, **kwargs)
+
+    @classmethod
+    def root(cls) -> "Domain":
+        return cls.objects.get(parent=None)
+
+
+class Account(UuidModel):
+    """The unit of isolation: what one account owns, another does not see."""
+
+    class State(models.TextChoices):
+        ENABLED = "enabled", "Enabled"
+        DISABLED = "disabled", "Disabled"
+
+    name = models.CharField(max_length=100)
+    domain = models.ForeignKey(Domain, on_delete=models.PROTECT, related_name="accounts")
+    role = models.PositiveSmallIntegerField(choices=Role.choices, default=Role.USER)
+    state = models.CharField(max_length=8, choices=State.choices, default=State.ENABLED)
+
+    class Meta:
+        ordering = ["domain__path", "name"]
+        constraints = [
+            models.UniqueConstraint(fields=["domain", "name"], name="account_name_once_in_domain"),
+        ]
+
+    def __str__(self) -> str:
+        return f"{self.domain}/{self.name}"
+
+
+class _UserManager(UserManager["User"]):
+    def create_superuser(self, username, email=None, password=None, **fields):
+        """A root admin: `manage.py createsuperuser` needs no account to be named."""
+        if "account" not in fields:
+            fields["account"] = Account.objects.get_or_create(
+                domain=Domain.root(), name="admin", defaults={"role": Role.ROOT_ADMIN}
+            )[0]
+        return super().create_superuser(username, email, password, **fields)
+
+
+class User(UuidModel, AbstractUser):
+    account = models.ForeignKey(Account, on_delete=models.PROTECT, related_name="users")
+
+    objects = _UserManager()
+
+    class Meta:
+        ordering = ["username"]
+
+
+class ApiKeyQuerySet(models.QuerySet["ApiKey"]):
+    def usable(self) -> Self:
+        """Keys that let somebody in: neither they nor their user nor their account is disabled."""
+        return self.filter(
+            disabled_at=None, user__is_active=True, user__account__state=Account.State.ENABLED
+        ).select_related("user__account__domain")
+
+
+class ApiKey(UuidModel):
+    """A key pair that signs CloudStack requests, with a bearer token for the REST API.
+
+    The secret must be at hand to check signatures, so it is sealed; the token is only hashed. Both
+    are shown once, when they are made.
+    """
+
+    user = models.ForeignKey(User, on_delete=models.CASCADE, related_name="api_keys")
+    key = models.CharField(max_length=86, unique=True, editable=False)
+    secret = EncryptedTextField(editable=False)
+    token_hash = models.CharField(max_length=64, unique=True, editable=False)
+    created_at = models.DateTimeField(auto_now_add=True)
+    last_used_at = models.DateTimeField(null=True, blank=True, editable=False)
+    disabled_at = models.DateTimeField(null=True, blank=True)
+
+    objects = ApiKeyQuerySet.as_manager()
+
+    class Meta:
+        ordering = ["-created_at"]
+        constraints = [
+            models.CheckConstraint(condition=~Q(key=""), name="api_key_not_empty"),
+        ]
+
+    def __str__(self) -> str:
+        return f"{self.key[:8]}… of {self.user}"
+
+
+@dataclass(frozen=True)
+class NewApiKey:
+    """A key's secrets, in clear, for the one time that they are shown."""
+
+    api_key: str
+    secret_key: str
+    token: str
+
+
+def hash_token(token: str) -> str:
+    return hashlib.sha256(token.encode()).hexdigest()
+
+
+def create_api_key(user: User) -> NewApiKey:
+    new = NewApiKey(secrets.token_urlsafe(64), secrets.token_urlsafe(64), secrets.token_urlsafe(48))
+    ApiKey.objects.create(user=user, key=new.api_key, secret=new.secret_key, token_hash=hash_token(new.token))
+    return new
+
+
+@dataclass(frozen=True)
+class Caller:
+    """Who asks, as policy needs to know them."""
+
+    user: User
+    account: Account
+    role: Role
+    domain_path: str
+
+    @classmethod
+    def of(cls, user: User) -> "Caller":
+        return cls(user, user.account, Role(user.account.role), user.account.domain.path)
+
+    @property
+    def is_root(self) -> bool:
+        return self.role == Role.ROOT_ADMIN
+
+
+class OwnedQuerySet(models.QuerySet):
+    """Rows that belong to an account, by their `account` column."""
+
+    def visible_to(self, caller: Caller) -> Self:
+        """The account's own; a domain admin's whole subtree; everything for a root admin."""
+        match caller.role:
+            case Role.ROOT_ADMIN:
+                return self
+            case Role.DOMAIN_ADMIN:
+                # A root admin's things stay theirs, wherever in the tree their account is.
+                return self.filter(account__domain__path__startswith=caller.domain_path).exclude(
+                    account__role=Role.ROOT_ADMIN
+                )
+            case _:
+                return self.filter(account=caller.account)

@@ -1,0 +1,21 @@
+from django.apps import AppConfig
+from django.db.models.signals import post_migrate
+
+
+def _sync_schedules(**kwargs) -> None:
+    from extdhcp_site.jobs import tasks
+
+    tasks.sync_schedules()
+
+
+class JobsConfig(AppConfig):
+    name = "extdhcp_site.jobs"
+    label = "jobs"
+    verbose_name = "Jobs"
+
+    def ready(self) -> None:
+        from extdhcp_site.jobs import services, tasks
+
+        tasks.every(1, services.housekeeping)
+        # The one use of a Django signal: migrate is the moment when the table is known to exist.
+        post_migrate.connect(_sync_schedules, sender=self)

@@ -1,0 +1,73 @@
+"""Asynchronous jobs: what a client polls, and what survives the death of a worker."""
+
+import json
+from typing import Self
+
+from django.db import models
+from django.utils import timezone
+
+from extdhcp_site.accounts.models import Account, OwnedQuerySet, User
+from extdhcp_site.encryption import EncryptedTextField
+from extdhcp_site.models import UuidModel
+
+
+class Status(models.IntegerChoices):
+    """CloudStack's `jobstatus`."""
+
+    PENDING = 0, "Pending"
+    SUCCEEDED = 1, "Succeeded"
+    FAILED = 2, "Failed"
+
+
+class AsyncJobQuerySet(OwnedQuerySet):
+    def pending(self) -> Self:
+        return self.filter(status=Status.PENDING)
+
+
+class AsyncJob(UuidModel):
+    """One command at work on one object.
+
+    `attempt` is a fence: every write of a worker asks for its own attempt, so one that was given up
+    for dead changes nothing when it comes back.
+    """
+
+    command = models.CharField(max_length=64)
+    status = models.PositiveSmallIntegerField(choices=Status.choices, default=Status.PENDING)
+    account = models.ForeignKey(Account, on_delete=models.PROTECT, related_name="+")
+    user = models.ForeignKey(User, on_delete=models.PROTECT, related_name="+")
+    instance_type = models.CharField(max_length=40)
+    instance_uuid = models.UUIDField(db_index=True)
+    # The object's uuid while the job is pending, then null: one job at a time works on an object.
+    busy_with = models.UUIDField(null=True, unique=True)
+    arguments = models.JSONField(default=dict)
+    attempt = models.PositiveIntegerField(default=1)
+    lost_workers = models.PositiveSmallIntegerField(default=0)
+    progress = models.CharField(max_length=200, blank=True)
+    scheduled_event = models.UUIDField(null=True)
+    created_at = models.DateTimeField(default=timezone.now, db_index=True)
+    queued_at = models.DateTimeField(default=timezone.now)
+    heartbeat_at = models.DateTimeField(null=True)
+    completed_at = models.DateTimeField(null=True)
+    error_code = models.PositiveSmallIntegerField(null=True)
+    error_text = models.CharField(max_length=1024, blank=True)
+    error_for_operator = models.CharField(max_length=1024, blank=True)
+    # What only the caller may read, and not for long: {"password": ...}.
+    secret = EncryptedTextField(null=True)
+    secret_read_at = models.DateTimeField(null=True)
+
+    objects = AsyncJobQuerySet.as_manager()
+
+    class Meta:
+        ordering = ["-created_at", "-id"]
+        constraints = [
+            models.CheckConstraint(
+                condition=models.Q(status=Status.PENDING) | models.Q(busy_with=None), name="ended_job_frees_its_object"
+            ),
+        ]
+
+    def __str__(self) -> str:
+        return f"{self.command} {self.uuid}"
+
+    @property
+    def secrets(self) -> dict[str, str]:
+        return json.loads(self.secret) if self.secret else {}

@@ -1,0 +1,236 @@
+"""Submit a job, run it, and find those whose worker died.
+
+A handler is called with its job and may be called again from the top at any time: each step it takes
+must find out whether it is done already. It raises ApiError to fail the job with that code and text.
+"""
+
+import contextlib
+import json
+from collections.abc import Callable
+from datetime import datetime, timedelta
+
+import structlog
+from django.db import IntegrityError, transaction
+from django.db.models import F, Q
+from django.utils import timezone
+
+from extdhcp_site.accounts.models import Account, Caller
+from extdhcp_site.configuration.models import JOB_EXPIRE_MINUTES
+from extdhcp_site.encryption import seal
+from extdhcp_site.errors import ApiError, InternalError, ResourceInUse
+from extdhcp_site.events import models as events
+from extdhcp_site.events.models import Event, EventType, Level, State
+from extdhcp_site.jobs import tasks
+from extdhcp_site.jobs.models import AsyncJob, Status
+from extdhcp_site.models import UuidModel
+
+log = structlog.get_logger(__name__)
+
+LOST_AFTER = timedelta(seconds=45)
+# A task that never started: its queue row was lost, or the queue is this long.
+REQUEUE_AFTER = timedelta(minutes=10)
+MOST_LOST_WORKERS = 4
+SECRET_LIFE = timedelta(hours=1)
+SECRET_LIFE_ONCE_READ = timedelta(minutes=10)
+
+Handler = Callable[[AsyncJob], None]
+_handlers: dict[str, tuple[Handler, EventType]] = {}
+_renderers: dict[str, Callable[[str], dict | None]] = {}
+
+
+class TakenOver(Exception):
+    """This worker was given up for dead and another one runs the job: stop at once, write nothing."""
+
+
+def handler(command: str, event_type: EventType) -> Callable[[Handler], Handler]:
+    """Declare what runs a command's jobs, and the type of the events that they leave."""
+
+    def register(function: Handler) -> Handler:
+        _handlers[command] = (function, event_type)
+        return function
+
+    return register
+
+
+def renders(instance_type: str) -> Callable[[Callable], Callable]:
+    """Declare how a finished job's object is shown: uuid to {"virtualmachine": {...}}, None if it is gone."""
+
+    def register(function: Callable[[str], dict | None]) -> Callable:
+        _renderers[instance_type] = function
+        return function
+
+    return register
+
+
+def submit(command: str, on: UuidModel, *, account: Account, by: Caller, **arguments: object) -> AsyncJob:
+    """Write a job and queue it, inside the caller's transaction.
+
+    `account` owns the object. `arguments` are stored as JSON and must hold no secret.
+    Raises ResourceInUse while another job works on the object.
+    """
+    _, event_type = _handlers[command]
+    try:
+        with transaction.atomic():
+            job = AsyncJob.objects.create(
+                command=command,
+                account=account,
+                user=by.user,
+                instance_type=events.type_name(on),
+                instance_uuid=on.uuid,
+                busy_with=on.uuid,
+                arguments=arguments,
+            )
+    except IntegrityError:
+        other = AsyncJob.objects.filter(busy_with=on.uuid).first()
+        doing = f"{other.command}, job {other.uuid}" if other else "another job"
+        raise ResourceInUse(f"{on} is busy with {doing}. Wait for it to end, then try again.") from None
+    scheduled = events.record(event_type, f"{command}: {on}", account=account, on=on, by=by, state=State.SCHEDULED)
+    AsyncJob.objects.filter(pk=job.pk).update(scheduled_event=scheduled.uuid)
+    tasks.enqueue(run, job.pk, job.attempt)
+    return job
+
+
+@tasks.task
+def run(job_id: int, attempt: int) -> None:
+    """Task: do a job's work. A delivery of an attempt that started already, or is no longer due, does nothing."""
+    mine = AsyncJob.objects.pending().filter(pk=job_id, attempt=attempt)
+    if not mine.filter(heartbeat_at=None).update(heartbeat_at=timezone.now()):
+        return
+    job = AsyncJob.objects.select_related("user__account__domain", "account").get(pk=job_id)
+    function, event_type = _handlers[job.command]
+    with structlog.contextvars.bound_contextvars(job=str(job.uuid), command=job.command):
+        _record(job, event_type, State.STARTED, Level.INFO, f"{job.command} started")
+        try:
+            function(job)
+        except TakenOver:
+            log.warning("Another worker took this job over.")
+        except ApiError as error:
+            finish(job, error)
+        except Exception:
+            log.exception("A job failed for a reason that is not expected.")
+            finish(
+                job, InternalError(f"Something unexpected went wrong. The server's log has it under job {job.uuid}.")
+            )
+        else:
+            finish(job)
+
+
+def beat(job: AsyncJob, progress: str = "") -> None:
+    """Say that the job goes on. Raises TakenOver if it is somebody else's by now."""
+    changes: dict[str, object] = {"heartbeat_at": timezone.now()}
+    if progress:
+        changes["progress"] = progress[:200]
+    if not AsyncJob.objects.pending().filter(pk=job.pk, attempt=job.attempt).update(**changes):
+        raise TakenOver
+
+
+def keep_secret(job: AsyncJob, **secrets: str) -> None:
+    """Store what only the job's caller may read: sealed, and forgotten soon."""
+    AsyncJob.objects.filter(pk=job.pk).update(secret=seal(job, "secret", json.dumps(secrets)))
+
+
+def finish(job: AsyncJob, error: ApiError | None = None) -> None:
+    """End the job, once: freed object, COMPLETED event, result."""
+    with transaction.atomic():
+        ended = (
+            AsyncJob.objects.pending()
+            .filter(pk=job.pk, attempt=job.attempt)
+            .update(
+                status=Status.FAILED if error else Status.SUCCEEDED,
+                error_code=error.status if error else None,
+                error_text=error.text[:1024] if error else "",
+                error_for_operator=error.for_operator[:1024] if error else "",
+                busy_with=None,
+                completed_at=timezone.now(),
+            )
+        )
+        if not ended:
+            return
+        _, event_type = _handlers[job.command]
+        level = Level.ERROR if error else Level.INFO
+        text = f"{job.command} failed: {error.text}" if error else f"{job.command} completed"
+        _record(job, event_type, State.COMPLETED, level, text, error.for_operator if error else "")
+
+
+def result(job: AsyncJob, caller: Caller) -> dict | None:
+    """What `jobresult` shows `caller`: None while pending, the object as it is now, or why it failed."""
+    if job.status == Status.PENDING:
+        return None
+    if job.status == Status.FAILED:
+        text = f"{job.error_text} {job.error_for_operator}" if caller.is_root else job.error_text
+        return {"errorcode": job.error_code, "errortext": text.strip()}
+    render = _renderers.get(job.instance_type)
+    shown = render(str(job.instance_uuid)) if render else None
+    if shown is None:
+        return {"success": True}
+    if job.user_id == caller.user.pk:
+        for fields in shown.values():
+            fields.update(_read_secrets(job))
+    return shown
+
+
+def _read_secrets(job: AsyncJob) -> dict[str, str]:
+    AsyncJob.objects.filter(pk=job.pk, secret__isnull=False, secret_read_at=None).update(secret_read_at=timezone.now())
+    forget_secrets(timezone.now())
+    job.refresh_from_db()
+    return job.secrets
+
+
+def forget_secrets(now: datetime) -> None:
+    old = Q(completed_at__lt=now - SECRET_LIFE) | Q(secret_read_at__lt=now - SECRET_LIFE_ONCE_READ)
+    AsyncJob.objects.filter(old, secret__isnull=False).update(secret=None)
+
+
+@tasks.task
+def housekeeping() -> None:
+    """Task, every minute: take up jobs whose worker died, forget old secrets and old jobs."""
+    now = timezone.now()
+    requeue_lost(now)
+    forget_secrets(now)
+    expired = now - timedelta(minutes=JOB_EXPIRE_MINUTES.get())
+    AsyncJob.objects.filter(completed_at__lt=expired).delete()
+
+
+def requeue_lost(now: datetime) -> int:
+    """Queue again, with the next attempt, each pending job whose worker fell silent; how many."""
+    silent = Q(heartbeat_at__lt=now - LOST_AFTER)
+    never_started = Q(heartbeat_at=None, queued_at__lt=now - REQUEUE_AFTER)
+    requeued = 0
+    for job in AsyncJob.objects.pending().filter(silent | never_started):
+        if job.lost_workers >= MOST_LOST_WORKERS:
+            finish(job, InternalError(f"The server's workers died {MOST_LOST_WORKERS} times over this job."))
+            continue
+        with contextlib.suppress(TakenOver), transaction.atomic():
+            _requeue(job, now)
+            requeued += 1
+    return requeued
+
+
+def _requeue(job: AsyncJob, now: datetime) -> None:
+    unchanged = AsyncJob.objects.pending().filter(pk=job.pk, attempt=job.attempt, heartbeat_at=job.heartbeat_at)
+    if not unchanged.update(
+        attempt=F("attempt") + 1,
+        heartbeat_at=None,
+        queued_at=now,
+        lost_workers=F("lost_workers") + (1 if job.heartbeat_at else 0),
+    ):
+        raise TakenOver
+    log.warning("A job's worker fell silent; queued again.", job=str(job.uuid), attempt=job.attempt + 1)
+    tasks.enqueue(run, job.pk, job.attempt + 1)
+
+
+def _record(
+    job: AsyncJob, event_type: EventType, state: State, level: Level, text: str, for_operator: str = ""
+) -> None:
+    Event.objects.create(
+        type=event_type,
+        description=text[: events.LONGEST_DESCRIPTION],
+        for_operator=for_operator[: events.LONGEST_DESCRIPTION],
+        account=job.account,
+        username=job.user.username,
+        level=level,
+        state=state,
+        parent_uuid=job.scheduled_event,
+        resource_type=job.instance_type,
+        resource_uuid=job.instance_uuid,
+    )

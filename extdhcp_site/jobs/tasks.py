@@ -1,0 +1,62 @@
+"""What may stand in the task queue: functions marked with @task, called with numbers only.
+
+django-q resolves any importable name that a row holds, so the broker checks every row against this
+list before a worker sees it.
+"""
+
+from collections.abc import Callable, Sequence
+from datetime import timedelta
+
+from django.utils import timezone
+from django_q.models import Schedule
+from django_q.tasks import async_task
+
+type_of_argument = int | Sequence
+
+ADDRESSES = "addresses"
+
+_tasks: dict[str, Callable] = {}
+_schedules: dict[str, tuple[str, int]] = {}
+
+
+def name_of(function: Callable) -> str:
+    return f"{function.__module__}.{function.__qualname__}"
+
+
+def task(function: Callable) -> Callable:
+    """Allow `function` to be queued. It must be safe to run twice, late, and beside itself."""
+    _tasks[name_of(function)] = function
+    return function
+
+
+def is_allowed(function_name: object) -> bool:
+    return isinstance(function_name, str) and function_name in _tasks
+
+
+def enqueue(function: Callable, *ids: type_of_argument, queue: str | None = None) -> None:
+    """Queue a task in the caller's transaction: it exists if, and only if, what it works on does."""
+    assert name_of(function) in _tasks, f"{name_of(function)} is not marked with @task"
+    async_task(name_of(function), *ids, **({"cluster": queue} if queue else {}))
+
+
+def every(minutes: int, function: Callable) -> None:
+    """Declare that a task runs by itself, from an AppConfig.ready()."""
+    _schedules[name_of(function)] = (name_of(function), minutes)
+
+
+def sync_schedules() -> None:
+    """Make the schedule table say what the code declares, and nothing else."""
+    Schedule.objects.exclude(name__in=_schedules).delete()
+    for name, (function_name, minutes) in _schedules.items():
+        schedule, created = Schedule.objects.get_or_create(
+            name=name,
+            defaults={
+                "func": function_name,
+                "schedule_type": Schedule.MINUTES,
+                "minutes": minutes,
+                "repeats": -1,
+                "next_run": timezone.now() + timedelta(seconds=5),
+            },
+        )
+        if not created and (schedule.func, schedule.minutes) != (function_name, minutes):
+            Schedule.objects.filter(pk=schedule.pk).update(func=function_name, minutes=minutes)

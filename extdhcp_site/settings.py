@@ -1,0 +1,179 @@
+"""Django settings. Every deployment difference comes from `environment.py`."""
+
+import hashlib
+
+from csp.constants import NONE, SELF
+
+from extdhcp_site import environment
+from extdhcp_site.environment import BASE_DIR, VAR_DIR, env
+
+DEBUG = environment.DEBUG
+SECRET_KEY = environment.secret("SECRET_KEY")
+FIELD_ENCRYPTION_KEYS = environment.field_encryption_keys()
+ALLOWED_HOSTS = env.list("ALLOWED_HOSTS", ["localhost", "127.0.0.1", "[::1]"])
+CSRF_TRUSTED_ORIGINS = env.list("CSRF_TRUSTED_ORIGINS", [])
+BEHIND_TLS = env.bool("BEHIND_TLS", False)
+# The one socket on which libvirt's test driver may be reached; empty: in this process, or not at all.
+LIBVIRT_TEST_SOCKET = env.str("LIBVIRT_TEST_SOCKET", "")
+# Demo and tests only: whether an endpoint may use libvirt's test driver.
+ALLOW_TEST_HYPERVISOR = env.bool("ALLOW_TEST_HYPERVISOR", False)
+JOB_WORKERS = env.int("JOB_WORKERS", 4)
+
+INSTALLED_APPS = [
+    "django.contrib.admin",
+    "django.contrib.auth",
+    "django.contrib.contenttypes",
+    "django.contrib.sessions",
+    "django.contrib.messages",
+    "django.contrib.staticfiles",
+    "rest_framework",
+    "drf_spectacular",
+    "drf_spectacular_sidecar",
+    "csp",
+    "django_q",
+    "extdhcp_site.accounts",
+    "extdhcp_site.events",
+    "extdhcp_site.jobs",
+    "extdhcp_site.configuration",
+    "extdhcp_site.locks",
+    "extdhcp_site.api",
+    "extdhcp_site.console",
+    "networks",
+    "configdrive",
+    "ipfetch",
+]
+
+MIDDLEWARE = [
+    "django.middleware.security.SecurityMiddleware",
+    "whitenoise.middleware.WhiteNoiseMiddleware",
+    "django.contrib.sessions.middleware.SessionMiddleware",
+    "django.middleware.common.CommonMiddleware",
+    "django.middleware.csrf.CsrfViewMiddleware",
+    "django.contrib.auth.middleware.AuthenticationMiddleware",
+    "django.contrib.messages.middleware.MessageMiddleware",
+    "django.middleware.clickjacking.XFrameOptionsMiddleware",
+    "csp.middleware.CSPMiddleware",
+    "extdhcp_site.console.middleware.no_store",
+]
+
+ROOT_URLCONF = "extdhcp_site.urls"
+WSGI_APPLICATION = "extdhcp_site.wsgi.application"
+TEMPLATES = [
+    {
+        "BACKEND": "django.template.backends.django.DjangoTemplates",
+        "DIRS": [BASE_DIR / "templates"],
+        "APP_DIRS": True,
+        "OPTIONS": {
+            "context_processors": [
+                "django.template.context_processors.request",
+                "django.contrib.auth.context_processors.auth",
+                "django.contrib.messages.context_processors.messages",
+            ],
+        },
+    },
+]
+
+DATABASES = {"default": environment.database()}
+DEFAULT_AUTO_FIELD = "django.db.models.BigAutoField"
+
+AUTH_USER_MODEL = "accounts.User"
+AUTH_PASSWORD_VALIDATORS = [
+    {"NAME": "django.contrib.auth.password_validation.UserAttributeSimilarityValidator"},
+    {"NAME": "django.contrib.auth.password_validation.MinimumLengthValidator", "OPTIONS": {"min_length": 10}},
+    {"NAME": "django.contrib.auth.password_validation.CommonPasswordValidator"},
+]
+LOGIN_URL = "/login/"
+LOGIN_REDIRECT_URL = "/"
+LOGOUT_REDIRECT_URL = "/login/"
+
+SESSION_COOKIE_HTTPONLY = True
+SESSION_COOKIE_SAMESITE = "Lax"
+SESSION_COOKIE_SECURE = CSRF_COOKIE_SECURE = SECURE_SSL_REDIRECT = BEHIND_TLS
+SECURE_HSTS_SECONDS = 31_536_000 if BEHIND_TLS else 0
+SECURE_CONTENT_TYPE_NOSNIFF = True
+X_FRAME_OPTIONS = "DENY"
+DATA_UPLOAD_MAX_MEMORY_SIZE = 2 * 1024 * 1024
+DATA_UPLOAD_MAX_NUMBER_FIELDS = 1000
+CONTENT_SECURITY_POLICY = {
+    "DIRECTIVES": {
+        "default-src": [NONE],
+        "script-src": [SELF],
+        "style-src": [SELF],
+        "img-src": [SELF, "data:"],
+        "font-src": [SELF],
+        "connect-src": [SELF],
+        "form-action": [SELF],
+        "base-uri": [NONE],
+        "frame-ancestors": [NONE],
+    }
+}
+
+STATIC_URL = "/static/"
+STATIC_ROOT = VAR_DIR / "static"
+STATICFILES_DIRS = [BASE_DIR / "extdhcp_site" / "static"]
+STORAGES = {
+    "default": {"BACKEND": "django.core.files.storage.FileSystemStorage"},
+    "staticfiles": {"BACKEND": "django.contrib.staticfiles.storage.StaticFilesStorage"},
+}
+
+LANGUAGE_CODE = "en-us"
+USE_I18N = False
+USE_TZ = True
+TIME_ZONE = "UTC"
+
+REST_FRAMEWORK = {
+    "DEFAULT_AUTHENTICATION_CLASSES": [
+        "extdhcp_site.api.rest.BearerAuthentication",
+        "rest_framework.authentication.SessionAuthentication",
+    ],
+    "DEFAULT_PERMISSION_CLASSES": ["rest_framework.permissions.IsAuthenticated"],
+    "DEFAULT_RENDERER_CLASSES": ["rest_framework.renderers.JSONRenderer"],
+    "DEFAULT_PARSER_CLASSES": ["rest_framework.parsers.JSONParser"],
+    "DEFAULT_SCHEMA_CLASS": "drf_spectacular.openapi.AutoSchema",
+    "DEFAULT_PAGINATION_CLASS": "extdhcp_site.api.rest.Pages",
+}
+SPECTACULAR_SETTINGS = {
+    "TITLE": "extdhcp",
+    "DESCRIPTION": "VMs on networks whose DHCP and DNS belong to someone else.",
+    "VERSION": "0.1.0",
+    "SERVE_INCLUDE_SCHEMA": False,
+    "SWAGGER_UI_DIST": "SIDECAR",
+    "SWAGGER_UI_FAVICON_HREF": "SIDECAR",
+}
+
+# Two queues: life-cycle jobs, and "addresses" with one worker process, so that the fetch loop's
+# thread setting is a number for the whole server. See extdhcp_site/jobs.
+Q_CLUSTER = {
+    "name": "jobs",
+    "orm": "default",
+    "broker_class": "extdhcp_site.jobs.broker.AllowListBroker",
+    # A queue key of its own: a leaked session or CSRF token key does not sign tasks.
+    "secret_key": hashlib.sha256(b"extdhcp task queue:" + SECRET_KEY.encode()).hexdigest(),
+    "workers": JOB_WORKERS,
+    "queue_limit": JOB_WORKERS,
+    "bulk": 1,
+    "timeout": 1800,
+    "retry": 2000,
+    "ack_failures": True,
+    "max_attempts": 1,
+    "catch_up": False,
+    "save_limit": -1,
+    "log_level": "WARNING",
+    "ALT_CLUSTERS": {
+        "addresses": {"workers": 1, "queue_limit": 1, "timeout": 120, "retry": 150, "scheduler": False},
+    },
+}
+
+LOGGING = {
+    "version": 1,
+    "disable_existing_loggers": False,
+    "formatters": {"json": {"()": "extdhcp_site.logs.formatter"}},
+    "handlers": {"stderr": {"class": "logging.StreamHandler", "formatter": "json"}},
+    "root": {"handlers": ["stderr"], "level": env.str("LOG_LEVEL", "INFO")},
+    "loggers": {
+        # Its request lines carry whole query strings: API keys and signatures.
+        "django.server": {"handlers": [], "propagate": False},
+        "django-q": {"level": "WARNING"},
+    },
+}
+env.seal()

@@ -1,0 +1,14 @@
+from django.apps import AppConfig
+
+
+class IpFetchConfig(AppConfig):
+    name = "ipfetch"
+    verbose_name = "Address discovery"
+
+    def ready(self) -> None:
+        from extdhcp_site.jobs import tasks
+        from ipfetch import element, planner
+        from networks import elements
+
+        elements.register(element.IpFetchElement())
+        tasks.every(1, planner.run_pass)

@@ -1,0 +1,20 @@
+"""The settings of the fetch loop, with the spec's names and defaults ("Configuration values")."""
+
+from extdhcp_site.configuration.models import define, positive, switch
+
+INTERVAL = define(
+    "externaldhcp.vmip.retrieval.interval", "180", positive, "Seconds between two tries to read a NIC's address."
+)
+MAX_RETRY = define(
+    "externaldhcp.vmip.max.retry", "10", positive, "Tries, at the full interval, before a NIC is given up."
+)
+MAX_THREADS = define(
+    "externaldhcp.vmipFetch.threadPool.max", "10", positive, "Guests asked for their addresses at the same time."
+)
+EARLY_RETRY = define(
+    "externaldhcp.vmip.early.retry",
+    "true",
+    switch,
+    "Try soon after a start (5, 10, 20, 40 s ...) and only then at the interval; the early tries are not counted. "
+    "false is the specification's loop exactly.",
+)

@@ -1,0 +1,100 @@
+"""Which NIC waits for its address, and when it is asked for next: the queue is this table."""
+
+from datetime import datetime
+from typing import Self
+
+from django.db import models
+from django.db.models import Q
+from django.utils import timezone
+
+from networks.hypervisors.base import Outcome as ReadOutcome
+from networks.models import Nic
+
+
+class Outcome(models.TextChoices):
+    """What came of the last try, in words for the person who waits."""
+
+    FOUND = ReadOutcome.FOUND.value, "Found"
+    NONE_YET = ReadOutcome.NONE_YET.value, "The guest has no address yet"
+    AGENT_ABSENT = ReadOutcome.AGENT_ABSENT.value, "No guest agent answers in the VM"
+    AGENT_SILENT = ReadOutcome.AGENT_SILENT.value, "The guest agent stopped answering"
+    HOST_UNREACHABLE = ReadOutcome.HOST_UNREACHABLE.value, "The host does not answer"
+    AMBIGUOUS = ReadOutcome.AMBIGUOUS.value, "Several addresses, none clearly its own"
+    NOT_RUNNING = ReadOutcome.NOT_RUNNING.value, "The VM is not running on its host"
+
+
+NEXT_STEP = {
+    Outcome.NONE_YET: "Check the VLAN, and that the DHCP server has free addresses for it.",
+    Outcome.AGENT_ABSENT: "Install and start qemu-guest-agent in the template.",
+    Outcome.AGENT_SILENT: "Look at the VM's console: the guest may hang.",
+    Outcome.HOST_UNREACHABLE: "Run manage.py check_endpoint for the host.",
+    Outcome.AMBIGUOUS: "Compare the network's CIDR with the DHCP server's range.",
+    Outcome.NOT_RUNNING: "Start the VM.",
+}
+
+
+class IpFetchQuerySet(models.QuerySet["IpFetch"]):
+    def waiting(self) -> Self:
+        return self.filter(state=IpFetch.State.WAITING)
+
+    def due(self, now: datetime) -> Self:
+        """Waiting NICs whose next try has come and that no batch holds, the longest overdue first."""
+        free = Q(claimed_until=None) | Q(claimed_until__lte=now)
+        return self.waiting().filter(free, next_attempt_at__lte=now).order_by("next_attempt_at")
+
+    def on_endpoint(self, endpoint_id: int) -> Self:
+        return self.filter(nic__vm__host__endpoint_id=endpoint_id)
+
+    def claimed(self, now: datetime) -> Self:
+        """Rows that a batch holds now."""
+        return self.filter(claimed_until__gt=now)
+
+
+class IpFetch(models.Model):
+    """One NIC's place in the queue. It replaces the spec's map of NIC to remaining count."""
+
+    class State(models.TextChoices):
+        WAITING = "waiting", "Waiting"
+        FOUND = "found", "Found"
+        EXHAUSTED = "exhausted", "Given up"
+        PAUSED = "paused", "Paused"
+
+    nic = models.OneToOneField(Nic, on_delete=models.CASCADE, related_name="ip_fetch")
+    state = models.CharField(max_length=9, choices=State.choices, default=State.WAITING)
+    retries_left = models.PositiveIntegerField()
+    # Tries since the NIC entered the queue; the early ones come quickly.
+    tries = models.PositiveIntegerField(default=0)
+    next_attempt_at = models.DateTimeField(null=True)
+    # The fence: grows with each claim, and every write of a batch asks for its own.
+    attempt = models.PositiveIntegerField(default=0)
+    claimed_until = models.DateTimeField(null=True)
+    last_attempt_at = models.DateTimeField(null=True)
+    last_outcome = models.CharField(max_length=16, choices=Outcome.choices, blank=True)
+    last_source = models.CharField(max_length=20, blank=True)
+    last_detail = models.CharField(max_length=255, blank=True)
+    entered_at = models.DateTimeField(default=timezone.now)
+    found_at = models.DateTimeField(null=True)
+
+    objects = IpFetchQuerySet.as_manager()
+
+    class Meta:
+        ordering = ["nic"]
+        verbose_name = "address fetch"
+        verbose_name_plural = "address fetches"
+        indexes = [models.Index(fields=["state", "next_attempt_at"])]
+        constraints = [
+            models.CheckConstraint(
+                condition=~Q(state="waiting") | Q(next_attempt_at__isnull=False), name="waiting_nic_has_a_next_try"
+            ),
+        ]
+
+    def __str__(self) -> str:
+        return f"{self.nic}: {self.state}"
+
+    @property
+    def explanation(self) -> str:
+        """Why there is no address, and what to do, in one sentence each."""
+        if not self.last_outcome:
+            return "Not tried yet."
+        outcome = Outcome(self.last_outcome)
+        return " ".join(filter(None, [f"{outcome.label}.", NEXT_STEP.get(outcome, "")]))

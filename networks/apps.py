@@ -1,0 +1,12 @@
+from django.apps import AppConfig
+
+
+class NetworksConfig(AppConfig):
+    name = "networks"
+    verbose_name = "Networks and VMs"
+
+    def ready(self) -> None:
+        from extdhcp_site.jobs import tasks
+        from networks.services import lifecycle
+
+        tasks.every(1, lifecycle.housekeeping)

@@ -1,0 +1,43 @@
+"""The settings that govern VMs."""
+
+from extdhcp_site.configuration.models import define, positive
+
+
+def _factor(text: str) -> float:
+    try:
+        value = float(text)
+    except ValueError:
+        value = 0.0
+    if not 1 <= value <= 100:
+        raise ValueError("must be a number from 1 to 100")
+    return value
+
+
+def _password_length(text: str) -> int:
+    value = positive(text)
+    if not 8 <= value <= 128:
+        raise ValueError("must be a whole number from 8 to 128")
+    return value
+
+
+CPU_OVERPROVISIONING = define(
+    "cpu.overprovisioning.factor",
+    "1",
+    _factor,
+    "How many times a host's CPU may be promised to VMs. Memory is never promised twice.",
+)
+PASSWORD_LENGTH = define(
+    "vm.password.length", "16", _password_length, "Letters and digits in a generated password for a VM."
+)
+USER_DATA_MAX_LENGTH = define(
+    "vm.userdata.max.length", "32768", positive, "Longest user data that a VM may have, in base64 characters."
+)
+EXPUNGE_DELAY = define(
+    "expunge.delay",
+    "86400",
+    positive,
+    "Seconds for which a destroyed VM's ROOT volume is kept, and it can be recovered.",
+)
+SHUTDOWN_WAIT = define(
+    "vm.shutdown.wait", "60", positive, "Seconds that a guest has for an orderly shutdown before its power is cut."
+)

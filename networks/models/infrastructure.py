@@ -1,0 +1,229 @@
+"""What a cloud admin owns: zone, pod, cluster, host, endpoint, primary storage (admin guide, 3.2)."""
+
+from typing import Self
+
+from django.conf import settings
+from django.core.exceptions import ValidationError
+from django.db import models
+from django.db.models import F, Q
+
+from extdhcp_site.accounts.models import Caller, Domain, Role
+from extdhcp_site.encryption import EncryptedTextField
+from extdhcp_site.models import UuidModel
+from networks.hypervisors.base import EndpointAddress, Transport
+
+
+class HypervisorType(models.TextChoices):
+    KVM = "KVM", "KVM"
+    XENSERVER = "XenServer", "XenServer"
+    VMWARE = "VMware", "VMware"
+
+
+class AllocationState(models.TextChoices):
+    ENABLED = "Enabled"
+    DISABLED = "Disabled"
+
+
+class ZoneQuerySet(models.QuerySet["Zone"]):
+    def visible_to(self, caller: Caller) -> Self:
+        """Public zones; a private one to its domain and the domains below it (admin guide, 3.2.4)."""
+        if caller.is_root:
+            return self
+        own_path = models.Value(caller.domain_path)
+        return self.alias(own_path=own_path).filter(
+            Q(domain=None) | Q(own_path__startswith=F("domain__path")),
+            allocation_state=AllocationState.ENABLED,
+        )
+
+
+class InfrastructureQuerySet(models.QuerySet):
+    def visible_to(self, caller: Caller) -> Self:
+        """Pods, clusters, hosts and storage are not visible to end users (admin guide, 3.2)."""
+        return self if caller.role == Role.ROOT_ADMIN else self.none()
+
+
+class Zone(UuidModel):
+    """An availability zone; its networking is always Advanced."""
+
+    name = models.CharField(max_length=100, unique=True)
+    dns1 = models.GenericIPAddressField("DNS 1", null=True, blank=True)
+    dns2 = models.GenericIPAddressField("DNS 2", null=True, blank=True)
+    internal_dns1 = models.GenericIPAddressField("internal DNS 1", null=True, blank=True)
+    domain = models.ForeignKey(
+        Domain, on_delete=models.PROTECT, null=True, blank=True, help_text="Private to this domain; empty: public."
+    )
+    bridge_pattern = models.CharField(
+        max_length=15,
+        default="cloudbr{vlan}",
+        help_text="KVM: the bridge that carries a VLAN on each host, made by the host's admin.",
+    )
+    allocation_state = models.CharField(max_length=8, choices=AllocationState.choices, default=AllocationState.ENABLED)
+
+    objects = ZoneQuerySet.as_manager()
+
+    class Meta:
+        ordering = ["name"]
+
+    def __str__(self) -> str:
+        return self.name
+
+    def clean(self) -> None:
+        if "{vlan}" not in self.bridge_pattern or not self.bridge_pattern.replace("{vlan}", "").isalnum():
+            raise ValidationError({"bridge_pattern": "Letters and digits around the word {vlan}, as in cloudbr{vlan}."})
+
+
+class Pod(UuidModel):
+    zone = models.ForeignKey(Zone, on_delete=models.PROTECT, related_name="pods")
+    name = models.CharField(max_length=100)
+
+    objects = InfrastructureQuerySet.as_manager()
+
+    class Meta:
+        ordering = ["name"]
+        constraints = [models.UniqueConstraint(fields=["zone", "name"], name="pod_name_once_in_zone")]
+
+    def __str__(self) -> str:
+        return self.name
+
+
+class Cluster(UuidModel):
+    """Hosts of one hypervisor type that share primary storage and migrate VMs among themselves."""
+
+    pod = models.ForeignKey(Pod, on_delete=models.PROTECT, related_name="clusters")
+    name = models.CharField(max_length=100)
+    hypervisor = models.CharField(max_length=10, choices=HypervisorType.choices)
+
+    objects = InfrastructureQuerySet.as_manager()
+
+    class Meta:
+        ordering = ["name"]
+        constraints = [models.UniqueConstraint(fields=["pod", "name"], name="cluster_name_once_in_pod")]
+
+    def __str__(self) -> str:
+        return self.name
+
+
+class Endpoint(UuidModel):
+    """A hypervisor's API: a libvirt host, later a XenServer pool or a vCenter.
+
+    Fields, never a URI: a libvirt URI can run programs and read files of this server.
+    """
+
+    name = models.CharField(max_length=100, unique=True)
+    kind = models.CharField(max_length=10, choices=HypervisorType.choices, default=HypervisorType.KVM)
+    transport = models.CharField(
+        max_length=5,
+        choices=[(item.value, item.value) for item in Transport],
+        default=Transport.TLS.value,
+        help_text="tls verifies the host by libvirt's own CA files; tcp is for closed networks and labs.",
+    )
+    host = models.CharField(max_length=253, blank=True, help_text="Name or address; empty for local and test.")
+    port = models.PositiveIntegerField(null=True, blank=True, help_text="Empty: the transport's own.")
+    username = models.CharField(max_length=64, blank=True)
+    password = EncryptedTextField(null=True, blank=True, editable=False)
+    last_ok_at = models.DateTimeField(null=True, blank=True, editable=False)
+    last_error = models.CharField(max_length=255, blank=True, editable=False)
+
+    objects = InfrastructureQuerySet.as_manager()
+
+    ADDRESS_FIELDS = ("kind", "transport", "host", "port", "username")
+
+    class Meta:
+        ordering = ["name"]
+        constraints = [
+            models.CheckConstraint(
+                condition=Q(transport__in=["local", "test"]) | ~Q(host=""), name="remote_endpoint_has_a_host"
+            ),
+            models.CheckConstraint(condition=Q(port=None) | Q(port__range=(1, 65535)), name="endpoint_port_is_a_port"),
+        ]
+
+    def __str__(self) -> str:
+        return self.name
+
+    def clean(self) -> None:
+        if self.transport == Transport.TEST and not settings.ALLOW_TEST_HYPERVISOR:
+            raise ValidationError({"transport": "libvirt's test driver is for demo and tests only."})
+
+    def save(self, *args, **kwargs) -> None:
+        before = Endpoint.objects.filter(pk=self.pk).first() if self.pk else None
+        if before and self._moved_from(before) and self.password == before.password:
+            # A password is for the host it was given for; nobody may aim it at another.
+            self.password = None
+        super().save(*args, **kwargs)
+
+    def _moved_from(self, before: "Endpoint") -> bool:
+        return any(getattr(self, name) != getattr(before, name) for name in self.ADDRESS_FIELDS)
+
+    @property
+    def address(self) -> EndpointAddress:
+        return EndpointAddress(
+            transport=Transport(self.transport),
+            host=self.host,
+            port=self.port,
+            username=self.username,
+            password=self.password or "",
+            test_socket=settings.LIBVIRT_TEST_SOCKET if self.transport == Transport.TEST else "",
+        )
+
+
+class HostState(models.TextChoices):
+    UP = "Up"
+    DOWN = "Down"
+
+
+class HostQuerySet(InfrastructureQuerySet):
+    def fitting(self, zone: Zone, hypervisor: str, cpu_mhz: int, memory: int, cpu_factor: float) -> Self:
+        """Hosts that can take one more VM of this size, the one with the most free memory first."""
+        return self.filter(
+            cluster__pod__zone=zone,
+            cluster__hypervisor=hypervisor,
+            state=HostState.UP,
+            resource_state=AllocationState.ENABLED,
+            reserved_memory__lte=F("memory") - memory,
+            reserved_mhz__lte=F("cpus") * F("mhz") * cpu_factor - cpu_mhz,
+        ).order_by(F("reserved_memory") - F("memory"), "name")
+
+
+class Host(UuidModel):
+    """A machine that runs VMs. What its VMs hold is reserved here, so that two deploys cannot both have it."""
+
+    name = models.CharField(max_length=100, unique=True)
+    cluster = models.ForeignKey(Cluster, on_delete=models.PROTECT, related_name="hosts")
+    endpoint = models.ForeignKey(Endpoint, on_delete=models.PROTECT, related_name="hosts")
+    state = models.CharField(max_length=4, choices=HostState.choices, default=HostState.UP)
+    resource_state = models.CharField(max_length=8, choices=AllocationState.choices, default=AllocationState.ENABLED)
+    cpus = models.PositiveIntegerField(default=1)
+    mhz = models.PositiveIntegerField("MHz per CPU", default=1000)
+    memory = models.PositiveBigIntegerField("memory (bytes)", default=0)
+    reserved_mhz = models.PositiveIntegerField(default=0, editable=False)
+    reserved_memory = models.PositiveBigIntegerField(default=0, editable=False)
+    hypervisor_version = models.CharField(max_length=50, blank=True)
+
+    objects = HostQuerySet.as_manager()
+
+    class Meta:
+        ordering = ["name"]
+        constraints = [
+            models.CheckConstraint(condition=Q(reserved_memory__lte=F("memory")), name="memory_not_over_committed"),
+        ]
+
+    def __str__(self) -> str:
+        return self.name
+
+
+class PrimaryStorage(UuidModel):
+    """Where a cluster's ROOT volumes lie: on KVM a libvirt storage pool of this name on each host."""
+
+    name = models.CharField(max_length=100, help_text="KVM: the name of the libvirt storage pool.")
+    cluster = models.ForeignKey(Cluster, on_delete=models.PROTECT, related_name="storage")
+    shared = models.BooleanField(default=True, help_text="All hosts of the cluster see the same files.")
+
+    objects = InfrastructureQuerySet.as_manager()
+
+    class Meta:
+        ordering = ["name"]
+        verbose_name_plural = "primary storage"
+        constraints = [models.UniqueConstraint(fields=["cluster", "name"], name="storage_name_once_in_cluster")]
+
+    def __str__(self) -> str:
+        return self.name

@@ -1,0 +1,85 @@
+"""Guest networks: a VLAN, and what an external DHCP server hands out on it."""
+
+from ipaddress import IPv4Network, ip_network
+from typing import Self
+
+from django.db import models
+from django.db.models import Q
+from django.utils import timezone
+
+from extdhcp_site.accounts.models import Account, Caller, Domain, OwnedQuerySet
+from extdhcp_site.models import UuidModel
+from networks.hypervisors.base import NetworkRef
+from networks.models.infrastructure import Zone
+from networks.models.offerings import NetworkOffering
+
+
+class AclType(models.TextChoices):
+    """Who may deploy into a network: one account, or a domain and those below it."""
+
+    ACCOUNT = "Account"
+    DOMAIN = "Domain"
+
+
+class NetworkQuerySet(OwnedQuerySet):
+    def visible_to(self, caller: Caller) -> Self:
+        """The account's own, and the zone-wide networks of the caller's domain and of those above it."""
+        if caller.is_root:
+            return self
+        own_path = models.Value(caller.domain_path)
+        shared_with = Q(acl_type=AclType.DOMAIN, own_path__startswith=models.F("domain__path"))
+        return self.alias(own_path=own_path).filter(shared_with | Q(pk__in=super().visible_to(caller).values("pk")))
+
+    def external_dhcp(self) -> Self:
+        """Networks on which addresses have to be learned."""
+        return self.filter(offering__in=NetworkOffering.objects.external_dhcp())
+
+
+class Network(UuidModel):
+    """A broadcast domain. Its range mirrors the external server's and is never used to assign anything."""
+
+    name = models.CharField(max_length=100)
+    display_text = models.CharField(max_length=255, blank=True)
+    zone = models.ForeignKey(Zone, on_delete=models.PROTECT, related_name="networks")
+    offering = models.ForeignKey(NetworkOffering, on_delete=models.PROTECT, related_name="networks")
+    account = models.ForeignKey(Account, on_delete=models.PROTECT, related_name="+")
+    acl_type = models.CharField("access", max_length=7, choices=AclType.choices, default=AclType.DOMAIN)
+    domain = models.ForeignKey(Domain, on_delete=models.PROTECT, related_name="+")
+    vlan = models.PositiveSmallIntegerField("VLAN", null=True, blank=True)
+    cidr = models.CharField("CIDR", max_length=18, blank=True, help_text="Empty only for L2: then any address counts.")
+    gateway = models.GenericIPAddressField(null=True, blank=True, protocol="IPv4")
+    start_ip = models.GenericIPAddressField(null=True, blank=True, protocol="IPv4")
+    end_ip = models.GenericIPAddressField(null=True, blank=True, protocol="IPv4")
+    network_domain = models.CharField(max_length=255, blank=True)
+    created_at = models.DateTimeField(default=timezone.now, editable=False)
+
+    objects = NetworkQuerySet.as_manager()
+
+    class Meta:
+        ordering = ["name"]
+        constraints = [
+            models.UniqueConstraint(fields=["zone", "vlan"], name="vlan_once_in_zone"),
+            models.UniqueConstraint(fields=["zone", "name"], name="network_name_once_in_zone"),
+            models.CheckConstraint(condition=Q(vlan=None) | Q(vlan__range=(1, 4094)), name="vlan_is_a_vlan"),
+            models.CheckConstraint(
+                condition=Q(start_ip=None, end_ip=None) | Q(start_ip__isnull=False, end_ip__isnull=False),
+                name="range_has_two_ends",
+            ),
+        ]
+
+    def __str__(self) -> str:
+        return self.name
+
+    @property
+    def ip4_network(self) -> IPv4Network | None:
+        network = ip_network(self.cidr) if self.cidr else None
+        return network if isinstance(network, IPv4Network) else None
+
+    @property
+    def netmask(self) -> str | None:
+        return str(self.ip4_network.netmask) if self.ip4_network else None
+
+    @property
+    def on_host(self) -> NetworkRef:
+        """How a host knows this network. Needs `zone`."""
+        return NetworkRef(self.zone.bridge_pattern.format(vlan=self.vlan or ""), self.vlan)

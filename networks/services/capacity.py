@@ -1,0 +1,80 @@
+"""Which host a VM goes to. What it needs is reserved by conditional updates, so no two VMs get the same room."""
+
+from django.db import transaction
+from django.db.models import F
+
+from extdhcp_site.errors import InsufficientCapacity
+from networks.configuration import CPU_OVERPROVISIONING
+from networks.models import Host, VirtualMachine
+from networks.models.vms import VmState
+
+
+def reserve_host(vm: VirtualMachine, only: Host | None = None) -> Host:
+    """Give a starting VM its host: the one with the most free memory that fits, or `only`.
+
+    Raises InsufficientCapacity, which tells the operator why each host was left out.
+    """
+    for host in _fitting(vm, only):
+        with transaction.atomic():
+            unplaced = VirtualMachine.objects.filter(pk=vm.pk, state=VmState.STARTING, host=None)
+            if reserve(host, vm) and unplaced.update(host=host):
+                vm.host = host
+                return host
+            transaction.set_rollback(True)
+    raise _no_room(vm, only)
+
+
+def reserve_target(vm: VirtualMachine, only: Host | None = None) -> Host:
+    """Room on another host of the same cluster for a VM that is about to migrate. Raises InsufficientCapacity."""
+    assert vm.host is not None
+    for host in _fitting(vm, only).filter(cluster=vm.host.cluster).exclude(pk=vm.host_id):
+        with transaction.atomic():
+            staying = VirtualMachine.objects.filter(pk=vm.pk, state=VmState.MIGRATING, migrating_to=None)
+            if reserve(host, vm) and staying.update(migrating_to=host):
+                vm.migrating_to = host
+                return host
+            transaction.set_rollback(True)
+    raise _no_room(vm, only)
+
+
+def reserve(host: Host, vm: VirtualMachine) -> bool:
+    offering = vm.service_offering
+    return bool(
+        _fitting(vm, host).update(
+            reserved_memory=F("reserved_memory") + offering.memory,
+            reserved_mhz=F("reserved_mhz") + offering.total_mhz,
+        )
+    )
+
+
+def give_back(host_id: int, vm: VirtualMachine) -> None:
+    """Call it in the transaction that takes the host from the VM."""
+    offering = vm.service_offering
+    Host.objects.filter(pk=host_id).update(
+        reserved_memory=F("reserved_memory") - offering.memory, reserved_mhz=F("reserved_mhz") - offering.total_mhz
+    )
+
+
+def _fitting(vm: VirtualMachine, only: Host | None):
+    offering = vm.service_offering
+    hosts = Host.objects.select_related("endpoint", "cluster").fitting(
+        vm.zone, vm.hypervisor, offering.total_mhz, offering.memory, CPU_OVERPROVISIONING.get()
+    )
+    return hosts.filter(pk=only.pk) if only else hosts
+
+
+def _no_room(vm: VirtualMachine, only: Host | None) -> InsufficientCapacity:
+    hosts = Host.objects.filter(cluster__pod__zone=vm.zone, cluster__hypervisor=vm.hypervisor)
+    if only:
+        hosts = hosts.filter(pk=only.pk)
+    mib = 1024 * 1024
+    reasons = [
+        f"{host}: {host.state}, {host.resource_state}, {(host.memory - host.reserved_memory) // mib} MiB free of "
+        f"{host.memory // mib}, {host.reserved_mhz} of {host.cpus * host.mhz} MHz promised."
+        for host in hosts[:20]
+    ]
+    return InsufficientCapacity(
+        f"No host has room for {vm}: it needs {vm.service_offering.memory_mib} MiB and "
+        f"{vm.service_offering.total_mhz} MHz. Choose a smaller service offering, or ask your administrator.",
+        for_operator=" ".join(reasons) or f"Zone {vm.zone} has no {vm.hypervisor} host.",
+    )

@@ -1,0 +1,404 @@
+"""The jobs that move VMs: each may be killed at any line and run again from its top.
+
+What a step needs is on the rows: the host a VM has room on, the state it is moving from. Slow calls
+stand outside transactions; each change of state is one conditional update, in one transaction with
+what the elements do about it.
+"""
+
+import contextlib
+from collections.abc import Callable, Iterator
+from datetime import datetime, timedelta
+
+import structlog
+from django.db import transaction
+from django.utils import timezone
+
+from extdhcp_site.errors import ApiError, InternalError
+from extdhcp_site.events import models as events
+from extdhcp_site.events.models import EventType, Level
+from extdhcp_site.jobs import services as jobs
+from extdhcp_site.jobs import tasks
+from extdhcp_site.jobs.models import AsyncJob
+from networks import elements
+from networks.configuration import EXPUNGE_DELAY, SHUTDOWN_WAIT
+from networks.elements import Place
+from networks.hypervisors.base import ImageRoot, KernelRoot, NicSpec, PowerState, VmSpec, heartbeat
+from networks.models import AddressState, Host, Nic, PrimaryStorage, VirtualMachine, Volume
+from networks.models.infrastructure import HostState
+from networks.models.offerings import TemplateFormat
+from networks.models.vms import VmState, VolumeState
+from networks.services import capacity
+from networks.services.places import CALL, LONG_CALL, place, tolerated, translated, within
+
+log = structlog.get_logger(__name__)
+
+BOUND = [VmState.STARTING, VmState.STOPPING, VmState.MIGRATING, VmState.EXPUNGING]
+
+
+# Jobs -----------------------------------------------------------------------------------------
+
+
+@jobs.handler("deployVirtualMachine", EventType.VM_CREATE)
+def deploy(job: AsyncJob) -> None:
+    if job.arguments["start"]:
+        _start(job)
+
+
+@jobs.handler("startVirtualMachine", EventType.VM_START)
+def start(job: AsyncJob) -> None:
+    _start(job)
+
+
+@jobs.handler("stopVirtualMachine", EventType.VM_STOP)
+def stop(job: AsyncJob) -> None:
+    vm = _vm(job)
+    _stop(job, vm, grace=0.0 if job.arguments["forced"] else float(SHUTDOWN_WAIT.get()))
+
+
+@jobs.handler("rebootVirtualMachine", EventType.VM_REBOOT)
+def reboot(job: AsyncJob) -> None:
+    """A reset keeps the guest's definition and drive; a forced one is a stop and a start, with a new drive."""
+    vm = _vm(job)
+    if job.arguments["forced"]:
+        _move(vm, VmState.RUNNING, VmState.STOPPING)
+        if vm.state != VmState.STARTING:
+            _stop(job, vm, grace=0.0)
+            _move(vm, VmState.STOPPED, VmState.STARTING)
+        _start(job)
+        return
+    with _working(job, vm.host, "Rebooting"):
+        there = place(vm.host)
+        there.hypervisor.reboot(vm.on_host, within(CALL))
+    _tell(vm, VmState.RUNNING, {"state_since": timezone.now()}, lambda element, now: element.started(vm, now))
+
+
+@jobs.handler("migrateVirtualMachine", EventType.VM_MIGRATE)
+def migrate(job: AsyncJob) -> None:
+    vm = _vm(job)
+    if vm.state == VmState.RUNNING and not vm.migrating_to_id:
+        return  # a former attempt came to its end
+    try:
+        target = vm.migrating_to or capacity.reserve_target(vm, _named_host(job))
+        _migrate(job, vm, vm.host, target)
+    except ApiError:
+        _stay(vm)
+        raise
+
+
+@jobs.handler("destroyVirtualMachine", EventType.VM_DESTROY)
+def destroy(job: AsyncJob) -> None:
+    """Drive, queue entry and definition go now; the ROOT volume when the VM is expunged."""
+    vm = VirtualMachine.objects.for_listing().filter(uuid=job.instance_uuid).first()
+    if vm is None:
+        return  # expunged by a former attempt
+    if vm.host_id:
+        _move(vm, VmState.RUNNING, VmState.STOPPING)
+        _stop(job, vm, grace=0.0)
+    now = timezone.now()
+    gone = {"state": VmState.DESTROYED, "state_since": now, "destroyed_at": now, "taken_name": None}
+    VirtualMachine.objects.filter(pk=vm.pk, state__in=[VmState.STOPPED, VmState.ERROR]).update(**gone)
+    if job.arguments["expunge"]:
+        expunge(vm)
+
+
+@tasks.task
+def housekeeping() -> None:
+    """Task, every minute: expunge what was destroyed long enough ago; settle VMs that no job moves any more."""
+    now = timezone.now()
+    kept_until = now - timedelta(seconds=EXPUNGE_DELAY.get())
+    for vm in VirtualMachine.objects.for_listing().filter(state=VmState.DESTROYED, destroyed_at__lt=kept_until)[:50]:
+        with tolerated(log, f"Expunging {vm.uuid}"):
+            expunge(vm)
+    settle(now)
+
+
+def settle(now: datetime) -> None:
+    """A VM in a moving state with no job to move it: its job was given up. Find out what is, and say so."""
+    busy = AsyncJob.objects.exclude(busy_with=None).values("busy_with")
+    stuck = VirtualMachine.objects.for_listing().filter(state__in=BOUND, state_since__lt=now - timedelta(minutes=2))
+    for vm in stuck.exclude(uuid__in=busy)[:50]:
+        with tolerated(log, f"Settling {vm.uuid}"):
+            _settle(vm)
+
+
+def expunge(vm: VirtualMachine) -> None:
+    """Remove a destroyed VM's ROOT volume, then its rows. Raises ResourceUnavailable to be tried again."""
+    states = [VmState.DESTROYED, VmState.EXPUNGING]
+    if not VirtualMachine.objects.filter(pk=vm.pk, state__in=states).update(state=VmState.EXPUNGING):
+        return
+    volume = vm.root_volume
+    root = _root(vm, volume.storage)
+    if isinstance(root, ImageRoot) and volume.state == VolumeState.READY:
+        host = _host_that_sees(volume, vm)
+        with translated(host):
+            place(host).hypervisor.delete_root(root, within(CALL))
+    with transaction.atomic():
+        events.record(EventType.VM_EXPUNGE, f"{vm} expunged", account=vm.account, on=vm)
+        vm.delete()
+
+
+# Steps ----------------------------------------------------------------------------------------
+
+
+def _start(job: AsyncJob) -> None:
+    vm = _vm(job)
+    if vm.state == VmState.RUNNING:
+        return  # a former attempt came to its end
+    try:
+        host = vm.host or capacity.reserve_host(vm, _named_host(job))
+        with _working(job, host, f"Starting on {host}"):
+            _bring_up(job, vm, place(host))
+    except ApiError as error:
+        _give_up_start(vm, error)
+        raise
+    running = {"state": VmState.RUNNING, "state_since": timezone.now(), "error_text": "", "ever_started": True}
+    _tell(vm, VmState.STARTING, running, lambda element, now: element.started(vm, now))
+
+
+def _bring_up(job: AsyncJob, vm: VirtualMachine, there: Place) -> None:
+    hypervisor, ref = there.hypervisor, vm.on_host
+    if hypervisor.power_state(ref, within(CALL)) == PowerState.RUNNING:
+        return
+    nics = list(vm.nics.all())
+    for nic in nics:
+        hypervisor.ensure_network(nic.network.on_host, within(CALL))
+    root = _ensure_root(job, vm, there)
+    offering = vm.service_offering
+    hypervisor.define(
+        VmSpec(
+            vm=ref,
+            title=vm.display_name,
+            cpus=offering.cpus,
+            memory=offering.memory,
+            root=root,
+            nics=tuple(NicSpec(nic.mac_address, nic.network.on_host) for nic in nics),
+        ),
+        within(CALL),
+    )
+    for element in elements.registered():
+        element.prepare(vm, there)
+    hypervisor.start(ref, within(CALL * 2))
+
+
+def _ensure_root(job: AsyncJob, vm: VirtualMachine, there: Place) -> ImageRoot | KernelRoot:
+    volume = vm.root_volume
+    if vm.template.format == TemplateFormat.KERNEL:
+        return _root(vm, None)
+    if volume.storage is None:
+        storage = there.host.cluster.storage.first()
+        if storage is None:
+            raise InternalError(
+                "There is no storage for this VM. Ask your administrator.",
+                for_operator=f"Cluster {there.host.cluster} has no primary storage. Add one in the admin.",
+            )
+        # Recorded before the file is made: what may exist can be found and removed.
+        Volume.objects.filter(pk=volume.pk).update(storage=storage, state=VolumeState.READY)
+        volume.storage = storage
+    root = _root(vm, volume.storage)
+    jobs.beat(job, "Making the ROOT volume")
+    there.hypervisor.ensure_root(root, within(LONG_CALL))
+    return root
+
+
+def _root(vm: VirtualMachine, storage: PrimaryStorage | None) -> ImageRoot | KernelRoot:
+    template = vm.template
+    if template.format == TemplateFormat.KERNEL:
+        return KernelRoot(template.kernel, template.initrd, template.command_line)
+    return ImageRoot(
+        pool=storage.name if storage else "",
+        volume=f"{vm.root_volume.name}-{vm.uuid}.qcow2",
+        image=template.image,
+        image_format=template.format.lower(),
+        size=vm.root_volume.size,
+    )
+
+
+def _stop(job: AsyncJob, vm: VirtualMachine, grace: float) -> None:
+    """Leave nothing of the VM on its host but the ROOT volume; the next start may be elsewhere."""
+    if vm.host is None:
+        return
+    with _working(job, vm.host, f"Stopping on {vm.host}"):
+        there = place(vm.host)
+        there.hypervisor.stop(vm.on_host, within(CALL + grace), grace=grace)
+        there.hypervisor.undefine(vm.on_host, within(CALL))
+        for element in elements.registered():
+            element.release(vm, there)
+    _forget_host(vm, VmState.STOPPING, VmState.STOPPED)
+
+
+def _migrate(job: AsyncJob, vm: VirtualMachine, source: Host, target: Host) -> None:
+    with _working(job, target, f"Migrating from {source} to {target}"):
+        here, there = place(source), place(target)
+        for element in elements.registered():
+            element.prepare_migration(vm, here, there)
+        here.hypervisor.migrate(vm.on_host, there.hypervisor, within(LONG_CALL))
+    _arrive(vm, source, target)
+    for element in elements.registered():
+        with tolerated(log, "Cleaning up after a migration"):
+            element.commit_migration(vm, here, there)
+
+
+def _arrive(vm: VirtualMachine, source: Host, target: Host) -> None:
+    with transaction.atomic():
+        moving = VirtualMachine.objects.filter(pk=vm.pk, state=VmState.MIGRATING, migrating_to=target)
+        if moving.update(state=VmState.RUNNING, host=target, last_host=source, migrating_to=None):
+            capacity.give_back(source.pk, vm)
+            for element in elements.registered():
+                element.migrated(vm, source, target)
+
+
+def _stay(vm: VirtualMachine) -> None:
+    """The migration failed: the guest runs where libvirt says it runs, and the other host keeps nothing."""
+    vm.refresh_from_db()
+    source, target = vm.host, vm.migrating_to
+    if source is None or vm.state != VmState.MIGRATING:
+        return
+    if target:
+        with tolerated(log, "Rolling a migration back"):
+            here, there = place(source), place(target)
+            with translated(target):
+                if there.hypervisor.power_state(vm.on_host, within(CALL)) == PowerState.RUNNING:
+                    _arrive(vm, source, target)
+                    return
+            for element in elements.registered():
+                element.roll_back_migration(vm, here, there)
+    with transaction.atomic():
+        staying = VirtualMachine.objects.filter(pk=vm.pk, state=VmState.MIGRATING, migrating_to=target)
+        if staying.update(state=VmState.RUNNING, migrating_to=None) and target:
+            capacity.give_back(target.pk, vm)
+
+
+def _give_up_start(vm: VirtualMachine, error: ApiError) -> None:
+    """Release what the failed start holds. A failed first start is Error with the reason; a later one is Stopped."""
+    vm.refresh_from_db()
+    if vm.host:
+        with tolerated(log, "Removing a VM that did not start"), translated(vm.host):
+            place(vm.host).hypervisor.undefine(vm.on_host, within(CALL))
+        for element in elements.registered():
+            with tolerated(log, "Releasing a VM that did not start"), translated(vm.host):
+                element.release(vm, place(vm.host))
+    state = VmState.STOPPED if vm.ever_started else VmState.ERROR
+    _forget_host(vm, VmState.STARTING, state, error.text)
+
+
+def _forget_host(vm: VirtualMachine, before: VmState, after: VmState, error_text: str = "") -> None:
+    """The VM is off. In one transaction: its state, its room on the host, and what the elements do about it."""
+    now = timezone.now()
+    with transaction.atomic():
+        changes = {"state": after, "state_since": now, "error_text": error_text[:1024], "host": None}
+        if vm.host_id:
+            changes["last_host"] = vm.host
+        if not VirtualMachine.objects.filter(pk=vm.pk, state=before, host=vm.host_id).update(**changes):
+            return
+        if vm.host_id:
+            capacity.give_back(vm.host_id, vm)
+        Nic.objects.filter(vm=vm, address_state=AddressState.CONFIRMED).update(address_state=AddressState.LAST_KNOWN)
+        for element in elements.registered():
+            element.stopped(vm, now)
+    vm.refresh_from_db()
+
+
+def _settle(vm: VirtualMachine) -> None:
+    if vm.state == VmState.EXPUNGING:
+        expunge(vm)
+    elif vm.state == VmState.MIGRATING:
+        _stay(vm)
+    elif vm.host is None:
+        _forget_host(vm, VmState(vm.state), VmState.STOPPED if vm.ever_started else VmState.ERROR, _NO_JOB)
+    else:
+        _settle_on(vm, vm.host)
+
+
+def _settle_on(vm: VirtualMachine, host: Host) -> None:
+    with translated(host):
+        runs = place(host).hypervisor.power_state(vm.on_host, within(CALL)) == PowerState.RUNNING
+    if runs:
+        running = {"state": VmState.RUNNING, "state_since": timezone.now(), "ever_started": True}
+        _tell(vm, VmState(vm.state), running, lambda element, now: element.started(vm, now))
+    elif vm.state == VmState.STARTING:
+        _give_up_start(vm, InternalError(_NO_JOB))
+    else:
+        there = place(host)
+        with translated(host):
+            there.hypervisor.undefine(vm.on_host, within(CALL))
+            for element in elements.registered():
+                element.release(vm, there)
+        _forget_host(vm, VmState.STOPPING, VmState.STOPPED)
+    events.record(
+        EventType.VM_START if runs else EventType.VM_STOP,
+        f"{vm}: its job was lost; found {'running' if runs else 'off'}",
+        account=vm.account,
+        on=vm,
+        level=Level.WARN,
+    )
+
+
+_NO_JOB = "The job that was to start this VM was lost. Start it again."
+
+
+# Helpers --------------------------------------------------------------------------------------
+
+
+def _vm(job: AsyncJob) -> VirtualMachine:
+    vm = (
+        VirtualMachine.objects.for_listing()
+        .select_related(
+            "root_volume__storage",
+            "host__endpoint",
+            "host__cluster__pod__zone",
+            "migrating_to__endpoint",
+            "service_offering",
+            "template",
+            "account",
+            "zone",
+        )
+        .filter(uuid=job.instance_uuid)
+        .first()
+    )
+    if vm is None:
+        raise InternalError("The VM is gone.")
+    return vm
+
+
+def _named_host(job: AsyncJob) -> Host | None:
+    return Host.objects.filter(pk=job.arguments["host"]).first() if job.arguments.get("host") else None
+
+
+def _host_that_sees(volume: Volume, vm: VirtualMachine) -> Host:
+    storage = volume.storage
+    if storage and not storage.shared and vm.last_host:
+        return vm.last_host
+    up = Host.objects.select_related("endpoint").filter(cluster=storage.cluster if storage else None)
+    host = up.filter(state=HostState.UP).first() or vm.last_host
+    if host is None:
+        raise InternalError("No host can reach the ROOT volume.", for_operator=f"Storage {storage} has no host.")
+    return host
+
+
+@contextlib.contextmanager
+def _working(job: AsyncJob, host: Host | None, progress: str) -> Iterator[None]:
+    """While slow calls are made: the job's heart beats, and drivers' errors become ours."""
+    assert host is not None
+    jobs.beat(job, progress)
+    with heartbeat(lambda: jobs.beat(job)), translated(host):
+        yield
+
+
+def _move(vm: VirtualMachine, before: VmState, after: VmState) -> None:
+    """Move the state if it is `before`; read it anew either way."""
+    VirtualMachine.objects.filter(pk=vm.pk, state=before).update(state=after, state_since=timezone.now())
+    vm.refresh_from_db()
+
+
+def _tell(
+    vm: VirtualMachine,
+    before: VmState,
+    changes: dict[str, object],
+    tell: Callable[[elements.NetworkElement, datetime], None],
+) -> None:
+    """Change the VM from `before` and tell the elements, in one transaction; nothing if it moved on."""
+    with transaction.atomic():
+        if VirtualMachine.objects.filter(pk=vm.pk, state=before).update(**changes):
+            now = timezone.now()
+            for element in elements.registered():
+                tell(element, now)

@@ -1,0 +1,61 @@
+"""From a host's row to the driver that speaks to it, and from its errors to ours."""
+
+import contextlib
+import time
+from collections.abc import Iterator
+
+from django.utils import timezone
+
+from extdhcp_site.errors import ApiError, InternalError, ResourceUnavailable
+from networks.elements import Place
+from networks.hypervisors import base
+from networks.hypervisors.drivers import driver
+from networks.models import Endpoint, Host
+
+# Long enough for a slow host, short enough that a stuck one fails its job in this life.
+CALL = 30.0
+LONG_CALL = 600.0
+
+
+def within(seconds: float) -> float:
+    """A deadline on the monotonic clock, as drivers take it."""
+    return time.monotonic() + seconds
+
+
+def place(host: Host) -> Place:
+    return Place(host, driver(host.endpoint.kind, host.endpoint.address))
+
+
+@contextlib.contextmanager
+def translated(host: Host) -> Iterator[None]:
+    """Turn a driver's errors into what a job or an API caller is told; hosts are named to operators only."""
+    try:
+        yield
+    except base.TryAgainLater as error:
+        raise ResourceUnavailable(
+            "The hypervisor did not answer. Try again later, or ask your administrator.",
+            for_operator=f"Host {host}: {error} Run: manage.py check_endpoint {host.endpoint}",
+        ) from error
+    except base.AskTheOperator as error:
+        raise ResourceUnavailable(
+            "A host is not set up for this. Ask your administrator.", for_operator=f"Host {host}: {error}"
+        ) from error
+    except base.HypervisorError as error:
+        raise InternalError(
+            "The hypervisor refused. Ask your administrator.", for_operator=f"Host {host}: {error}"
+        ) from error
+
+
+@contextlib.contextmanager
+def tolerated(log, what: str) -> Iterator[None]:
+    """For clean-up that must not stop what follows: a failure is logged and the work goes on."""
+    try:
+        yield
+    except (base.HypervisorError, ApiError) as error:
+        log.warning(f"{what} failed", error=str(error))
+
+
+def record_health(endpoint: Endpoint, error: str = "") -> None:
+    """Remember whether an endpoint answered, for the admin and the dashboard."""
+    changes = {"last_error": error[:255]} if error else {"last_error": "", "last_ok_at": timezone.now()}
+    Endpoint.objects.filter(pk=endpoint.pk).update(**changes)
