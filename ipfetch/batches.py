@@ -8,7 +8,7 @@ from ipaddress import IPv4Address
 
 import structlog
 from django.db import connections, transaction
-from django.db.models import Case, F, Q, When
+from django.db.models import Case, F, IntegerField, Q, When
 from django.utils import timezone
 
 from extdhcp_site.events import models as events
@@ -202,7 +202,11 @@ def give_back(rows: Sequence[IpFetch], **changes: object) -> None:
         _mine(row).update(
             claimed_until=None,
             # `tries` was raised by the claim, so a spending one stands above the early ones now.
-            retries_left=Case(When(tries__gt=first_that_counts, then=F("retries_left") + 1), default=F("retries_left")),
+            retries_left=Case(
+                When(tries__gt=first_that_counts, then=F("retries_left") + 1),
+                default=F("retries_left"),
+                output_field=IntegerField(),
+            ),
             tries=F("tries") - 1,
             **changes,
         )

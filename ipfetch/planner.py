@@ -13,7 +13,7 @@ from datetime import datetime, timedelta
 
 import structlog
 from django.db import connection, transaction
-from django.db.models import Case, DateTimeField, F, Value, When
+from django.db.models import Case, DateTimeField, F, IntegerField, Value, When
 from django.utils import timezone
 
 from extdhcp_site.jobs import tasks
@@ -106,6 +106,7 @@ def claim(rows: IpFetchQuerySet, endpoint_id: int, pace: Pace, now: datetime, *,
     spends = Case(
         When(tries__gte=pace.first_that_counts, retries_left__gt=0, then=F("retries_left") - 1),
         default=F("retries_left"),
+        output_field=IntegerField(),
     )
     waits = [
         When(tries=tries, then=Value(now + pace.delay(tries + 1), DateTimeField()))

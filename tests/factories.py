@@ -24,6 +24,7 @@ from networks.models import (
 )
 from networks.models.infrastructure import AllocationState
 from networks.models.offerings import TemplateFormat
+from networks.services import capacity
 
 _numbers = itertools.count(1)
 GIB = 1024**3
@@ -135,6 +136,8 @@ def make_vm(account: Account | None = None, networks: list[Network] | None = Non
         taken_name=fields["name"].lower(),
         **fields,
     )
+    if vm.host:
+        assert capacity.reserve(vm.host, vm), "the factory's host is too small for the factory's VM"
     Volume.objects.create(vm=vm)
     for device, network in enumerate(networks or [make_network(zone)]):
         Nic.objects.create(vm=vm, network=network, device_id=device, is_default=device == 0)

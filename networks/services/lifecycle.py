@@ -229,9 +229,11 @@ def _stop(job: AsyncJob, vm: VirtualMachine, grace: float) -> None:
 def _migrate(job: AsyncJob, vm: VirtualMachine, source: Host, target: Host) -> None:
     with _working(job, target, f"Migrating from {source} to {target}"):
         here, there = place(source), place(target)
-        for element in elements.registered():
-            element.prepare_migration(vm, here, there)
-        here.hypervisor.migrate(vm.on_host, there.hypervisor, within(LONG_CALL))
+        # A former attempt may have died after the switch; the guest on the target must not be disturbed.
+        if there.hypervisor.power_state(vm.on_host, within(CALL)) != PowerState.RUNNING:
+            for element in elements.registered():
+                element.prepare_migration(vm, here, there)
+            here.hypervisor.migrate(vm.on_host, there.hypervisor, within(LONG_CALL))
     _arrive(vm, source, target)
     for element in elements.registered():
         with tolerated(log, "Cleaning up after a migration"):

@@ -1,0 +1,359 @@
+"""A VM's way through its states, with what each step leaves on the host, on the rows and in the queue."""
+
+import pytest
+from django.utils import timezone
+
+from configdrive.models import ConfigDrive, Leftover
+from extdhcp_site.errors import InsufficientCapacity, InvalidParameter, ResourceInUse
+from extdhcp_site.events.models import Event
+from extdhcp_site.jobs import services as jobs
+from extdhcp_site.jobs.models import AsyncJob, Status
+from ipfetch.models import IpFetch
+from networks.hypervisors.base import EndpointUnreachable, NetworkMissing
+from networks.models import AddressState, Host, Nic, VirtualMachine, VmState
+from networks.services import lifecycle, vms
+from networks.services.vms import Deployment
+from tests.factories import (
+    GIB,
+    make_caller,
+    make_cluster,
+    make_endpoint,
+    make_host,
+    make_network,
+    make_service_offering,
+    make_template,
+    make_zone,
+)
+from tests.fakes import FakeHypervisor, hypervisors
+
+pytestmark = pytest.mark.django_db
+
+
+@pytest.fixture
+def fake():
+    fake = FakeHypervisor()
+    with hypervisors(fake):
+        yield fake
+
+
+@pytest.fixture
+def caller():
+    return make_caller()
+
+
+@pytest.fixture
+def cluster():
+    return make_cluster()
+
+
+@pytest.fixture
+def host(cluster):
+    return make_host(cluster)
+
+
+def deploy(caller, cluster, **wanted) -> VirtualMachine:
+    zone = cluster.pod.zone
+    defaults = {
+        "zone": zone,
+        "template": make_template(),
+        "service_offering": make_service_offering(),
+        "networks": [make_network(zone)],
+    }
+    vm, job = vms.deploy(Deployment(**{**defaults, **wanted}), caller.account, caller)
+    run(job)
+    vm.refresh_from_db()
+    return vm
+
+
+def run(job: AsyncJob) -> AsyncJob:
+    """What a worker does with the job's task."""
+    jobs.run(job.pk, job.attempt)
+    job.refresh_from_db()
+    return job
+
+
+def free_memory(host: Host) -> int:
+    host.refresh_from_db()
+    return host.memory - host.reserved_memory
+
+
+def test_a_deployed_vm_runs_with_its_drive_and_waits_for_its_address(fake, caller, cluster, host):
+    vm = deploy(caller, cluster)
+
+    drive = ConfigDrive.objects.get(vm=vm)
+    assert (vm.state, vm.host) == (VmState.RUNNING, host)
+    assert fake.inserted == {str(vm.uuid): drive.name}
+    assert list(fake.media) == [drive.name]
+    assert IpFetch.objects.get(nic__vm=vm).state == IpFetch.State.WAITING
+
+
+def test_a_vm_reserves_memory_on_its_host_and_gives_it_back_on_stop(fake, caller, cluster, host):
+    before = free_memory(host)
+    vm = deploy(caller, cluster)
+    assert free_memory(host) == before - 512 * 1024 * 1024
+
+    run(vms.stop(vm, caller))
+
+    assert free_memory(host) == before
+
+
+def test_a_stopped_vm_leaves_nothing_on_host_or_queue_and_its_address_is_last_known(fake, caller, cluster, host):
+    vm = deploy(caller, cluster)
+    Nic.objects.update(ip4_address="192.0.2.7", address_state=AddressState.CONFIRMED)
+
+    run(vms.stop(vm, caller))
+
+    nic = Nic.objects.get()
+    assert (fake.media, fake.defined, fake.running) == ({}, {}, set())
+    assert not IpFetch.objects.exists()
+    assert not Leftover.objects.exists()
+    assert (nic.ip4_address, nic.address_state) == ("192.0.2.7", AddressState.LAST_KNOWN)
+
+
+def test_a_started_again_vm_gets_a_new_drive_under_a_new_name(fake, caller, cluster, host):
+    vm = deploy(caller, cluster)
+    first = ConfigDrive.objects.get().name
+    run(vms.stop(vm, caller))
+
+    run(vms.start(vm, caller))
+
+    drive = ConfigDrive.objects.get()
+    assert drive.generation == 2
+    assert drive.name != first
+    assert list(fake.media) == [drive.name]
+
+
+def test_a_drive_of_a_retried_start_leaves_no_file_behind(fake, caller, cluster, host):
+    vm, job = vms.deploy(
+        Deployment(cluster.pod.zone, make_template(), make_service_offering(), [make_network(cluster.pod.zone)]),
+        caller.account,
+        caller,
+    )
+    fake.failing["start"] = SystemExit()  # what a killed worker looks like from inside
+    with pytest.raises(SystemExit):
+        jobs.run(job.pk, 1)
+    fake.failing.clear()
+    fake.running.clear()
+
+    jobs.requeue_lost(timezone.now() + jobs.LOST_AFTER * 2)
+    jobs.run(job.pk, 2)
+
+    vm.refresh_from_db()
+    assert vm.state == VmState.RUNNING
+    assert list(fake.media) == [ConfigDrive.objects.get().name]
+    assert not Leftover.objects.exists()
+
+
+def test_a_reboot_keeps_the_drive_and_gives_new_tries(fake, caller, cluster, host):
+    vm = deploy(caller, cluster)
+    name = ConfigDrive.objects.get().name
+    IpFetch.objects.update(state=IpFetch.State.EXHAUSTED, retries_left=0)
+
+    run(vms.reboot(vm, caller))
+
+    row = IpFetch.objects.get()
+    assert ConfigDrive.objects.get().name == name
+    assert (row.state, row.retries_left) == (IpFetch.State.WAITING, 10)
+
+
+def test_a_forced_reboot_rebuilds_the_drive(fake, caller, cluster, host):
+    vm = deploy(caller, cluster)
+
+    run(vms.reboot(vm, caller, forced=True))
+
+    vm.refresh_from_db()
+    assert vm.state == VmState.RUNNING
+    assert ConfigDrive.objects.get().generation == 2
+    assert len(fake.media) == 1
+
+
+def test_destroy_with_expunge_leaves_nothing_at_all(fake, caller, cluster, host):
+    before = free_memory(host)
+    template = make_template(format="QCOW2", image="debian.qcow2")
+    vm = deploy(caller, cluster, template=template)
+    assert len(fake.volumes) == 1
+
+    job = run(vms.destroy(vm, caller, expunge=True))
+
+    assert job.status == Status.SUCCEEDED
+    assert not VirtualMachine.objects.exists()
+    assert not IpFetch.objects.exists()
+    assert (fake.media, fake.defined, fake.volumes) == ({}, {}, set())
+    assert free_memory(host) == before
+
+
+def test_a_destroyed_vm_keeps_its_root_volume_and_frees_its_name(fake, caller, cluster, host):
+    template = make_template(format="QCOW2", image="debian.qcow2")
+    vm = deploy(caller, cluster, template=template, name="web")
+
+    run(vms.destroy(vm, caller))
+
+    vm.refresh_from_db()
+    assert vm.state == VmState.DESTROYED
+    assert len(fake.volumes) == 1
+    assert deploy(caller, cluster, name="web").state == VmState.RUNNING
+
+
+def test_a_destroyed_vm_is_expunged_after_the_delay(fake, caller, cluster, host):
+    vm = deploy(caller, cluster)
+    run(vms.destroy(vm, caller))
+
+    lifecycle.housekeeping()
+    assert VirtualMachine.objects.filter(pk=vm.pk).exists()
+    VirtualMachine.objects.update(destroyed_at=timezone.now() - timezone.timedelta(days=2))
+    lifecycle.housekeeping()
+
+    assert not VirtualMachine.objects.filter(pk=vm.pk).exists()
+
+
+def test_a_dead_host_leaves_the_vm_in_error_with_the_reason_and_resources_released(fake, caller, cluster, host):
+    before = free_memory(host)
+    fake.failing["power_state"] = EndpointUnreachable("It does not answer.")
+    fake.failing["undefine"] = EndpointUnreachable("It does not answer.")
+
+    vm = deploy(caller, cluster)
+
+    job = AsyncJob.objects.get()
+    assert (vm.state, vm.host) == (VmState.ERROR, None)
+    assert "did not answer" in vm.error_text
+    assert (job.status, job.error_code) == (Status.FAILED, 534)
+    assert free_memory(host) == before
+    assert not IpFetch.objects.exists()
+
+
+def test_a_users_error_does_not_name_the_host_and_the_operators_does(fake, caller, cluster, host):
+    fake.failing["ensure_network"] = NetworkMissing("Bridge cloudbr7 is missing.")
+
+    vm = deploy(caller, cluster)
+
+    event = Event.objects.filter(level="ERROR").get()
+    assert host.name not in vm.error_text + event.text_for(caller)
+    assert "Bridge cloudbr7 is missing." in event.for_operator
+
+
+def test_a_failed_later_start_is_stopped_not_error(fake, caller, cluster, host):
+    vm = deploy(caller, cluster)
+    run(vms.stop(vm, caller))
+    fake.failing["start"] = EndpointUnreachable("It does not answer.")
+
+    run(vms.start(vm, caller))
+
+    vm.refresh_from_db()
+    assert vm.state == VmState.STOPPED
+
+
+def test_no_room_is_told_host_by_host(fake, caller, cluster):
+    small = make_host(cluster, memory=GIB // 4)
+
+    vm = deploy(caller, cluster)
+
+    job = AsyncJob.objects.get()
+    assert job.error_code == InsufficientCapacity.status
+    assert f"{small}: Up, Enabled, 256 MiB free" in job.error_for_operator
+    assert vm.state == VmState.ERROR
+
+
+def test_the_host_with_the_most_free_memory_is_chosen(fake, caller, cluster):
+    make_host(cluster, memory=4 * GIB)
+    roomy = make_host(cluster, memory=8 * GIB)
+
+    assert deploy(caller, cluster).host == roomy
+
+
+def test_a_second_job_on_a_busy_vm_is_refused(fake, caller, cluster, host):
+    vm = deploy(caller, cluster)
+    vms.stop(vm, caller)
+
+    with pytest.raises(ResourceInUse, match="busy with stopVirtualMachine"):
+        vms.destroy(vm, caller)
+
+
+def test_starting_a_running_vm_is_refused_and_leaves_no_job(fake, caller, cluster, host):
+    vm = deploy(caller, cluster)
+
+    with pytest.raises(InvalidParameter, match="is Running; startVirtualMachine needs it Stopped"):
+        vms.start(vm, caller)
+
+    assert AsyncJob.objects.count() == 1
+
+
+def test_a_duplicate_name_is_refused_and_nothing_is_made(fake, caller, cluster, host):
+    deploy(caller, cluster, name="web")
+
+    with pytest.raises(InvalidParameter, match="named WEB already"):
+        deploy(caller, cluster, name="WEB")
+
+    assert VirtualMachine.objects.count() == 1
+
+
+@pytest.mark.parametrize("user_data", ["not base64!", "QQ", "QUI=\n", "QUI-"])
+def test_user_data_must_be_strict_base64(fake, caller, cluster, host, user_data):
+    with pytest.raises(InvalidParameter, match="base64"):
+        deploy(caller, cluster, user_data=user_data)
+
+
+class TestMigration:
+    @pytest.fixture
+    def hosts(self):
+        fakes = {"one.example": FakeHypervisor(), "two.example": FakeHypervisor()}
+        with hypervisors(fakes):
+            yield fakes
+
+    @pytest.fixture
+    def vm(self, hosts, caller):
+        cluster = make_cluster(make_zone())
+        for name, memory in (("one.example", 8 * GIB), ("two.example", 4 * GIB)):
+            make_host(cluster, memory=memory, endpoint=make_endpoint(transport="tls", host=name))
+        return deploy(caller, cluster)
+
+    def test_the_drive_goes_along_and_the_source_keeps_nothing(self, hosts, vm, caller):
+        run(vms.migrate(vm, caller))
+
+        vm.refresh_from_db()
+        drive = ConfigDrive.objects.get()
+        assert vm.host.endpoint.host == "two.example"
+        assert drive.host == vm.host
+        assert list(hosts["two.example"].media) == [drive.name]
+        assert (hosts["one.example"].media, hosts["one.example"].defined) == ({}, {})
+        assert not Leftover.objects.exists()
+
+    def test_the_room_moves_along(self, hosts, vm, caller):
+        run(vms.migrate(vm, caller))
+
+        one, two = Host.objects.order_by("endpoint__host")
+        assert (one.reserved_memory, two.reserved_memory) == (0, 512 * 1024 * 1024)
+
+    def test_a_failed_one_leaves_the_vm_where_it_was_and_the_target_with_nothing(self, hosts, vm, caller):
+        hosts["one.example"].failing["migrate"] = EndpointUnreachable("It does not answer.")
+
+        job = run(vms.migrate(vm, caller))
+
+        vm.refresh_from_db()
+        assert job.status == Status.FAILED
+        assert (vm.state, vm.host.endpoint.host) == (VmState.RUNNING, "one.example")
+        assert hosts["two.example"].media == {}
+        assert Host.objects.get(endpoint__host="two.example").reserved_memory == 0
+
+    def test_one_killed_after_the_switch_is_completed_by_the_next_attempt(self, hosts, vm, caller, monkeypatch):
+        job = vms.migrate(vm, caller)
+        with monkeypatch.context() as patch:
+            patch.setattr(lifecycle, "_arrive", lambda *args: (_ for _ in ()).throw(SystemExit()))
+            with pytest.raises(SystemExit):
+                jobs.run(job.pk, 1)
+        hosts["one.example"].failing["migrate"] = EndpointUnreachable("The VM is not there any more.")
+        jobs.requeue_lost(timezone.now() + jobs.LOST_AFTER * 2)
+        jobs.run(job.pk, 2)
+
+        vm.refresh_from_db()
+        assert (vm.state, vm.host.endpoint.host) == (VmState.RUNNING, "two.example")
+        assert len(hosts["two.example"].media) == 1
+
+
+def test_a_vm_whose_job_was_lost_is_settled_by_what_the_host_says(fake, caller, cluster, host):
+    vm = deploy(caller, cluster)
+    VirtualMachine.objects.update(state=VmState.STOPPING, state_since=timezone.now() - timezone.timedelta(minutes=5))
+
+    lifecycle.housekeeping()
+
+    vm.refresh_from_db()
+    assert vm.state == VmState.RUNNING
