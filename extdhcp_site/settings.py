@@ -30,10 +30,11 @@ INSTALLED_APPS = [
     "drf_spectacular",
     "drf_spectacular_sidecar",
     "csp",
+    # Before django_q, whose qcluster command it extends.
+    "extdhcp_site.jobs",
     "django_q",
     "extdhcp_site.accounts",
     "extdhcp_site.events",
-    "extdhcp_site.jobs",
     "extdhcp_site.configuration",
     "extdhcp_site.locks",
     "extdhcp_site.api",

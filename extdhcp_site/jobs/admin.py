@@ -1,3 +1,4 @@
+import django_q.admin  # noqa: F401 - registers its pages now, so that they can be taken away
 from django.contrib import admin
 from django_q.models import Failure, OrmQ, Schedule, Success
 

@@ -1,0 +1,90 @@
+"""Find out whether a hypervisor can be used, before a deploy does."""
+
+import json
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Any
+
+from django.core.management.base import BaseCommand, CommandError, CommandParser
+
+from networks.hypervisors import base
+from networks.hypervisors.drivers import driver
+from networks.models import Endpoint, Host, Network
+from networks.services.places import CALL, record_health, within
+
+MARKS = {True: "ok     ", False: "FAILED ", None: "unknown"}
+
+
+@dataclass(frozen=True)
+class Check:
+    """`passed` is None where the question could not be asked."""
+
+    name: str
+    passed: bool | None
+    text: str
+
+
+class Command(BaseCommand):
+    help = "Connect to an endpoint and check what a deploy will need: host, storage, bridges. Status 1 if one fails."
+
+    def add_arguments(self, parser: CommandParser) -> None:
+        parser.add_argument("endpoint", help="The endpoint's name.")
+        parser.add_argument("--json", action="store_true", help="Print a JSON array of checks.")
+
+    def handle(self, *args: Any, **options: Any) -> None:
+        endpoint = Endpoint.objects.filter(name=options["endpoint"]).first()
+        if endpoint is None:
+            names = ", ".join(Endpoint.objects.values_list("name", flat=True)[:20]) or "none yet"
+            raise CommandError(f"There is no endpoint {options['endpoint']}. There are: {names}.")
+        found = []
+        for check in checks(endpoint):
+            found.append(check)
+            if not options["json"]:
+                self.stdout.write(f"{MARKS[check.passed]} {check.name}: {check.text}")
+        if options["json"]:
+            self.stdout.write(json.dumps([vars(check) for check in found]))
+        failed = [check for check in found if check.passed is False]
+        record_health(endpoint, failed[0].text if failed else "")
+        if failed:
+            raise SystemExit(1)
+
+
+def checks(endpoint: Endpoint) -> Iterator[Check]:
+    """Each as it is answered; after a failed connection there is nothing more to ask."""
+    try:
+        hypervisor: Any = driver(endpoint.kind, endpoint.address)
+        facts = hypervisor.host_facts(within(CALL))
+    except base.HypervisorError as error:
+        yield Check("connection", False, f"{error} {_advice(error)}".strip())
+        return
+    yield Check("connection", True, f"{facts.hostname}, version {facts.version}")
+    yield Check("size", True, f"{facts.cpus} CPUs of {facts.mhz} MHz, {facts.memory // 1024**2} MiB")
+    yield _try("inventory", lambda: f"{len(hypervisor.list_vms(within(CALL)))} VMs defined")
+    yield _try("config drives", lambda: f"{len(hypervisor.list_media(within(CALL)))} ISOs in the store")
+    for host in Host.objects.select_related("cluster__pod__zone").filter(endpoint=endpoint):
+        for network in Network.objects.select_related("zone").filter(zone=host.cluster.pod.zone)[:100]:
+            yield _try(f"network {network}", lambda network=network: _network(hypervisor, network))
+
+
+def _network(hypervisor: Any, network: Network) -> str:
+    hypervisor.ensure_network(network.on_host, within(CALL))
+    return f"{network.on_host.label} is there"
+
+
+def _try(name: str, ask: Callable[[], str]) -> Check:
+    try:
+        return Check(name, True, ask())
+    except base.EndpointUnreachable as error:
+        return Check(name, None, str(error))
+    except base.HypervisorError as error:
+        return Check(name, False, str(error))
+
+
+def _advice(error: base.HypervisorError) -> str:
+    match error:
+        case base.CredentialsRefused():
+            return "Set the endpoint's user and password in the admin."
+        case base.EndpointUnreachable():
+            return "Check that libvirtd listens there, the firewall, and the endpoint's transport, host and port."
+        case _:
+            return ""
