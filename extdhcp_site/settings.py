@@ -20,7 +20,7 @@ ALLOW_TEST_HYPERVISOR = env.bool("ALLOW_TEST_HYPERVISOR", False)
 JOB_WORKERS = env.int("JOB_WORKERS", 4)
 
 INSTALLED_APPS = [
-    "django.contrib.admin",
+    "extdhcp_site.console.apps.AdminConfig",
     "django.contrib.auth",
     "django.contrib.contenttypes",
     "django.contrib.sessions",

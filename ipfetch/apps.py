@@ -6,9 +6,12 @@ class IpFetchConfig(AppConfig):
     verbose_name = "Address discovery"
 
     def ready(self) -> None:
+        from extdhcp_site.console import panels as console
         from extdhcp_site.jobs import tasks
-        from ipfetch import element, planner
+        from ipfetch import element, panels, planner
         from networks import elements
 
         elements.register(element.IpFetchElement())
         tasks.every(1, planner.run_pass)
+        for panel in panels.PANELS:
+            console.register(panel)

@@ -1,6 +1,6 @@
 """The overview's panels, contributed by the apps above."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 from extdhcp_site.accounts.models import Caller
@@ -8,11 +8,14 @@ from extdhcp_site.accounts.models import Caller
 
 @dataclass(frozen=True)
 class Panel:
-    """A template, and what it shows to a caller. Lower `order` stands higher."""
+    """A template that extends `console/panel.html`, and what it shows. Lower `order` stands higher.
+
+    `context` is given the caller and the page's query string; None: not for this caller.
+    """
 
     title: str
     template: str
-    context: Callable[[Caller], dict[str, object]]
+    context: Callable[[Caller, Mapping[str, str]], dict[str, object] | None]
     order: int = 50
 
 

@@ -1,0 +1,118 @@
+"""The admin as this product has it: who may enter, and what all its pages share."""
+
+from collections.abc import Callable, Sequence
+
+from django.conf import settings
+from django.contrib import admin, messages
+from django.contrib.auth.views import redirect_to_login
+from django.core.exceptions import PermissionDenied, ValidationError
+from django.db import models, transaction
+from django.forms import ModelForm
+from django.http import HttpRequest, HttpResponse
+from django.shortcuts import redirect
+from django.urls import reverse
+
+from extdhcp_site.accounts.models import Caller
+from extdhcp_site.console.access import may_administer
+from extdhcp_site.errors import ApiError
+
+
+class Site(admin.AdminSite):
+    site_header = site_title = "extdhcp"
+    index_title = "Administration"
+    enable_nav_sidebar = False
+
+    def has_permission(self, request: HttpRequest) -> bool:
+        return may_administer(request.user)
+
+    def each_context(self, request: HttpRequest) -> dict[str, object]:
+        return {**super().each_context(request), "may_administer": self.has_permission(request), "section": "admin"}
+
+    def login(self, request: HttpRequest, extra_context: dict | None = None) -> HttpResponse:
+        """The console's log-in page is the only one."""
+        if request.user.is_authenticated:
+            raise PermissionDenied("These pages are for root administrators.")
+        return redirect_to_login(request.GET.get("next") or reverse("admin:index"), settings.LOGIN_URL)
+
+
+class ModelAdmin(admin.ModelAdmin):
+    """Writes go through `save_model` and `delete_model`; what these refuse is shown on the page."""
+
+    show_full_result_count = False
+    show_facets = admin.ShowFacets.NEVER
+    list_per_page = 50
+    # Said above the list.
+    note = ""
+    # Fields that are chosen when the row is made and never change.
+    fixed: Sequence[str] = ()
+
+    def get_readonly_fields(self, request: HttpRequest, obj: models.Model | None = None) -> list[str]:
+        return [*super().get_readonly_fields(request, obj), *(self.fixed if obj else ())]
+
+    def save_model(self, request: HttpRequest, obj: models.Model, form: ModelForm, change: bool) -> None:
+        """Only the columns that the form changed: the system writes others of the row meanwhile."""
+        # Also the rules that involve fixed fields, which the form leaves out.
+        obj.validate_constraints()
+        columns = {field.name for field in obj._meta.concrete_fields}
+        obj.save(update_fields=columns.intersection(form.changed_data) if change else None)
+
+    def changeform_view(self, request, object_id=None, form_url="", extra_context=None) -> HttpResponse:
+        try:
+            return super().changeform_view(request, object_id, form_url, extra_context)
+        except (ApiError, ValidationError) as refusal:
+            # Rolled back by now. The same form again, which says why.
+            request.refusal = refusal
+            return super().changeform_view(request, object_id, form_url, extra_context)
+
+    def get_form(self, request: HttpRequest, obj: models.Model | None = None, **kwargs) -> type[ModelForm]:
+        form = super().get_form(request, obj, **kwargs)
+        refusal = getattr(request, "refusal", None)
+        return _refusing(form, refusal) if refusal else form
+
+    def delete_queryset(self, request: HttpRequest, queryset: models.QuerySet) -> None:
+        for obj in queryset:
+            self.delete_model(request, obj)
+
+    def delete_view(self, request, object_id, extra_context=None) -> HttpResponse:
+        return self._or_say_why(request, lambda: super(ModelAdmin, self).delete_view(request, object_id, extra_context))
+
+    def changelist_view(self, request, extra_context=None) -> HttpResponse:
+        context = {"note": self.note, **(extra_context or {})}
+        return self._or_say_why(request, lambda: super(ModelAdmin, self).changelist_view(request, context))
+
+    def _or_say_why(self, request: HttpRequest, view: Callable[[], HttpResponse]) -> HttpResponse:
+        if request.method != "POST":
+            return view()
+        try:
+            with transaction.atomic():
+                return view()
+        except (ApiError, models.ProtectedError) as error:
+            text = error.text if isinstance(error, ApiError) else "Something came to use it meanwhile."
+            self.message_user(request, text, messages.ERROR)
+            return redirect(f"admin:{self.opts.app_label}_{self.opts.model_name}_changelist")
+
+
+def _refusing(form: type[ModelForm], refusal: ApiError | ValidationError) -> type[ModelForm]:
+    class Refused(form):
+        def clean(self) -> None:
+            super().clean()
+            raise ValidationError(refusal.text if isinstance(refusal, ApiError) else refusal.messages)
+
+    return Refused
+
+
+class ReadOnlyAdmin(ModelAdmin):
+    """For what the system owns: to be looked at, and acted on through services alone."""
+
+    def has_add_permission(self, request: HttpRequest, obj: models.Model | None = None) -> bool:
+        return False
+
+    def has_change_permission(self, request: HttpRequest, obj: models.Model | None = None) -> bool:
+        return False
+
+    def has_delete_permission(self, request: HttpRequest, obj: models.Model | None = None) -> bool:
+        return False
+
+
+def caller(request: HttpRequest) -> Caller:
+    return Caller.of(request.user)

@@ -1,0 +1,518 @@
+"""The cloud in the admin: what a person makes goes through the API's services; what the system owns is to look at."""
+
+from django import forms
+from django.conf import settings
+from django.contrib import admin, messages
+from django.db.models import BooleanField, ExpressionWrapper, Q, QuerySet
+from django.http import HttpRequest
+from django.template.response import TemplateResponse
+
+from extdhcp_site.console.administration import ModelAdmin, ReadOnlyAdmin, caller
+from extdhcp_site.errors import ApiError
+from networks.hypervisors.base import EndpointAddress, HypervisorError, Transport
+from networks.hypervisors.drivers import driver
+from networks.models import (
+    Cluster,
+    Endpoint,
+    GuestType,
+    Host,
+    Network,
+    NetworkOffering,
+    Nic,
+    OfferedService,
+    Pod,
+    PrimaryStorage,
+    Provider,
+    Service,
+    ServiceOffering,
+    SshKeyPair,
+    Template,
+    VirtualMachine,
+    Volume,
+    Zone,
+)
+from networks.models.infrastructure import AllocationState
+from networks.models.offerings import TemplateFormat
+from networks.services import networks as services
+from networks.services import vms
+
+# Infrastructure ---------------------------------------------------------------------------------
+
+
+@admin.register(Zone)
+class ZoneAdmin(ModelAdmin):
+    fields = ["name", "allocation_state", "domain", "dns1", "dns2", "internal_dns1", "bridge_pattern"]
+    list_display = ["name", "allocation_state", "domain", "dns1", "bridge_pattern"]
+    list_select_related = ["domain"]
+    list_filter = ["allocation_state"]
+    search_fields = ["name"]
+    autocomplete_fields = ["domain"]
+
+
+@admin.register(Pod)
+class PodAdmin(ModelAdmin):
+    fields = ["name", "zone"]
+    fixed = ["zone"]
+    list_display = ["name", "zone"]
+    list_select_related = ["zone"]
+    list_filter = ["zone"]
+    search_fields = ["name", "zone__name"]
+
+
+@admin.register(Cluster)
+class ClusterAdmin(ModelAdmin):
+    fields = ["name", "pod", "hypervisor"]
+    fixed = ["pod", "hypervisor"]
+    list_display = ["name", "pod", "hypervisor"]
+    list_select_related = ["pod"]
+    list_filter = ["hypervisor", "pod__zone"]
+    search_fields = ["name", "pod__name"]
+
+
+class EndpointForm(forms.ModelForm):
+    new_password = forms.CharField(
+        label="Password",
+        required=False,
+        strip=False,
+        widget=forms.PasswordInput(attrs={"autocomplete": "new-password", "class": "vTextField"}),
+        help_text="Empty keeps the one that is stored. It is never shown.",
+    )
+
+    def clean(self) -> None:
+        given = self.cleaned_data
+        if self.errors:
+            return
+        transport = Transport(given["transport"])
+        if transport == Transport.TEST and not settings.ALLOW_TEST_HYPERVISOR:
+            return  # the model says so
+        try:
+            driver(
+                given["kind"],
+                EndpointAddress(
+                    transport=transport,
+                    host=given["host"],
+                    port=given["port"],
+                    username=given["username"],
+                    password=given["new_password"],
+                    test_socket=settings.LIBVIRT_TEST_SOCKET if transport == Transport.TEST else "",
+                ),
+            )
+        except HypervisorError as error:
+            raise forms.ValidationError(str(error)) from None
+
+
+@admin.register(Endpoint)
+class EndpointAdmin(ModelAdmin):
+    form = EndpointForm
+    readonly_fields = ["stored_password", "last_ok_at", "last_error"]
+    fieldsets = [
+        (None, {"fields": ["name", "kind", "transport", "host", "port", "username"]}),
+        (
+            "Password",
+            {
+                "fields": ["stored_password", "new_password"],
+                "description": "A password is for the host that it was given for: a change of kind, transport, host, "
+                "port or user clears it.",
+            },
+        ),
+        ("Health", {"fields": ["last_ok_at", "last_error"]}),
+    ]
+    list_display = ["name", "kind", "transport", "host", "port", "last_ok_at", "last_error"]
+    list_filter = ["kind", "transport", ("last_error", admin.EmptyFieldListFilter)]
+    search_fields = ["name", "host", "last_error"]
+
+    def get_queryset(self, request: HttpRequest) -> QuerySet[Endpoint]:
+        stored = ExpressionWrapper(Q(password__isnull=False), output_field=BooleanField())
+        return super().get_queryset(request).annotate(has_password=stored)
+
+    @admin.display(description="Stored", boolean=True)
+    def stored_password(self, endpoint: Endpoint) -> bool:
+        return getattr(endpoint, "has_password", False)
+
+    def save_model(self, request: HttpRequest, obj: Endpoint, form: EndpointForm, change: bool) -> None:
+        obj.save(update_fields=["name", *Endpoint.ADDRESS_FIELDS, "password"] if change else None)
+        moved = set(form.changed_data).intersection(Endpoint.ADDRESS_FIELDS)
+        if password := form.cleaned_data["new_password"]:
+            # After the address: saved together, the old password typed anew would count as not given.
+            obj.password = password
+            obj.save(update_fields=["password"])
+        elif moved and self.stored_password(obj):
+            self.message_user(
+                request, "The stored password was for the former address, and was cleared.", messages.WARNING
+            )
+
+
+class HostForm(forms.ModelForm):
+    def clean(self) -> None:
+        cluster = self.cleaned_data.get("cluster") or (self.instance.cluster if self.instance.pk else None)
+        endpoint = self.cleaned_data.get("endpoint")
+        if cluster and endpoint and endpoint.kind != cluster.hypervisor:
+            self.add_error(
+                "endpoint", f"Cluster {cluster} is for {cluster.hypervisor}; this endpoint is {endpoint.kind}."
+            )
+
+    def clean_memory(self) -> int:
+        memory = self.cleaned_data["memory"]
+        if memory < self.instance.reserved_memory:
+            raise forms.ValidationError(f"Its VMs hold {self.instance.reserved_memory} bytes.")
+        return memory
+
+
+@admin.register(Host)
+class HostAdmin(ModelAdmin):
+    form = HostForm
+    fields = [
+        "name",
+        "cluster",
+        "endpoint",
+        "state",
+        "resource_state",
+        "cpus",
+        "mhz",
+        "memory",
+        "reserved_mhz",
+        "reserved_memory",
+        "hypervisor_version",
+    ]
+    fixed = ["cluster"]
+    readonly_fields = ["state", "reserved_mhz", "reserved_memory", "hypervisor_version"]
+    list_display = ["name", "cluster", "endpoint", "state", "resource_state", "cpus", "memory", "reserved_memory"]
+    list_select_related = ["cluster", "endpoint"]
+    list_filter = ["state", "resource_state", "cluster"]
+    search_fields = ["name", "endpoint__name", "endpoint__host"]
+
+
+@admin.register(PrimaryStorage)
+class PrimaryStorageAdmin(ModelAdmin):
+    fields = ["name", "cluster", "shared"]
+    fixed = ["cluster"]
+    list_display = ["name", "cluster", "shared"]
+    list_select_related = ["cluster"]
+    list_filter = ["shared"]
+    search_fields = ["name", "cluster__name"]
+
+
+# Offerings and templates ------------------------------------------------------------------------
+
+
+@admin.register(ServiceOffering)
+class ServiceOfferingAdmin(ModelAdmin):
+    note = "A service offering never changes. A deleted one lives on for as long as a VM uses it."
+    fields = ["name", "display_text", "cpus", "mhz", "memory_mib"]
+    list_display = ["name", "display_text", "cpus", "mhz", "memory_mib", "created_at", "removed_at"]
+    list_filter = [("removed_at", admin.EmptyFieldListFilter)]
+    search_fields = ["name", "display_text"]
+
+    def has_change_permission(self, request: HttpRequest, obj: ServiceOffering | None = None) -> bool:
+        return False
+
+    def get_deleted_objects(self, objs, request: HttpRequest):
+        """VMs do not stand in the way: the model keeps what they use."""
+        return [str(offering) for offering in objs], {"service offerings": len(objs)}, set(), []
+
+
+class TemplateForm(forms.ModelForm):
+    def clean(self) -> None:
+        if self.instance.pk:
+            return
+        boots_kernel = self.cleaned_data.get("format") == TemplateFormat.KERNEL
+        for name in ("image", "kernel", "initrd"):
+            needed = boots_kernel == (name != "image")
+            if needed and not self.cleaned_data.get(name):
+                self.add_error(name, "This format needs it.")
+            if not needed and self.cleaned_data.get(name):
+                self.add_error(name, "Only for the other kind of format; leave it empty.")
+
+
+@admin.register(Template)
+class TemplateAdmin(ModelAdmin):
+    form = TemplateForm
+    fixed = ["account", "zone", "hypervisor", "format", "image", "size", "kernel", "initrd", "command_line"]
+    fieldsets = [
+        (None, {"fields": ["name", "display_text", "account", "public", "zone", "hypervisor"]}),
+        ("Guest", {"fields": ["os_family", "guest_os_type", "password_enabled"]}),
+        (
+            "What it boots",
+            {
+                "fields": ["format", "image", "size", "kernel", "initrd", "command_line"],
+                "description": "It lies on the hosts already; a template refers to it.",
+            },
+        ),
+    ]
+    list_display = ["name", "account", "public", "zone", "hypervisor", "os_family", "password_enabled", "format"]
+    list_select_related = ["account__domain", "zone"]
+    list_filter = ["public", "hypervisor", "os_family", "format", "password_enabled"]
+    search_fields = ["name", "display_text", "guest_os_type", "image"]
+    autocomplete_fields = ["account"]
+
+    def save_model(self, request: HttpRequest, obj: Template, form: TemplateForm, change: bool) -> None:
+        if change:
+            super().save_model(request, obj, form, change)
+        else:
+            services.register_template(obj, by=caller(request))
+
+
+class OfferedServiceInline(admin.TabularInline):
+    model = OfferedService
+    fields = ["service", "provider"]
+    verbose_name_plural = "Services"
+    can_delete = False
+
+    def has_add_permission(self, request: HttpRequest, obj: NetworkOffering | None = None) -> bool:
+        return False
+
+    def has_change_permission(self, request: HttpRequest, obj: NetworkOffering | None = None) -> bool:
+        return False
+
+
+class NetworkOfferingForm(forms.ModelForm):
+    guest_type = forms.ChoiceField(
+        choices=[(kind.value, kind.label) for kind in (GuestType.SHARED, GuestType.L2)], initial=GuestType.SHARED
+    )
+    user_data = forms.ChoiceField(
+        label="User data service",
+        choices=[("", "None: an offering without services"), (Provider.CONFIG_DRIVE.value, "By ConfigDrive")],
+        required=False,
+        help_text="DHCP and DNS are external, so no offering has them.",
+    )
+
+
+@admin.register(NetworkOffering)
+class NetworkOfferingAdmin(ModelAdmin):
+    form = NetworkOfferingForm
+    fixed = ["guest_type", "specify_vlan", "specify_ip_ranges"]
+    list_display = ["name", "guest_type", "state", "promises", "specify_vlan", "specify_ip_ranges", "created_at"]
+    list_filter = ["guest_type", "state"]
+    search_fields = ["name", "display_text"]
+
+    def get_queryset(self, request: HttpRequest) -> QuerySet[NetworkOffering]:
+        return super().get_queryset(request).prefetch_related("services")
+
+    def get_fields(self, request: HttpRequest, obj: NetworkOffering | None = None) -> list[str]:
+        fields = ["name", "display_text", "state", "guest_type", "specify_vlan", "specify_ip_ranges"]
+        return fields if obj else [*fields, "user_data"]
+
+    def get_inlines(self, request: HttpRequest, obj: NetworkOffering | None = None) -> list[type]:
+        return [OfferedServiceInline] if obj else []
+
+    @admin.display(description="services")
+    def promises(self, offering: NetworkOffering) -> str:
+        return ", ".join(str(service) for service in offering.services.all()) or "none"
+
+    def save_model(self, request: HttpRequest, obj: NetworkOffering, form: NetworkOfferingForm, change: bool) -> None:
+        if change:
+            services.update_offering(
+                obj, name=obj.name, display_text=obj.display_text, state=obj.state, by=caller(request)
+            )
+            return
+        user_data = form.cleaned_data["user_data"]
+        created = services.create_offering(
+            name=obj.name,
+            display_text=obj.display_text,
+            guest_type=obj.guest_type,
+            services={Service.USER_DATA.value: user_data} if user_data else {},
+            specify_vlan=obj.specify_vlan,
+            specify_ip_ranges=obj.specify_ip_ranges,
+            enable=obj.state == AllocationState.ENABLED,
+            by=caller(request),
+        )
+        obj.pk = created.pk
+
+    def delete_model(self, request: HttpRequest, obj: NetworkOffering) -> None:
+        services.delete_offering(obj, by=caller(request))
+
+
+# Networks ---------------------------------------------------------------------------------------
+
+
+class NetworkForm(forms.ModelForm):
+    """The service checks what a new network must be, and says it in better words than a constraint."""
+
+    netmask = forms.GenericIPAddressField(protocol="IPv4", required=False, help_text="As in 255.255.255.0.")
+
+    def __init__(self, *args, **kwargs) -> None:
+        super().__init__(*args, **kwargs)
+        if "domain" in self.fields:
+            self.fields["domain"].required = False
+            self.fields["domain"].help_text = "Empty: the account's."
+        if "offering" in self.fields:
+            self.fields["offering"].queryset = NetworkOffering.objects.filter(state=AllocationState.ENABLED)
+
+    def validate_constraints(self) -> None:
+        pass
+
+
+@admin.register(Network)
+class NetworkAdmin(ModelAdmin):
+    form = NetworkForm
+    list_display = ["name", "zone", "vlan", "cidr", "gateway", "offering", "account", "acl_type"]
+    list_select_related = ["zone", "offering", "account__domain"]
+    list_filter = ["zone", "acl_type", "offering__guest_type"]
+    search_fields = ["name", "display_text", "cidr", "vlan"]
+    autocomplete_fields = ["account", "domain"]
+    fixed = ["zone", "offering", "account", "acl_type", "domain", "vlan", "cidr", "gateway", "start_ip", "end_ip"]
+
+    def get_fieldsets(self, request: HttpRequest, obj: Network | None = None):
+        mask = "cidr" if obj else "netmask"
+        return [
+            (None, {"fields": ["name", "display_text", "zone", "offering", "vlan"]}),
+            (
+                "As the external DHCP server has it",
+                {
+                    "fields": ["gateway", mask, "start_ip", "end_ip", "network_domain"],
+                    "description": "The range mirrors the server's; nothing is assigned from it. L2 may have none.",
+                },
+            ),
+            ("Who may use it", {"fields": ["account", "acl_type", "domain"]}),
+        ]
+
+    def save_model(self, request: HttpRequest, obj: Network, form: NetworkForm, change: bool) -> None:
+        if change:
+            super().save_model(request, obj, form, change)
+            return
+        given = form.cleaned_data
+        wanted = services.WantedNetwork(
+            name=given["name"],
+            display_text=given["display_text"],
+            zone=given["zone"],
+            offering=given["offering"],
+            account=given["account"],
+            acl_type=given["acl_type"],
+            domain=given["domain"],
+            vlan=str(given["vlan"] or ""),
+            gateway=given["gateway"] or "",
+            netmask=given["netmask"] or "",
+            start_ip=given["start_ip"] or "",
+            end_ip=given["end_ip"] or "",
+            network_domain=given["network_domain"],
+        )
+        obj.pk = services.create_network(wanted, by=caller(request)).pk
+
+    def delete_model(self, request: HttpRequest, obj: Network) -> None:
+        services.delete_network(obj, by=caller(request))
+
+
+# VMs --------------------------------------------------------------------------------------------
+
+
+@admin.register(VirtualMachine)
+class VirtualMachineAdmin(ReadOnlyAdmin):
+    note = "VMs are deployed and changed by jobs; the actions below submit them."
+    # Without `password` and `user_data`, which are the guest's alone.
+    fields = [
+        "name",
+        "display_name",
+        "uuid",
+        "instance_name",
+        "account",
+        "zone",
+        "hypervisor",
+        "service_offering",
+        "template",
+        "state",
+        "state_since",
+        "error_text",
+        "host",
+        "last_host",
+        "migrating_to",
+        "key_pairs",
+        "created_at",
+        "destroyed_at",
+    ]
+    list_display = ["name", "display_name", "state", "state_since", "host", "account", "zone", "error_text"]
+    list_select_related = ["host", "account__domain", "zone"]
+    list_filter = ["state", "hypervisor", "zone"]
+    search_fields = ["name", "display_name", "uuid", "nics__mac_address", "nics__ip4_address"]
+    actions = ["start", "stop", "reboot", "destroy"]
+
+    def get_queryset(self, request: HttpRequest) -> QuerySet[VirtualMachine]:
+        return super().get_queryset(request).defer("password", "user_data")
+
+    @admin.display(description="SSH key pairs")
+    def key_pairs(self, vm: VirtualMachine) -> str:
+        return ", ".join(pair["name"] for pair in vm.ssh_keys) or "none"
+
+    def has_operate_permission(self, request: HttpRequest) -> bool:
+        return request.user.has_perm("networks.change_virtualmachine")
+
+    def has_destroy_permission(self, request: HttpRequest) -> bool:
+        return request.user.has_perm("networks.delete_virtualmachine")
+
+    @admin.action(description="Start selected VMs", permissions=["operate"])
+    def start(self, request: HttpRequest, queryset: QuerySet[VirtualMachine]) -> None:
+        self._submit(request, queryset, vms.start)
+
+    @admin.action(description="Stop selected VMs", permissions=["operate"])
+    def stop(self, request: HttpRequest, queryset: QuerySet[VirtualMachine]) -> None:
+        self._submit(request, queryset, vms.stop)
+
+    @admin.action(description="Reboot selected VMs", permissions=["operate"])
+    def reboot(self, request: HttpRequest, queryset: QuerySet[VirtualMachine]) -> None:
+        self._submit(request, queryset, vms.reboot)
+
+    @admin.action(description="Destroy selected VMs", permissions=["destroy"])
+    def destroy(self, request: HttpRequest, queryset: QuerySet[VirtualMachine]) -> TemplateResponse | None:
+        if request.POST.get("confirmed"):
+            return self._submit(request, queryset, vms.destroy)
+        context = {
+            **self.admin_site.each_context(request),
+            "title": "Destroy these VMs?",
+            "opts": self.opts,
+            "vms": queryset.select_related("host", "account__domain"),
+        }
+        return TemplateResponse(request, "admin/networks/virtualmachine/destroy.html", context)
+
+    def _submit(self, request: HttpRequest, queryset: QuerySet[VirtualMachine], act) -> None:
+        """One job a VM; a VM that cannot is named with the reason, and the others go on."""
+        by, submitted = caller(request), 0
+        for vm in queryset.select_related("account"):
+            try:
+                act(vm, by)
+                submitted += 1
+            except ApiError as refusal:
+                self.message_user(request, f"{refusal.text} {refusal.for_operator}".strip(), messages.ERROR)
+        if submitted:
+            self.message_user(request, f"{submitted} job{'s' if submitted > 1 else ''} submitted.", messages.SUCCESS)
+
+
+@admin.register(Nic)
+class NicAdmin(ReadOnlyAdmin):
+    fields = [
+        "vm",
+        "network",
+        "device_id",
+        "is_default",
+        "mac_address",
+        "ip4_address",
+        "ip6_address",
+        "address_state",
+        "address_source",
+        "address_seen_at",
+        "uuid",
+    ]
+    list_display = ["mac_address", "vm", "network", "ip4_address", "address_state", "address_source", "address_seen_at"]
+    list_select_related = ["vm", "network"]
+    list_filter = ["address_state", "address_source", "is_default"]
+    search_fields = ["mac_address", "ip4_address", "ip6_address", "vm__name", "network__name"]
+
+
+@admin.register(Volume)
+class VolumeAdmin(ReadOnlyAdmin):
+    fields = ["vm", "storage", "size", "state", "created_at", "uuid"]
+    list_display = ["name", "vm", "storage", "size", "state", "created_at"]
+    list_select_related = ["vm", "storage"]
+    list_filter = ["state", "storage"]
+    search_fields = ["vm__name"]
+
+
+@admin.register(SshKeyPair)
+class SshKeyPairAdmin(ReadOnlyAdmin):
+    """Made by their owners through the API, which reads and checks the key."""
+
+    fields = ["name", "account", "fingerprint", "public_key"]
+    list_display = ["name", "account", "fingerprint"]
+    list_select_related = ["account__domain"]
+    search_fields = ["name", "account__name", "fingerprint"]
+
+    def has_delete_permission(self, request: HttpRequest, obj: SshKeyPair | None = None) -> bool:
+        return request.user.has_perm("networks.delete_sshkeypair")
