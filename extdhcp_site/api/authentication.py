@@ -1,0 +1,51 @@
+"""Who sends a request: from its signature to a Caller."""
+
+import secrets
+from datetime import datetime, timedelta
+
+from django.db.models import Q
+
+from extdhcp_site.accounts.models import ApiKey, Caller
+from extdhcp_site.api import signing
+from extdhcp_site.api.parameters import Wire
+from extdhcp_site.errors import NotAuthenticated
+
+LONGEST_KEY = 86
+NOTED_EVERY = timedelta(minutes=1)
+# Signed with when there is no such key, so that the answer takes the same work.
+_NOBODYS_SECRET = secrets.token_urlsafe(64)
+
+
+def authenticate(wire: Wire, now: datetime) -> Caller:
+    """Raises NotAuthenticated, with one text for whatever is wrong."""
+    key = _usable_key(wire.get("apikey"))
+    secret = key.secret if key else _NOBODYS_SECRET
+    signed = signing.matches(secret, wire.pairs, wire.get("signature"))
+    if key is None or not signed or not _still_valid(wire, now):
+        raise NotAuthenticated("unable to verify user credentials and/or request signature")
+    _note_use(key, now)
+    return Caller.of(key.user)
+
+
+def _usable_key(text: str) -> ApiKey | None:
+    if not text or len(text) > LONGEST_KEY or not text.isascii():
+        return None
+    key = ApiKey.objects.usable().filter(key=text).first()
+    # Some databases compare without regard to case.
+    return key if key and secrets.compare_digest(key.key, text) else None
+
+
+def _still_valid(wire: Wire, now: datetime) -> bool:
+    try:
+        signing.check_expiry(wire.get("signatureversion"), wire.get("expires"), now)
+    except signing.Expired:
+        return False
+    return True
+
+
+def _note_use(key: ApiKey, now: datetime) -> None:
+    """At most one write a minute, however many requests come."""
+    before = now - NOTED_EVERY
+    if key.last_used_at is None or key.last_used_at < before:
+        unnoted = Q(last_used_at=None) | Q(last_used_at__lt=before)
+        ApiKey.objects.filter(unnoted, pk=key.pk).update(last_used_at=now)

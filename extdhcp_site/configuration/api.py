@@ -1,0 +1,82 @@
+"""The settings, for root admins."""
+
+from typing import Any
+
+from rest_framework import serializers
+
+from extdhcp_site.accounts.models import Caller
+from extdhcp_site.api.answers import Answer
+from extdhcp_site.api.owners import ListParams
+from extdhcp_site.api.parameters import Params, Text, Values
+from extdhcp_site.api.registry import ROOT_ADMIN, Command, ListCommand, command
+from extdhcp_site.configuration.models import Definition, Setting, definitions, set_value, switch
+
+
+class ConfigurationAnswer(Answer):
+    name = serializers.CharField(help_text="The setting's name.")
+    value = serializers.CharField(help_text="Its value now, always as text.")
+    defaultvalue = serializers.CharField(help_text="What it is when nobody sets it.")
+    description = serializers.CharField(help_text="What it decides.")
+    category = serializers.CharField(help_text="The kind of setting.")
+    type = serializers.CharField(help_text="Boolean, Number or String.")
+    isdynamic = serializers.BooleanField(help_text="True: a change counts at once.")
+
+
+def _shown(definition: Definition, stored: dict[str, str]) -> dict[str, Any]:
+    return {
+        "name": definition.name,
+        "value": stored.get(definition.name, definition.default),
+        "defaultvalue": definition.default,
+        "description": definition.help,
+        "category": definition.category,
+        "type": _type(definition),
+        "isdynamic": True,
+    }
+
+
+def _type(definition: Definition) -> str:
+    if definition.parse is switch:
+        return "Boolean"
+    return "Number" if definition.default.isdecimal() else "String"
+
+
+class ListConfigurationsParams(ListParams):
+    name = Text("Shows this setting only.")
+    category = Text("Shows this category only.")
+
+
+@command(since="1.0", roles=ROOT_ADMIN)
+class ListConfigurations(ListCommand):
+    """List the settings with their values."""
+
+    params = ListConfigurationsParams
+    answer = ("configuration", ConfigurationAnswer)
+
+    def rows(self, caller: Caller, params: Values) -> list[dict[str, Any]]:
+        stored = dict(Setting.objects.values_list("name", "value"))
+        return [_shown(definition, stored) for definition in definitions() if _asked_for(definition, params)]
+
+
+def _asked_for(definition: Definition, params: Values) -> bool:
+    return (
+        params["name"] in (None, definition.name)
+        and (params["category"] or definition.category).lower() == definition.category.lower()
+        and (params["keyword"] or "").lower() in f"{definition.name} {definition.help}".lower()
+    )
+
+
+class UpdateConfigurationParams(Params):
+    name = Text("The setting's name.", required=True)
+    value = Text("Its new value.", max_length=4096, allow_blank=True)
+
+
+@command(since="1.0", roles=ROOT_ADMIN)
+class UpdateConfiguration(Command):
+    """Change a setting; it counts at once."""
+
+    params = UpdateConfigurationParams
+    answer = ("configuration", ConfigurationAnswer)
+
+    def run(self, caller: Caller, params: Values) -> dict[str, Any]:
+        value = (params["value"] or "").strip()
+        return _shown(set_value(params["name"], value, caller), {params["name"]: value})
