@@ -1,0 +1,125 @@
+"""The lab's small guest: Debian's cloud kernel, a busybox root in memory, and the QEMU guest agent.
+
+Debian packages are downloaded and unpacked, never installed. What `init` and its helpers in
+`guest_files/` do, the guest does: it prints its config drive, asks DHCP on every NIC, runs the
+agent, and obeys the power button.
+"""
+
+import gzip
+import hashlib
+import os
+import re
+import shutil
+import subprocess
+import tempfile
+from dataclasses import dataclass
+from pathlib import Path
+
+from tests.lab.system import LabError, run, say
+
+FILES = Path(__file__).parent / "guest_files"
+COMMAND_LINE = "console=ttyS0 quiet"
+DISK_BYTES = 32 * 1024 * 1024
+
+
+@dataclass(frozen=True)
+class GuestImage:
+    kernel: Path
+    initrd: Path
+    disk: Path  # a qcow2 image that boots by itself with the same kernel and initrd
+
+
+def cache_dir() -> Path:
+    return Path(os.environ.get("EXTDHCP_CACHE") or Path.home() / ".cache" / "extdhcp")
+
+
+def build() -> GuestImage:
+    """The guest from the cache, built first when this recipe was never built here."""
+    home = cache_dir() / f"guest-{_recipe()}"
+    image = GuestImage(home / "vmlinuz", home / "initrd.img", home / "guest.qcow2")
+    if home.exists():
+        return image
+    say("building the small guest (once; it is kept in the cache)")
+    home.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(prefix="guest-", dir=home.parent) as work:
+        unpacked, root, result = (Path(work, name) for name in ("unpacked", "root", "result"))
+        result.mkdir()
+        for package in (_kernel_package(), "busybox-static", "qemu-guest-agent"):
+            _unpack(package, unpacked)
+        _lay_out(root, unpacked)
+        shutil.copy(next(unpacked.glob("boot/vmlinuz-*")), result / "vmlinuz")
+        _pack(root, result / "initrd.img")
+        _make_disk(result)
+        result.rename(home)
+    return image
+
+
+def _recipe() -> str:
+    """A name for what is built: it changes when this module or a file of the guest does."""
+    digest = hashlib.sha256()
+    for path in [Path(__file__), *sorted(FILES.iterdir())]:
+        digest.update(path.name.encode() + b"\0" + path.read_bytes())
+    return digest.hexdigest()[:16]
+
+
+def _kernel_package() -> str:
+    """linux-image-cloud-amd64 is empty and depends on the newest cloud kernel."""
+    found = re.search(r"Depends: (linux-image-\S+)", run("apt-cache", "depends", "linux-image-cloud-amd64"))
+    if not found:
+        raise LabError("apt knows no linux-image-cloud-amd64: run apt-get update on Debian.")
+    return found[1]
+
+
+def _unpack(package: str, target: Path) -> None:
+    with tempfile.TemporaryDirectory(dir=target.parent) as download:
+        run("apt-get", "download", package, cwd=download)
+        run("dpkg", "-x", next(Path(download).glob("*.deb")), target)
+
+
+def _lay_out(root: Path, unpacked: Path) -> None:
+    """Fill the guest's root directory."""
+    for name in ("bin", "sbin", "dev", "proc", "sys", "run", "etc/acpi/PWRF", "var", "lib/modules", "mnt/config"):
+        (root / name).mkdir(parents=True)
+    (root / "var/run").symlink_to("/run")
+    shutil.copy(next(unpacked.glob("**/bin/busybox")), root / "bin/busybox")
+    agent = next(unpacked.glob("**/sbin/qemu-ga"))
+    shutil.copy(agent, root / "bin/qemu-ga")
+    for library in re.findall(r"(/\S+) \(0x", run("ldd", agent)):
+        (root / library[1:]).parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy(library, root / library[1:])
+    # Inserted in this order: a module comes after those it uses.
+    for module in (FILES / "modules").read_text().split():
+        shutil.copy(next(unpacked.glob(f"**/kernel/**/{module}.ko")), root / "lib/modules")
+    shutil.copy(FILES / "modules", root / "etc")
+
+    shutil.copy(FILES / "init", root / "init")
+    shutil.copy(FILES / "udhcpc.script", root / "etc")
+    for name in ("agent", "shutdown"):
+        shutil.copy(FILES / name, root / "sbin")
+    for name in ("mount-drive", "print-drive", "reread"):
+        shutil.copy(FILES / name, root / "bin")
+    (root / "etc/acpi/PWRF/00000080").symlink_to("/sbin/shutdown")  # the path busybox acpid runs
+
+
+def _pack(root: Path, initrd: Path) -> None:
+    """A gzipped cpio archive of `root`, as the kernel unpacks it into memory."""
+    names = "\n".join(str(path.relative_to(root)) for path in sorted(root.rglob("*")))
+    archive = subprocess.run(
+        ["cpio", "--create", "--format=newc", "--owner=0:0", "--quiet"],
+        cwd=root, input=names.encode(), stdout=subprocess.PIPE, check=True,
+    )  # fmt: skip
+    initrd.write_bytes(gzip.compress(archive.stdout, mtime=0))
+
+
+def _make_disk(result: Path) -> None:
+    """One FAT file system over the whole disk, which SYSLINUX boots: no partitions, no mounting."""
+    raw, settings = result / "guest.raw", result / "syslinux.cfg"
+    settings.write_text(f"DEFAULT lab\nLABEL lab\n  LINUX vmlinuz\n  INITRD initrd.img\n  APPEND {COMMAND_LINE}\n")
+    with raw.open("wb") as file:
+        file.truncate(DISK_BYTES)
+    run("mkfs.fat", "-n", "LAB", raw)
+    run("mcopy", "-i", raw, result / "vmlinuz", result / "initrd.img", settings, "::/")
+    run("syslinux", "--install", raw)
+    run("qemu-img", "convert", "-O", "qcow2", raw, result / "guest.qcow2")
+    raw.unlink()
+    settings.unlink()
