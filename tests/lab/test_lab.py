@@ -47,7 +47,8 @@ def _remove(host: Host) -> None:
         host.virsh("destroy", GUEST)
     if GUEST in host.virsh("list", "--name", "--all").split():
         host.virsh("undefine", GUEST)
-    (host.config_drives / DRIVE).unlink(missing_ok=True)
+    for file in (host.config_drives / DRIVE, _console_log(host)):
+        file.unlink(missing_ok=True)
 
 
 def test_a_guest_lives_on_both_hosts(lab: Lab, guest: Host):
@@ -122,5 +123,9 @@ def _drive_is_whole(host: Host) -> bool:
 
 
 def _console(host: Host) -> str:
-    log = host.qemu_logs / f"{GUEST}-serial.log"
+    log = _console_log(host)
     return log.read_text(errors="replace").replace("\r", "") if log.exists() else ""
+
+
+def _console_log(host: Host) -> Path:
+    return host.qemu_logs / f"{GUEST}-serial.log"
