@@ -35,7 +35,8 @@ SECRET_LIFE_ONCE_READ = timedelta(minutes=10)
 
 Handler = Callable[[AsyncJob], None]
 _handlers: dict[str, tuple[Handler, EventType]] = {}
-_renderers: dict[str, Callable[[str], dict | None]] = {}
+Renderer = Callable[[str, Caller], dict | None]
+_renderers: dict[str, Renderer] = {}
 
 
 class TakenOver(Exception):
@@ -52,10 +53,10 @@ def handler(command: str, event_type: EventType) -> Callable[[Handler], Handler]
     return register
 
 
-def renders(instance_type: str) -> Callable[[Callable], Callable]:
-    """Declare how a finished job's object is shown: uuid to {"virtualmachine": {...}}, None if it is gone."""
+def renders(instance_type: str) -> Callable[[Renderer], Renderer]:
+    """Declare how a finished job's object is shown to a caller: {"virtualmachine": {...}}, None if it is gone."""
 
-    def register(function: Callable[[str], dict | None]) -> Callable:
+    def register(function: Renderer) -> Renderer:
         _renderers[instance_type] = function
         return function
 
@@ -160,7 +161,7 @@ def result(job: AsyncJob, caller: Caller) -> dict | None:
         text = f"{job.error_text} {job.error_for_operator}" if caller.is_root else job.error_text
         return {"errorcode": job.error_code, "errortext": text.strip()}
     render = _renderers.get(job.instance_type)
-    shown = render(str(job.instance_uuid)) if render else None
+    shown = render(str(job.instance_uuid), caller) if render else None
     if shown is None:
         return {"success": True}
     if job.user_id == caller.user.pk:

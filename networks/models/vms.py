@@ -11,6 +11,7 @@ from django.utils import timezone
 
 from extdhcp_site.accounts.models import Account, Caller, OwnedQuerySet
 from extdhcp_site.encryption import EncryptedTextField
+from extdhcp_site.jobs.models import AsyncJob
 from extdhcp_site.models import UuidModel
 from networks.hypervisors.base import VmRef
 from networks.models.infrastructure import Host, HypervisorType, PrimaryStorage, Zone
@@ -40,9 +41,12 @@ class VmState(models.TextChoices):
 class VirtualMachineQuerySet(OwnedQuerySet):
     def for_listing(self) -> Self:
         """With all that a list shows, in a fixed number of queries."""
-        return self.select_related(
-            "account__domain", "zone", "service_offering", "template", "host__cluster__pod"
-        ).prefetch_related(models.Prefetch("nics", Nic.objects.for_listing()))
+        at_work = AsyncJob.objects.filter(busy_with=models.OuterRef("uuid")).values("uuid")
+        return (
+            self.annotate(pending_job=models.Subquery(at_work))
+            .select_related("account__domain", "zone", "service_offering", "template", "host__cluster__pod")
+            .prefetch_related(models.Prefetch("nics", Nic.objects.for_listing()))
+        )
 
 
 class VirtualMachine(UuidModel):

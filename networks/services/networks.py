@@ -5,11 +5,14 @@ from dataclasses import dataclass
 from ipaddress import AddressValueError, IPv4Address, IPv4Network, NetmaskValueError
 
 from django.db import IntegrityError, transaction
+from django.db.models import ProtectedError
 
 from extdhcp_site.accounts.models import Account, Caller, Domain
 from extdhcp_site.errors import InvalidParameter, NotInThisProduct
 from extdhcp_site.events import models as events
 from extdhcp_site.events.models import EventType
+from extdhcp_site.jobs import services as jobs
+from extdhcp_site.jobs.models import AsyncJob
 from networks.models import (
     GuestType,
     Network,
@@ -152,16 +155,33 @@ def create_network(wanted: WantedNetwork, by: Caller) -> Network:
     return network
 
 
-def restart_network(network: Network, by: Caller) -> None:
+def restart_network(network: Network, by: Caller) -> AsyncJob:
+    with transaction.atomic():
+        return jobs.submit("restartNetwork", network, account=network.account, by=by)
+
+
+@jobs.handler("restartNetwork", EventType.NETWORK_RESTART)
+def _restart(job: AsyncJob) -> None:
     """The spec's dummy: there is no router and no rule to set up again ("Network life cycle")."""
-    _record(EventType.NETWORK_RESTART, f"Network {network}: nothing to restart", network, by, network.account)
 
 
-def delete_network(network: Network, by: Caller) -> None:
+def delete_network(network: Network, by: Caller) -> AsyncJob:
     refuse_if_used(f"Network {network}", network.nics.count(), "NICs")
     with transaction.atomic():
-        _record(EventType.NETWORK_DELETE, f"Network {network} deleted", network, by, network.account)
-        network.delete()
+        return jobs.submit("deleteNetwork", network, account=network.account, by=by)
+
+
+@jobs.handler("deleteNetwork", EventType.NETWORK_DELETE)
+def _delete(job: AsyncJob) -> None:
+    network = Network.objects.filter(uuid=job.instance_uuid).first()
+    if network is None:
+        return  # a former attempt came to its end
+    try:
+        with transaction.atomic():
+            network.delete()
+    except ProtectedError:
+        refuse_if_used(f"Network {network}", network.nics.count(), "NICs")
+        raise
 
 
 def register_template(template: Template, by: Caller) -> Template:

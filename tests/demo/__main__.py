@@ -155,9 +155,9 @@ def _vms(api: Client) -> list[dict[str, Any]]:
 def _print_table(api: Client) -> None:
     from ipfetch.models import IpFetch
 
-    table = Table(title="Addresses learned")
+    table = Table(title="Addresses learned", title_justify="left")
     for heading in ("VM", "NIC", "MAC", "address", "source", "tries", "took"):
-        table.add_column(heading)
+        table.add_column(heading, no_wrap=True)
     rows = {str(row.nic.uuid): row for row in IpFetch.objects.select_related("nic")}
     for vm in _vms(api):
         for nic in vm["nic"]:
@@ -167,7 +167,8 @@ def _print_table(api: Client) -> None:
             table.add_row(
                 vm["name"], nic["deviceid"], nic["macaddress"], address, row.last_source, str(row.tries), took
             )
-    Console().print(table)
+    # Into a pipe rich would cut the columns to 80 characters.
+    Console(width=None if sys.stdout.isatty() else 110).print(table)
     console.print(NOTE)
 
 

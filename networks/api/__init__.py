@@ -1,0 +1,3 @@
+"""The commands that show and change the cloud; importing this package registers them."""
+
+from networks.api import infrastructure, networks, offerings, rest, vms  # noqa: F401
