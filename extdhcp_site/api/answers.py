@@ -27,18 +27,19 @@ _XML_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_.-]*")
 class Answer(serializers.Serializer):
     """An object as clients see it. Each field has a `help_text`; what is None is left out.
 
-    `for_root` names the fields that only root admins see. The context has `caller`.
+    `for_root` names the fields that only root admins see. The context has `caller`, None only for
+    the generator of the schema.
     """
 
     for_root: tuple[str, ...] = ()
 
     @property
-    def caller(self) -> Caller:
+    def caller(self) -> Caller | None:
         return self.context["caller"]
 
     def get_fields(self) -> dict[str, serializers.Field]:
         fields = super().get_fields()
-        if self.for_root and not self.caller.is_root:
+        if self.for_root and self.caller and not self.caller.is_root:
             for name in self.for_root:
                 del fields[name]
         for field in fields.values():

@@ -1,12 +1,14 @@
 """What the API says about itself: listApis, listCapabilities."""
 
-from typing import Any
+from collections.abc import Callable
+from types import UnionType
+from typing import Any, get_args, get_origin, get_type_hints
 
 from rest_framework import serializers
 
 from extdhcp_site.accounts.models import Caller
 from extdhcp_site.api import registry
-from extdhcp_site.api.answers import CLOUDSTACK_VERSION, Answer
+from extdhcp_site.api.answers import CLOUDSTACK_VERSION, Answer, Constant
 from extdhcp_site.api.parameters import Params, Text, Values
 from extdhcp_site.api.registry import EVERYBODY, Command, command
 from extdhcp_site.configuration.models import PAGE_SIZE
@@ -22,6 +24,7 @@ _TYPES = {
     serializers.DictField: "map",
     serializers.Serializer: "responseobject",
 }
+_PYTHON_TYPES = {bool: "boolean", int: "integer", float: "float", list: "list", dict: "map"}
 
 
 class ParameterAnswer(Answer):
@@ -74,7 +77,7 @@ def described(found: type[Command]) -> dict[str, Any]:
         "since": found.since,
         "isasync": found.is_async,
         "related": "",
-        "params": [_parameter(name, field) for name, field in found.params.documented().items()],
+        "params": [_parameter(name, field) for name, field in found.params.declared().items()],
         "response": _response(found.answer_class()),
     }
 
@@ -90,19 +93,30 @@ def _parameter(name: str, field: serializers.Field) -> dict[str, Any]:
 
 
 def _response(answer: type[Answer]) -> list[dict[str, Any]]:
-    return [_field(name, field) for name, field in answer._declared_fields.items()]
+    return [_field(answer, name, field) for name, field in answer._declared_fields.items()]
 
 
-def _field(name: str, field: serializers.Field) -> dict[str, Any]:
-    shown = {"name": name, "description": str(field.help_text or ""), "type": _type(field)}
+def _field(answer: type[Answer], name: str, field: serializers.Field) -> dict[str, Any]:
+    shown = {"name": name, "description": str(field.help_text or ""), "type": _type(answer, name, field)}
     inner = getattr(field, "child", field)
     if isinstance(inner, Answer):
         shown["response"] = _response(type(inner))
     return shown
 
 
-def _type(field: serializers.Field) -> str:
+def _type(answer: type[Answer], name: str, field: serializers.Field) -> str:
+    if isinstance(field, Constant):
+        return _PYTHON_TYPES.get(type(field.value), "string")
+    if isinstance(field, serializers.SerializerMethodField):
+        return _returned(getattr(answer, field.method_name or f"get_{name}"))
     return next((word for kind, word in _TYPES.items() if isinstance(field, kind)), "string")
+
+
+def _returned(method: Callable) -> str:
+    """The word for what a method is annotated to return, None aside."""
+    hint = get_type_hints(method).get("return")
+    kinds = [get_origin(kind) or kind for kind in (get_args(hint) if isinstance(hint, UnionType) else (hint,))]
+    return next((_PYTHON_TYPES[kind] for kind in kinds if kind in _PYTHON_TYPES), "string")
 
 
 class CapabilityAnswer(Answer):

@@ -155,7 +155,7 @@ class Params(serializers.Serializer):
         return self.context["caller"]
 
     @classmethod
-    def documented(cls) -> dict[str, serializers.Field]:
+    def declared(cls) -> dict[str, serializers.Field]:
         """The declared fields by name."""
         return cls._declared_fields
 
@@ -164,11 +164,12 @@ class _Declared:
     """What all our fields share: the help comes first, and most parameters are optional."""
 
     wire_type = "string"
-    # What a text stands for when it is what a client makes of "nothing".
+    # The texts that stand for nothing: such a parameter is absent.
     nothing: tuple[str, ...] = ("",)
 
-    def __init__(self, help_text: str, **options: Any) -> None:
+    def __init__(self, help_text: str, *, nothing: tuple[str, ...] | None = None, **options: Any) -> None:
         options.setdefault("required", False)
+        self.nothing = self.nothing if nothing is None else nothing
         super().__init__(help_text=help_text, **options)
 
 
@@ -384,7 +385,7 @@ def validate(params: type[Params], command: str, wire: Wire, caller: Caller) -> 
 
 def _refuse_internal(named: Iterable[str], params: type[Params]) -> None:
     for name in named:
-        if (name in INTERNAL_NAMES or "__" in name) and name not in params.documented():
+        if (name in INTERNAL_NAMES or "__" in name) and name not in params.declared():
             raise InvalidParameter(f"Parameter {_cut(name)} cannot be set.")
 
 
@@ -392,7 +393,7 @@ def _present(params: type[Params], named: dict[str, Any]) -> dict[str, Any]:
     """Those declared, without those whose value stands for nothing."""
     return {
         name: named[name]
-        for name, field in params.documented().items()
+        for name, field in params.declared().items()
         if name in named and named[name] not in getattr(field, "nothing", ("",))
     }
 

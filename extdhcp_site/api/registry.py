@@ -54,7 +54,8 @@ class Command:
         return self.show(self.run(caller, params), caller)
 
     def show(self, result: Any, caller: Caller, *, many: bool = False) -> dict[str, Any]:
-        shown = self.answer_class()(result, many=many, context={"caller": caller}).data
+        # Not `.data`: it would show a result of None as a form's initial values.
+        shown = self.answer_class()(many=many, context={"caller": caller}).to_representation(result)
         return shown if self.word() is None else {self.word(): shown}
 
     @classmethod

@@ -2,7 +2,6 @@
 
 from typing import Any
 
-from django.contrib.auth.models import AnonymousUser
 from django_filters.rest_framework import DjangoFilterBackend
 from drf_spectacular.extensions import OpenApiAuthenticationExtension
 from rest_framework.exceptions import ValidationError
@@ -24,11 +23,17 @@ class VisibleViewSet(ReadOnlyModelViewSet):
     lookup_field = "uuid"
     lookup_value_converter = "uuid"
 
+    @property
+    def caller(self) -> Caller | None:
+        """None for the generator of the schema only: a request without a user is refused before."""
+        return Caller.of(self.request.user) if self.request and self.request.user.is_authenticated else None
+
     def get_queryset(self) -> Any:
         queryset = super().get_queryset()
-        if isinstance(self.request.user, AnonymousUser):
-            return queryset.none()  # Only the schema's generator comes here without a user.
-        return queryset.visible_to(Caller.of(self.request.user))
+        return queryset.visible_to(self.caller) if self.caller else queryset.none()
+
+    def get_serializer_context(self) -> dict[str, Any]:
+        return {**super().get_serializer_context(), "caller": self.caller}
 
     def initial(self, request: Request, *args: Any, **kwargs: Any) -> None:
         super().initial(request, *args, **kwargs)

@@ -31,7 +31,7 @@ class EventAnswer(Answer):
     archived = serializers.BooleanField(help_text="Whether somebody put it away.")
 
     def get_description(self, event: Event) -> str:
-        return event.text_for(self.context["caller"])
+        return event.text_for(self.caller)
 
 
 class ListEventsParams(OwnedListParams):
@@ -81,29 +81,11 @@ def _asked_for(params: Values) -> Q:
     return asked
 
 
-class EventSerializer(serializers.ModelSerializer):
-    id = serializers.UUIDField(source="uuid", read_only=True)
-    description = serializers.SerializerMethodField()
-    account = serializers.CharField(source="account.name", read_only=True)
-    resource_id = serializers.UUIDField(source="resource_uuid", read_only=True)
-    parent_id = serializers.UUIDField(source="parent_uuid", read_only=True)
-
-    class Meta:
-        model = Event
-        fields = [
-            *("id", "type", "level", "state", "description", "account", "username"),
-            *("resource_type", "resource_id", "resource_name", "parent_id", "created_at", "archived"),
-        ]
-
-    def get_description(self, event: Event) -> str:
-        return event.text_for(Caller.of(self.context["request"].user))
-
-
 class EventViewSet(resources.VisibleViewSet):
     """What happened, the latest first."""
 
-    queryset = Event.objects.select_related("account")
-    serializer_class = EventSerializer
+    queryset = Event.objects.select_related("account__domain")
+    serializer_class = EventAnswer
     filterset_fields = ["type", "level", "state", "resource_uuid", "archived"]
 
 

@@ -41,7 +41,7 @@ class JobAnswer(Answer):
         return job.error_code or 0
 
     def get_jobresult(self, job: AsyncJob) -> dict[str, Any] | None:
-        return services.result(job, self.context["caller"])
+        return services.result(job, self.caller)
 
 
 class QueryAsyncJobResultParams(Params):

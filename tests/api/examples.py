@@ -1,0 +1,144 @@
+"""For each model that a parameter can name: how to make one for an account, and who must see it.
+
+Who sees it is written here a second time on purpose: the policy test compares it with what the
+commands do. A model without an example fails that test.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+from django.db.models import Model
+
+from extdhcp_site.accounts.models import Account, Caller, Domain, Role
+from extdhcp_site.events import models as events
+from extdhcp_site.jobs.models import AsyncJob
+from networks.models import (
+    Cluster,
+    Host,
+    Network,
+    NetworkOffering,
+    Nic,
+    Pod,
+    ServiceOffering,
+    SshKeyPair,
+    Template,
+    VirtualMachine,
+    Volume,
+    Zone,
+)
+from networks.models.networks import AclType
+from tests.factories import (
+    make_account,
+    make_cluster,
+    make_domain,
+    make_host,
+    make_network,
+    make_network_offering,
+    make_service_offering,
+    make_template,
+    make_user,
+    make_vm,
+    make_zone,
+)
+
+SeenBy = Callable[[Caller, Account], bool]
+
+
+def its_owners(caller: Caller, account: Account) -> bool:
+    """The account itself, the admins of the domains above it, and root admins; a root admin's: those only."""
+    match caller.role:
+        case Role.ROOT_ADMIN:
+            return True
+        case Role.DOMAIN_ADMIN:
+            below = account.domain.path.startswith(caller.domain_path)
+            return below and account.role != Role.ROOT_ADMIN
+        case _:
+            return account == caller.account
+
+
+def everybody(caller: Caller, account: Account) -> bool:
+    return True
+
+
+def root_admins(caller: Caller, account: Account) -> bool:
+    return caller.role == Role.ROOT_ADMIN
+
+
+def its_domain(caller: Caller, account: Account) -> bool:
+    """A domain itself: its own people, the admins of those above it, root admins."""
+    match caller.role:
+        case Role.ROOT_ADMIN:
+            return True
+        case Role.DOMAIN_ADMIN:
+            return account.domain.path.startswith(caller.domain_path)
+        case _:
+            return account.domain == caller.account.domain
+
+
+@dataclass(frozen=True)
+class Example:
+    make: Callable[[Account], Model]
+    seen_by: SeenBy = its_owners
+    # One that can be deleted; most can be made for a new account and deleted.
+    make_deletable: Callable[[], Model] | None = None
+
+    def deleted(self) -> Model:
+        """What is left in memory of an object that is gone from the database."""
+        row = self.make_deletable() if self.make_deletable else self.make(make_account())
+        type(row).objects.filter(pk=row.pk).delete()
+        return row
+
+
+def _event(account: Account) -> events.Event:
+    return events.record(events.EventType.VM_CREATE, "something happened", account=account)
+
+
+def _job(account: Account) -> AsyncJob:
+    return AsyncJob.objects.create(
+        command="startVirtualMachine",
+        account=account,
+        user=account.users.first() or make_user(account),
+        instance_type="Nothing",
+        instance_uuid=account.uuid,
+    )
+
+
+def _key_pair(account: Account) -> SshKeyPair:
+    return SshKeyPair.objects.create(
+        account=account, name=f"key-of-{account.name}", public_key="ssh-ed25519 AAAA", fingerprint="aa"
+    )
+
+
+def _empty_pod() -> Pod:
+    return Pod.objects.create(zone=make_zone(), name="empty")
+
+
+def _empty_cluster() -> Cluster:
+    return Cluster.objects.create(pod=_empty_pod(), name="empty", hypervisor="KVM")
+
+
+EXAMPLES: dict[type[Model], Example] = {
+    Account: Example(lambda account: account),
+    AsyncJob: Example(_job),
+    Cluster: Example(lambda account: make_cluster(), root_admins, _empty_cluster),
+    Domain: Example(lambda account: account.domain, its_domain, make_domain),
+    events.Event: Example(_event),
+    Host: Example(lambda account: make_host(), root_admins),
+    Network: Example(lambda account: make_network(account=account, acl_type=AclType.ACCOUNT)),
+    NetworkOffering: Example(lambda account: make_network_offering(), everybody),
+    Nic: Example(lambda account: make_vm(account).nics.get()),
+    Pod: Example(lambda account: make_cluster().pod, root_admins, _empty_pod),
+    ServiceOffering: Example(lambda account: make_service_offering(), everybody),
+    SshKeyPair: Example(_key_pair),
+    Template: Example(lambda account: make_template(account, public=False)),
+    VirtualMachine: Example(lambda account: make_vm(account)),
+    Volume: Example(lambda account: make_vm(account).root_volume),
+    Zone: Example(lambda account: make_zone(), everybody),
+}
+
+# Where a command's reference means something narrower than its model's: (command, parameter) to who may.
+EXCEPTIONS: dict[tuple[str, str], SeenBy] = {}
+
+# Values for required parameters that are not references, where "x" or the least number will not do.
+SAMPLES: dict[tuple[str, str], dict[str, Any]] = {}
