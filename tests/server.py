@@ -1,7 +1,7 @@
 """A whole server in a directory of its own: database, keys, a root admin, and `manage.py serve`.
 
-The demo, the lab and the tests that need real processes all start theirs here. Free of pytest and of
-Django at import, so that the environment can be set first.
+The demo, the lab and the tests that need real processes all start theirs here. Free of pytest, which
+the demo has not, and of Django, whose settings in a test run are others.
 """
 
 import base64
@@ -99,24 +99,16 @@ class Server:
         }
 
     def prepare(self) -> None:
-        """A fresh database with a root admin and a key for it. Sets up Django in this process, on that database."""
+        """A fresh database with a root admin and an API key for it."""
         shutil.rmtree(self.state, ignore_errors=True)
         self.state.mkdir(parents=True, mode=0o700)
         _write_private(self.state / "secret_key", secrets.token_urlsafe(50))
         _write_private(self.state / "field_encryption_keys", Fernet.generate_key().decode())
-        os.environ |= self.environment | {"DJANGO_SETTINGS_MODULE": "extdhcp_site.settings"}
         self.manage("migrate", "--verbosity", "0")
-
-        import django
-
-        django.setup()
-        from extdhcp_site.accounts.models import User, create_api_key
-
-        user = User.objects.create_superuser(self.username, password=self.password)
-        key = create_api_key(user)
-        fields = {"username": self.username, "password": self.password}
-        fields |= {"api_key": key.api_key, "secret_key": key.secret_key, "token": key.token}
-        _write_private(self._credentials, json.dumps(fields))
+        as_user = {"DJANGO_SUPERUSER_PASSWORD": self.password, "DJANGO_SUPERUSER_EMAIL": ""}
+        self.manage("createsuperuser", "--noinput", "--username", self.username, **as_user)
+        key = json.loads(self.manage("create_api_key", self.username, "--json"))
+        _write_private(self._credentials, json.dumps({"username": self.username, "password": self.password, **key}))
 
     def start(self) -> None:
         """Returns once it is ready. Raises ServerFailed."""
@@ -142,16 +134,15 @@ class Server:
             self._process.send_signal(signal.SIGTERM)
             self._process.wait(60)
 
-    def manage(self, *arguments: str) -> subprocess.CompletedProcess[str]:
-        """Run a manage.py command beside the server."""
-        return subprocess.run(
-            [sys.executable, "manage.py", *arguments],
-            cwd=ROOT,
-            env=self._full_environment,
-            check=True,
-            text=True,
-            stdout=subprocess.PIPE,
-        )
+    def manage(self, *arguments: str, **environment: str) -> str:
+        """Run a manage.py command beside the server; what it printed."""
+        return self.run("manage.py", *arguments, **environment)
+
+    def run(self, *arguments: str, **environment: str) -> str:
+        """Run Python in the server's environment; what it printed. Raises CalledProcessError."""
+        command = [sys.executable, *arguments]
+        full = {**self._full_environment, "DJANGO_SETTINGS_MODULE": "extdhcp_site.settings", **environment}
+        return subprocess.run(command, cwd=ROOT, env=full, check=True, text=True, stdout=subprocess.PIPE).stdout
 
     @property
     def pid(self) -> int:

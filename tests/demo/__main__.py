@@ -4,6 +4,7 @@ DEMO_EXIT=1 ends after the table instead of serving until Ctrl-C.
 """
 
 import base64
+import json
 import os
 import signal
 import sys
@@ -40,11 +41,11 @@ def main() -> int:
         server.prepare()
         _step("Starting a private libvirtd with the test driver")
         libvirtd.start()
-        server.environment["LIBVIRT_TEST_SOCKET"] = os.environ["LIBVIRT_TEST_SOCKET"] = libvirtd.socket
-        _seed(libvirtd.socket)
+        server.environment["LIBVIRT_TEST_SOCKET"] = libvirtd.socket
+        server.run("-m", "tests.seed", "demo")
         _step("Starting the server")
         server.start()
-        complete = _deploy_and_show(server.client)
+        complete = _deploy_and_show(server)
         if not os.environ.get("DEMO_EXIT"):
             _serve_until_interrupted(server)
         return 0 if complete else 1
@@ -60,34 +61,8 @@ def _step(text: str) -> None:
     console.print(f"[dim]·[/] {text}")
 
 
-def _seed(socket: str) -> None:
-    """What a cloud admin sets up once: zone to host, an offering, a template."""
-    from django.conf import settings
-
-    settings.LIBVIRT_TEST_SOCKET = socket
-    from extdhcp_site.accounts.models import Account
-    from networks.hypervisors.base import Transport
-    from networks.models import Cluster, Endpoint, Host, Pod, PrimaryStorage, ServiceOffering, Template, Zone
-    from networks.models.offerings import TemplateFormat
-
-    zone = Zone.objects.create(name="demo", dns1="192.0.2.53")
-    cluster = Cluster.objects.create(pod=Pod.objects.create(zone=zone, name="rack-1"), name="kvm", hypervisor="KVM")
-    PrimaryStorage.objects.create(cluster=cluster, name="default-pool")
-    endpoint = Endpoint.objects.create(name="kvm-demo", kind="KVM", transport=Transport.TEST.value)
-    Host.objects.create(name="kvm-demo", cluster=cluster, endpoint=endpoint, cpus=16, mhz=2000, memory=64 * 1024**3)
-    ServiceOffering.objects.create(name="Small Instance", cpus=1, mhz=500, memory_mib=512)
-    Template.objects.create(
-        name="invented-linux",
-        account=Account.objects.get(name="admin"),
-        public=True,
-        password_enabled=True,
-        format=TemplateFormat.KERNEL,
-        kernel="/boot/vmlinuz",
-        initrd="/boot/initrd.img",
-    )
-
-
-def _deploy_and_show(api: Client) -> bool:
+def _deploy_and_show(server: Server) -> bool:
+    api = server.client
     network = _create_network(api)
     zone = api("listZones")["zone"][0]["id"]
     template = api("listTemplates", templatefilter="executable")["template"][0]["id"]
@@ -115,9 +90,10 @@ def _deploy_and_show(api: Client) -> bool:
         known = 0
         while known < VMS and time.monotonic() < give_up:
             time.sleep(0.5)
-            known = sum("ipaddress" in nic for vm in _vms(api) for nic in vm["nic"])
+            vms = api("listVirtualMachines").get("virtualmachine", [])
+            known = sum("ipaddress" in nic for vm in vms for nic in vm["nic"])
             progress.update(found, completed=known)
-    _print_table(api)
+    _print_table(json.loads(server.run("-m", "tests.demo.found")))
     return known == VMS
 
 
@@ -148,25 +124,12 @@ def _create_network(api: Client) -> str:
     return str(network["id"])
 
 
-def _vms(api: Client) -> list[dict[str, Any]]:
-    return sorted(api("listVirtualMachines", listall="true").get("virtualmachine", []), key=lambda vm: str(vm["name"]))
-
-
-def _print_table(api: Client) -> None:
-    from ipfetch.models import IpFetch
-
+def _print_table(rows: list[list[str]]) -> None:
     table = Table(title="Addresses learned", title_justify="left")
     for heading in ("VM", "NIC", "MAC", "address", "source", "tries", "took"):
         table.add_column(heading, no_wrap=True)
-    rows = {str(row.nic.uuid): row for row in IpFetch.objects.select_related("nic")}
-    for vm in _vms(api):
-        for nic in vm["nic"]:
-            row = rows[nic["id"]]
-            took = f"{(row.found_at - row.entered_at).total_seconds():.1f} s" if row.found_at else ""
-            address = nic.get("ipaddress") or row.explanation
-            table.add_row(
-                vm["name"], nic["deviceid"], nic["macaddress"], address, row.last_source, str(row.tries), took
-            )
+    for row in rows:
+        table.add_row(*row)
     # Into a pipe rich would cut the columns to 80 characters.
     Console(width=None if sys.stdout.isatty() else 110).print(table)
     console.print(NOTE)
