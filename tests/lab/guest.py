@@ -64,10 +64,11 @@ def _recipe() -> str:
 
 def _kernel_package() -> str:
     """linux-image-cloud-amd64 is empty and depends on the newest cloud kernel."""
-    found = re.search(r"Depends: (linux-image-\S+)", run("apt-cache", "depends", "linux-image-cloud-amd64"))
-    if not found:
-        raise LabError("apt knows no linux-image-cloud-amd64: run apt-get update on Debian.")
-    return found[1]
+    try:
+        depends = run("apt-cache", "depends", "linux-image-cloud-amd64")
+        return re.search(r"Depends: (linux-image-\S+)", depends)[1]
+    except (LabError, TypeError) as error:
+        raise LabError("apt knows no linux-image-cloud-amd64: run apt-get update, on Debian.") from error
 
 
 def _unpack(package: str, target: Path) -> None:

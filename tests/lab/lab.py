@@ -75,6 +75,8 @@ def bring_up() -> Lab:
     tear_down()
     if reason := why_not():
         raise LabError(reason)
+    if lab.directory.exists() and any(lab.directory.iterdir()):
+        raise LabError(f"{lab.directory} holds what is not the lab's, and tear-down would remove it.")
     built = guest.build()
     try:
         _start(lab, built)
@@ -138,7 +140,7 @@ def _ledger() -> Ledger | None:
 
 
 def _start(lab: Lab, built: GuestImage) -> None:
-    lab.directory.mkdir(parents=True)
+    lab.directory.mkdir(parents=True, exist_ok=True)
     ledger = Ledger(lab.directory / "ledger.json")
     ledger.save()
     say("networks and the DHCP server")

@@ -9,7 +9,7 @@ from ipaddress import IPv4Address, IPv4Network
 from pathlib import Path
 
 from tests.lab.ledger import Ledger
-from tests.lab.system import run
+from tests.lab.system import LabError, run
 
 FABRIC = "extdhcp-fabric"
 MANAGEMENT = "mgmt"
@@ -58,6 +58,7 @@ def add_fabric(ledger: Ledger) -> None:
     add_namespace(ledger, FABRIC)
     for bridge in (MANAGEMENT, *(vlan.name for vlan in VLANS)):
         add_bridge(FABRIC, bridge)
+    _refuse_if_there(Path("/sys/class/net", UPLINK))
     ledger.note("links", UPLINK)
     run("ip", "link", "add", UPLINK, "type", "veth", "peer", "name", "uplink", "netns", FABRIC)
     run("ip", "address", "add", f"{MANAGEMENT_CIDR[1]}/{MANAGEMENT_CIDR.prefixlen}", "dev", UPLINK)
@@ -66,6 +67,7 @@ def add_fabric(ledger: Ledger) -> None:
 
 
 def add_namespace(ledger: Ledger, name: str) -> None:
+    _refuse_if_there(Path("/run/netns", name))
     ledger.note("namespaces", name)
     run("ip", "netns", "add", name)
     run("ip", "-n", name, "link", "set", "lo", "up")
@@ -107,6 +109,12 @@ def remove(ledger: Ledger) -> None:
     for name in ledger.links:
         if Path("/sys/class/net", name).exists():
             run("ip", "link", "delete", name)
+
+
+def _refuse_if_there(path: Path) -> None:
+    """Before it is noted as ours: tear-down removes what is noted."""
+    if path.exists():
+        raise LabError(f"{path} is there already, and this lab did not make it: does another lab run?")
 
 
 def _join(port: str, bridge: str) -> None:
