@@ -1,4 +1,4 @@
-"""Connections to libvirt: the URI, one connection per process and endpoint, deadlines, errors.
+"""Connections to libvirt: the URI, the process's pool of connections, deadlines, errors.
 
 Sources: libvirt's remote URI reference and virterror.h; what was measured is said where it matters.
 """
@@ -11,7 +11,7 @@ import re
 import threading
 import time
 from collections.abc import Callable, Sequence
-from typing import Any, Protocol, TypeVar
+from typing import Any, Protocol, Self, TypeVar
 
 import libvirt
 
@@ -206,7 +206,9 @@ def _run_event_loop() -> None:
 # Connections ------------------------------------------------------------------------------------
 
 KEEPALIVE_SECONDS, KEEPALIVE_COUNT = 5, 3
-IDLE_SECONDS = 20.0
+PING_AFTER_SECONDS = 20.0
+OPEN_SECONDS = 15.0
+IDLE_MAX = 4  # for each endpoint, as many as read guests' addresses at a time
 
 
 def open_connection(address: EndpointAddress) -> Any:
@@ -233,96 +235,81 @@ def open_connection(address: EndpointAddress) -> Any:
 
 
 class ConnectionSource(Protocol):
-    def get(self, address: EndpointAddress, deadline: float) -> Any: ...
+    def acquire(self, address: EndpointAddress, deadline: float) -> Any: ...
 
-    def discard(self, address: EndpointAddress, connection: Any) -> None: ...
-
-
-class _Slot:
-    """One endpoint's place: its own lock, so that a host that is slow to open delays only its own callers."""
-
-    def __init__(self) -> None:
-        self.lock = threading.Lock()
-        self.connection: Any = None
-        self.used_at = 0.0
+    def release(self, address: EndpointAddress, connection: Any) -> None: ...
 
 
 class ConnectionPool:
-    """One connection for each process and endpoint. A virConnect may be used by many threads."""
+    """This process's connections, each used by one operation at a time.
+
+    A virConnect may be shared by threads, libvirt says, but its client crashed the process when the
+    host froze with two calls waiting on one connection (9.0; a use after free in
+    virNetClientIOEventLoop, as in CVE-2024-4418). So a connection in which a call is stuck is never
+    used again, nor closed: the stuck thread holds the last reference, and libvirt-python closes what
+    nobody refers to.
+    """
 
     def __init__(self, opener: Callable[[EndpointAddress], Any] = open_connection) -> None:
         self._opener = opener
-        self._forget()
+        self._begin()
         os.register_at_fork(after_in_child=self._leave_to_parent)
 
-    def get(self, address: EndpointAddress, deadline: float) -> Any:
-        """A living connection. Raises EndpointUnreachable, CredentialsRefused."""
-        if self._pid != os.getpid():  # made by a fork that ran no Python hooks
-            self._leave_to_parent()
-        with self._lock:
-            slot = self._slots.setdefault(address, _Slot())
-        if not slot.lock.acquire(timeout=max(0.0, deadline - time.monotonic())):
-            raise DeadlineExceeded("The connection to the host was not open in time.")
+    def acquire(self, address: EndpointAddress, deadline: float) -> Any:
+        """A living connection for the caller alone. Raises EndpointUnreachable, CredentialsRefused, Refused."""
+        while (idle := self._take(address)) is not None:
+            if _lives(*idle, deadline):
+                return idle[0]
         try:
-            if slot.connection is not None and not self._lives(slot, deadline):
-                close_aside(slot.connection)
-                slot.connection = None
-            if slot.connection is None:
-                slot.connection = self._open(address, deadline)
-            slot.used_at = time.monotonic()
-            return slot.connection
-        finally:
-            slot.lock.release()
-
-    def discard(self, address: EndpointAddress, connection: Any) -> None:
-        """Do not hand `connection` out again."""
-        with self._lock:
-            slot = self._slots.get(address)
-            if slot is not None and slot.connection is connection:
-                del self._slots[address]
-                close_aside(connection)
-
-    def _open(self, address: EndpointAddress, deadline: float) -> Any:
-        try:
-            return call_within(deadline, lambda: self._opener(address))
+            return call_within(min(deadline, time.monotonic() + OPEN_SECONDS), lambda: self._opener(address))
         except libvirt.libvirtError as error:
             raise _opening_failed(error) from error
 
-    def _lives(self, slot: _Slot, deadline: float) -> bool:
-        connection = slot.connection
-        try:
-            if not call_within(deadline, connection.isAlive):
-                return False
-            # isAlive only knows what the event loop has seen, and a forked child has no loop: after
-            # a rest, ask the host something.
-            if time.monotonic() - slot.used_at > IDLE_SECONDS:
-                call_within(deadline, connection.getLibVersion)
-        except libvirt.libvirtError:
-            return False
-        return True
+    def release(self, address: EndpointAddress, connection: Any) -> None:
+        """Give back a connection in which no call is waiting; a dead one is dropped."""
+        if not _is_alive(connection):
+            return
+        with self._lock:
+            idle = self._idle.setdefault(address, [])
+            if len(idle) < IDLE_MAX:
+                idle.append((connection, time.monotonic()))
 
-    def _forget(self) -> None:
-        self._pid = os.getpid()
+    def _take(self, address: EndpointAddress) -> tuple[Any, float] | None:
+        with self._lock:
+            idle = self._idle.get(address)
+            return idle.pop() if idle else None
+
+    def _begin(self) -> None:
         self._lock = threading.Lock()
-        self._slots: dict[EndpointAddress, _Slot] = {}
+        self._idle: dict[EndpointAddress, list[tuple[Any, float]]] = {}
 
     def _leave_to_parent(self) -> None:
         """In a forked child: the sockets are the parent's, and closing one would end its talk with the host."""
-        for slot in self._slots.values():
-            if slot.connection is not None:
+        for idle in self._idle.values():
+            for connection, _since in idle:
                 # libvirt-python closes what `_o` holds when the object goes; without it, it leaks, as it should.
-                slot.connection._o = None
-        self._forget()
+                connection._o = None
+        self._begin()
 
 
-def close_aside(connection: Any) -> None:
-    """Close without waiting: closing asks the host, which may be dead."""
+def _lives(connection: Any, idle_since: float, deadline: float) -> bool:
+    if not _is_alive(connection):
+        return False
+    if time.monotonic() - idle_since < PING_AFTER_SECONDS:
+        return True
+    # isAlive knows what the event loop has seen, and a forked child has no loop: after a rest, ask the host.
+    try:
+        call_within(deadline, connection.getLibVersion)
+    except libvirt.libvirtError:
+        return False
+    return True
 
-    def close() -> None:
-        with contextlib.suppress(libvirt.libvirtError):
-            connection.close()
 
-    threading.Thread(target=close, name="libvirt-close", daemon=True).start()
+def _is_alive(connection: Any) -> bool:
+    try:
+        return bool(connection.isAlive())  # asks nobody, so it needs no deadline
+    except libvirt.libvirtError:
+        return False
 
 
 CONNECTIONS = ConnectionPool()
@@ -332,28 +319,36 @@ class Session:
     """One operation's use of a connection: each libvirt call within its deadline, each error made ours.
 
     Calls run one by one, not as a whole: a thread left behind in a stuck call must not go on to the
-    next step when the host wakes up.
+    next step when the host wakes up. After a stuck call the session is at its end.
     """
 
     def __init__(self, source: ConnectionSource, address: EndpointAddress, deadline: float) -> None:
         self._source = source
         self._address = address
+        self._usable = True
         self.deadline = deadline
-        self.connection = source.get(address, deadline)
+        self.connection = source.acquire(address, deadline)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_error: object) -> None:
+        if self._usable:
+            self._source.release(self._address, self.connection)
 
     def do(self, call: Callable[..., T], *arguments: object, until: float | None = None) -> T:
         """The result of `call(*arguments)`. `until` is an earlier deadline for this call alone."""
+        if not self._usable:
+            raise EndpointUnreachable("The connection to the host is stuck in an earlier call.")
         deadline = self.deadline if until is None else min(until, self.deadline)
         try:
             return call_within(deadline, lambda: call(*arguments))
+        except DeadlineExceeded:
+            self.give_up()
+            raise
         except libvirt.libvirtError as error:
-            raise translate(error, connected=self._check_alive()) from error
+            raise translate(error, connected=_is_alive(self.connection)) from error
 
-    def _check_alive(self) -> bool:
-        try:
-            alive = bool(self.connection.isAlive())
-        except libvirt.libvirtError:
-            alive = False
-        if not alive:
-            self._source.discard(self._address, self.connection)
-        return alive
+    def give_up(self) -> None:
+        """A call is stuck in this connection: nobody may use it again."""
+        self._usable = False

@@ -19,7 +19,7 @@ CONFIG_DRIVE_ALIAS = "ua-configdrive"  # libvirt keeps an alias only if it begin
 USER_CDROM, CONFIG_DRIVE = "hdc", "hdd"
 AGENT_CHANNEL = "org.qemu.guest_agent.0"
 TEST_NETWORK = "default"
-SERIAL_LOG_DIRECTORY = "/var/log/libvirt/qemu"
+LOG_DIRECTORY = "/var/log/libvirt/qemu"
 DOCUMENT_MAX_CHARACTERS = 4 * 1024 * 1024
 
 _VM_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
@@ -211,7 +211,7 @@ def _add_nic(devices: ET.Element, nic: NicSpec, domain_type: str) -> None:
 def _add_serial(devices: ET.Element, vm: VmRef) -> None:
     # libvirt's virtlogd writes and rotates the log, so a chatty guest cannot fill the host.
     serial = _add(devices, "serial", type="pty")
-    _add(serial, "log", file=f"{SERIAL_LOG_DIRECTORY}/{vm_name(vm.name)}-serial.log", append="on")
+    _add(serial, "log", file=f"{LOG_DIRECTORY}/{vm_name(vm.name)}-serial.log", append="on")
 
 
 def media_pool(name: str, directory: str) -> str:
