@@ -30,7 +30,7 @@ class IpFetchAdmin(ReadOnlyAdmin):
         "retries_left",
         "tries",
         "next_attempt_at",
-        "last_outcome",
+        # It begins with the last outcome.
         "explanation",
     ]
     list_select_related = ["nic__vm", "nic__network"]

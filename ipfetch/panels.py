@@ -11,14 +11,14 @@ from networks.models import Endpoint, Host, Nic
 from networks.models.vms import NicQuerySet, VmState
 
 MOST_ROWS = 100
-# The one state that is no row of the queue.
+# Not a state of the queue: the NIC has no row in it.
 OFF = "off"
 LABELS = {
     IpFetch.State.EXHAUSTED: "Given up",
     IpFetch.State.WAITING: "Waiting",
     IpFetch.State.PAUSED: "Paused",
     IpFetch.State.FOUND: "Found",
-    OFF: "VM is off",
+    OFF: "Not asked",
 }
 
 

@@ -8,7 +8,6 @@ from django.http import HttpRequest
 from django.template.response import TemplateResponse
 
 from extdhcp_site.console.administration import ModelAdmin, ReadOnlyAdmin, caller
-from extdhcp_site.errors import ApiError
 from networks.hypervisors.base import EndpointAddress, HypervisorError, Transport
 from networks.hypervisors.drivers import driver
 from networks.models import (
@@ -125,9 +124,9 @@ class EndpointAdmin(ModelAdmin):
         stored = ExpressionWrapper(Q(password__isnull=False), output_field=BooleanField())
         return super().get_queryset(request).annotate(has_password=stored)
 
-    @admin.display(description="Stored", boolean=True)
-    def stored_password(self, endpoint: Endpoint) -> bool:
-        return getattr(endpoint, "has_password", False)
+    @admin.display(description="Stored")
+    def stored_password(self, endpoint: Endpoint) -> str:
+        return "yes" if getattr(endpoint, "has_password", False) else "none"
 
     def save_model(self, request: HttpRequest, obj: Endpoint, form: EndpointForm, change: bool) -> None:
         obj.save(update_fields=["name", *Endpoint.ADDRESS_FIELDS, "password"] if change else None)
@@ -136,7 +135,7 @@ class EndpointAdmin(ModelAdmin):
             # After the address: saved together, the old password typed anew would count as not given.
             obj.password = password
             obj.save(update_fields=["password"])
-        elif moved and self.stored_password(obj):
+        elif moved and obj.has_password:
             self.message_user(
                 request, "The stored password was for the former address, and was cleared.", messages.WARNING
             )
@@ -326,8 +325,9 @@ class NetworkOfferingAdmin(ModelAdmin):
 
 
 class NetworkForm(forms.ModelForm):
-    """The service checks what a new network must be, and says it in better words than a constraint."""
+    """What the service wants to know of a new network; it checks how these go together."""
 
+    vlan = forms.IntegerField(label="VLAN", required=False, min_value=1, max_value=4094)
     netmask = forms.GenericIPAddressField(protocol="IPv4", required=False, help_text="As in 255.255.255.0.")
 
     def __init__(self, *args, **kwargs) -> None:
@@ -338,8 +338,15 @@ class NetworkForm(forms.ModelForm):
         if "offering" in self.fields:
             self.fields["offering"].queryset = NetworkOffering.objects.filter(state=AllocationState.ENABLED)
 
-    def validate_constraints(self) -> None:
-        pass
+    class Meta:
+        labels = {"start_ip": "Start IP", "end_ip": "End IP"}
+
+    def clean(self) -> None:
+        given = self.cleaned_data
+        if given.get("start_ip") and "end_ip" in given:
+            given["end_ip"] = given["end_ip"] or given["start_ip"]
+        elif given.get("end_ip"):
+            self.add_error("start_ip", "The range needs its beginning too.")
 
 
 @admin.register(Network)
@@ -350,6 +357,7 @@ class NetworkAdmin(ModelAdmin):
     list_filter = ["zone", "acl_type", "offering__guest_type"]
     search_fields = ["name", "display_text", "cidr", "vlan"]
     autocomplete_fields = ["account", "domain"]
+    actions = ["remove"]
     fixed = ["zone", "offering", "account", "acl_type", "domain", "vlan", "cidr", "gateway", "start_ip", "end_ip"]
 
     def get_fieldsets(self, request: HttpRequest, obj: Network | None = None):
@@ -388,8 +396,20 @@ class NetworkAdmin(ModelAdmin):
         )
         obj.pk = services.create_network(wanted, by=caller(request)).pk
 
-    def delete_model(self, request: HttpRequest, obj: Network) -> None:
-        services.delete_network(obj, by=caller(request))
+    def has_delete_permission(self, request: HttpRequest, obj: Network | None = None) -> bool:
+        """A job deletes it: the stock button and action would say that it is gone already."""
+        return False
+
+    def has_remove_permission(self, request: HttpRequest) -> bool:
+        return request.user.has_perm("networks.delete_network")
+
+    @admin.action(description="Delete selected networks", permissions=["remove"])
+    def remove(self, request: HttpRequest, queryset: QuerySet[Network]) -> TemplateResponse | None:
+        if request.POST.get("confirmed"):
+            return self.submit_each(request, queryset.select_related("account"), services.delete_network)
+        return self.ask_first(
+            request, queryset, "remove", "Delete these networks", "A network that NICs are on is not deleted."
+        )
 
 
 # VMs --------------------------------------------------------------------------------------------
@@ -440,39 +460,28 @@ class VirtualMachineAdmin(ReadOnlyAdmin):
 
     @admin.action(description="Start selected VMs", permissions=["operate"])
     def start(self, request: HttpRequest, queryset: QuerySet[VirtualMachine]) -> None:
-        self._submit(request, queryset, vms.start)
+        self.submit_each(request, queryset.select_related("account"), vms.start)
 
     @admin.action(description="Stop selected VMs", permissions=["operate"])
     def stop(self, request: HttpRequest, queryset: QuerySet[VirtualMachine]) -> None:
-        self._submit(request, queryset, vms.stop)
+        self.submit_each(request, queryset.select_related("account"), vms.stop)
 
     @admin.action(description="Reboot selected VMs", permissions=["operate"])
     def reboot(self, request: HttpRequest, queryset: QuerySet[VirtualMachine]) -> None:
-        self._submit(request, queryset, vms.reboot)
+        self.submit_each(request, queryset.select_related("account"), vms.reboot)
 
     @admin.action(description="Destroy selected VMs", permissions=["destroy"])
     def destroy(self, request: HttpRequest, queryset: QuerySet[VirtualMachine]) -> TemplateResponse | None:
         if request.POST.get("confirmed"):
-            return self._submit(request, queryset, vms.destroy)
-        context = {
-            **self.admin_site.each_context(request),
-            "title": "Destroy these VMs?",
-            "opts": self.opts,
-            "vms": queryset.select_related("host", "account__domain"),
-        }
-        return TemplateResponse(request, "admin/networks/virtualmachine/destroy.html", context)
-
-    def _submit(self, request: HttpRequest, queryset: QuerySet[VirtualMachine], act) -> None:
-        """One job a VM; a VM that cannot is named with the reason, and the others go on."""
-        by, submitted = caller(request), 0
-        for vm in queryset.select_related("account"):
-            try:
-                act(vm, by)
-                submitted += 1
-            except ApiError as refusal:
-                self.message_user(request, f"{refusal.text} {refusal.for_operator}".strip(), messages.ERROR)
-        if submitted:
-            self.message_user(request, f"{submitted} job{'s' if submitted > 1 else ''} submitted.", messages.SUCCESS)
+            return self.submit_each(request, queryset.select_related("account"), vms.destroy)
+        return self.ask_first(
+            request,
+            queryset,
+            "destroy",
+            "Destroy these VMs",
+            "They are stopped at once. Their config drives are erased from their hosts and their NICs leave the queue; "
+            "ROOT volumes are kept for expunge.delay.",
+        )
 
 
 @admin.register(Nic)

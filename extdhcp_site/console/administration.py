@@ -1,15 +1,17 @@
 """The admin as this product has it: who may enter, and what all its pages share."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 
 from django.conf import settings
 from django.contrib import admin, messages
+from django.contrib.admin.widgets import RelatedFieldWidgetWrapper
 from django.contrib.auth.views import redirect_to_login
 from django.core.exceptions import PermissionDenied, ValidationError
 from django.db import models, transaction
 from django.forms import ModelForm
 from django.http import HttpRequest, HttpResponse
 from django.shortcuts import redirect
+from django.template.response import TemplateResponse
 from django.urls import reverse
 
 from extdhcp_site.accounts.models import Caller
@@ -21,6 +23,13 @@ class Site(admin.AdminSite):
     site_header = site_title = "extdhcp"
     index_title = "Administration"
     enable_nav_sidebar = False
+
+    # The apps in the order of how often somebody comes for them.
+    order = ("networks", "ipfetch", "configdrive", "events", "jobs", "configuration", "accounts", "auth", "locks")
+
+    def get_app_list(self, request: HttpRequest, app_label: str | None = None) -> list[dict[str, object]]:
+        apps = super().get_app_list(request, app_label)
+        return sorted(apps, key=lambda app: (*self.order, app["app_label"]).index(app["app_label"]))
 
     def has_permission(self, request: HttpRequest) -> bool:
         return may_administer(request.user)
@@ -48,6 +57,13 @@ class ModelAdmin(admin.ModelAdmin):
 
     def get_readonly_fields(self, request: HttpRequest, obj: models.Model | None = None) -> list[str]:
         return [*super().get_readonly_fields(request, obj), *(self.fixed if obj else ())]
+
+    def formfield_for_dbfield(self, db_field: models.Field, request: HttpRequest, **kwargs):
+        """A page is about one thing: no buttons to make, change or delete what a field refers to."""
+        field = super().formfield_for_dbfield(db_field, request, **kwargs)
+        if field and isinstance(field.widget, RelatedFieldWidgetWrapper):
+            field.widget = field.widget.widget
+        return field
 
     def save_model(self, request: HttpRequest, obj: models.Model, form: ModelForm, change: bool) -> None:
         """Only the columns that the form changed: the system writes others of the row meanwhile."""
@@ -77,8 +93,30 @@ class ModelAdmin(admin.ModelAdmin):
         return self._or_say_why(request, lambda: super(ModelAdmin, self).delete_view(request, object_id, extra_context))
 
     def changelist_view(self, request, extra_context=None) -> HttpResponse:
-        context = {"note": self.note, **(extra_context or {})}
+        title = self.opts.verbose_name_plural
+        context = {"title": title[:1].upper() + title[1:], "note": self.note, **(extra_context or {})}
         return self._or_say_why(request, lambda: super(ModelAdmin, self).changelist_view(request, context))
+
+    def ask_first(
+        self, request: HttpRequest, queryset: models.QuerySet, action: str, title: str, consequence: str
+    ) -> TemplateResponse:
+        """For an action that cannot be undone: its page comes back with `confirmed` in the form."""
+        words = {"title": title, "consequence": consequence, "action": action, "rows": queryset, "opts": self.opts}
+        return TemplateResponse(
+            request, "admin/confirm_action.html", {**self.admin_site.each_context(request), **words}
+        )
+
+    def submit_each(self, request: HttpRequest, rows: Iterable[models.Model], act: Callable[..., object]) -> None:
+        """One job a row; a row that cannot is named with the reason, and the others go on."""
+        by, submitted = caller(request), 0
+        for row in rows:
+            try:
+                act(row, by)
+                submitted += 1
+            except ApiError as refusal:
+                self.message_user(request, f"{refusal.text} {refusal.for_operator}".strip(), messages.ERROR)
+        if submitted:
+            self.message_user(request, f"{submitted} job{'s' if submitted > 1 else ''} submitted.", messages.SUCCESS)
 
     def _or_say_why(self, request: HttpRequest, view: Callable[[], HttpResponse]) -> HttpResponse:
         if request.method != "POST":

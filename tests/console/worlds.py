@@ -1,0 +1,113 @@
+"""One row of each model that the admin shows."""
+
+from collections.abc import Callable
+
+from django.contrib.auth.models import Group
+from django.db.models import Model
+from django.test import Client
+from django.utils import timezone
+
+from configdrive.models import ConfigDrive, Leftover
+from extdhcp_site.accounts.models import Account, ApiKey, Domain, Role, User
+from extdhcp_site.configuration.models import Setting
+from extdhcp_site.events import models as events
+from extdhcp_site.jobs.models import AsyncJob
+from extdhcp_site.locks.models import Lock
+from ipfetch.models import IpFetch, Outcome
+from networks.models import (
+    Cluster,
+    Endpoint,
+    Host,
+    Network,
+    NetworkOffering,
+    Nic,
+    Pod,
+    PrimaryStorage,
+    ServiceOffering,
+    SshKeyPair,
+    Template,
+    VirtualMachine,
+    Volume,
+    Zone,
+)
+from tests import factories
+
+_setting_names = iter(range(10_000))
+
+
+def make_root(**fields) -> User:
+    account = factories.make_account(Role.ROOT_ADMIN)
+    return factories.make_user(account, **{"is_staff": True, "is_superuser": True, **fields})
+
+
+def client_of(user: User) -> Client:
+    client = Client()
+    client.force_login(user)
+    return client
+
+
+def make_event(account: Account | None = None, text: str = "it started", **fields) -> events.Event:
+    return events.record(events.EventType.VM_START, text, account=account or factories.make_account(), **fields)
+
+
+def make_ip_fetch(vm: VirtualMachine | None = None, **fields) -> IpFetch:
+    nic = (vm or factories.make_running_vm()).nics.get()
+    beginning = {"retries_left": 10, "next_attempt_at": timezone.now(), "last_outcome": Outcome.AGENT_ABSENT}
+    return IpFetch.objects.create(nic=nic, **{**beginning, **fields})
+
+
+def make_job(**fields) -> AsyncJob:
+    user, vm = factories.make_user(), factories.make_vm()
+    return AsyncJob.objects.create(
+        command="startVirtualMachine",
+        account=vm.account,
+        user=user,
+        instance_type="VirtualMachine",
+        instance_uuid=vm.uuid,
+        **fields,
+    )
+
+
+def make_drive() -> ConfigDrive:
+    vm = factories.make_running_vm()
+    return ConfigDrive.objects.create(vm=vm, host=vm.host, name=f"{vm.instance_name}.iso")
+
+
+def make_key_pair(account: Account | None = None) -> SshKeyPair:
+    account = account or factories.make_account()
+    return SshKeyPair.objects.create(account=account, name="laptop", public_key="ssh-ed25519 AAAA", fingerprint="00:11")
+
+
+def _api_key() -> ApiKey:
+    factories.make_api_key()
+    return ApiKey.objects.latest("pk")
+
+
+MAKERS: dict[type[Model], Callable[[], Model]] = {
+    Account: lambda: factories.make_account(domain=factories.make_domain()),
+    ApiKey: _api_key,
+    AsyncJob: make_job,
+    Cluster: factories.make_cluster,
+    ConfigDrive: make_drive,
+    Domain: factories.make_domain,
+    Endpoint: factories.make_endpoint,
+    events.Event: make_event,
+    Group: lambda: Group.objects.create(name=f"group-{Group.objects.count()}"),
+    Host: factories.make_host,
+    IpFetch: make_ip_fetch,
+    Leftover: lambda: Leftover.objects.create(host=factories.make_host(), name="old.iso"),
+    Lock: lambda: Lock.objects.create(name=f"lock-{Lock.objects.count()}"),
+    Network: factories.make_network,
+    NetworkOffering: lambda: factories.make_network_offering({"UserData": "ConfigDrive"}),
+    Nic: lambda: factories.make_vm().nics.get(),
+    Pod: lambda: Pod.objects.get(pk=factories.make_cluster().pod_id),
+    PrimaryStorage: lambda: factories.make_cluster().storage.get(),
+    ServiceOffering: factories.make_service_offering,
+    Setting: lambda: Setting.objects.create(name=f"setting-{next(_setting_names)}"),
+    SshKeyPair: make_key_pair,
+    Template: lambda: factories.make_template(zone=factories.make_zone()),
+    User: factories.make_user,
+    VirtualMachine: factories.make_running_vm,
+    Volume: lambda: factories.make_vm().root_volume,
+    Zone: lambda: factories.make_zone(domain=factories.make_domain()),
+}
