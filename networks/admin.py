@@ -408,7 +408,11 @@ class NetworkAdmin(ModelAdmin):
         if request.POST.get("confirmed"):
             return self.submit_each(request, queryset.select_related("account"), services.delete_network)
         return self.ask_first(
-            request, queryset, "remove", "Delete these networks", "A network that NICs are on is not deleted."
+            request,
+            queryset.select_related("account__domain"),
+            "remove",
+            "Delete these networks",
+            "A network that NICs are on is not deleted.",
         )
 
 
@@ -476,7 +480,7 @@ class VirtualMachineAdmin(ReadOnlyAdmin):
             return self.submit_each(request, queryset.select_related("account"), vms.destroy)
         return self.ask_first(
             request,
-            queryset,
+            queryset.select_related("account__domain"),
             "destroy",
             "Destroy these VMs",
             "They are stopped at once. Their config drives are erased from their hosts and their NICs leave the queue; "

@@ -100,7 +100,10 @@ class ModelAdmin(admin.ModelAdmin):
     def ask_first(
         self, request: HttpRequest, queryset: models.QuerySet, action: str, title: str, consequence: str
     ) -> TemplateResponse:
-        """For an action that cannot be undone: its page comes back with `confirmed` in the form."""
+        """For an action that cannot be undone: its page comes back with `confirmed` in the form.
+
+        Rows have `account` and `created_at`.
+        """
         words = {"title": title, "consequence": consequence, "action": action, "rows": queryset, "opts": self.opts}
         return TemplateResponse(
             request, "admin/confirm_action.html", {**self.admin_site.each_context(request), **words}
