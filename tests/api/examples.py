@@ -142,3 +142,6 @@ EXCEPTIONS: dict[tuple[str, str], SeenBy] = {}
 
 # Values for required parameters that are not references, where "x" or the least number will not do.
 SAMPLES: dict[tuple[str, str], dict[str, Any]] = {}
+
+# Parameters whose names look like references and are none: ignored, refused, or of things that may be gone.
+NOT_REFERENCES = {"projectid", "startid", "resourceid", "ostypeid", "diskofferingid"}

@@ -1,8 +1,10 @@
 """Whose things a list shows: listall, isrecursive, account, domainid, projectid; and pages."""
 
+import contextlib
 import itertools
 
 import pytest
+from django.db import IntegrityError, transaction
 
 from extdhcp_site.accounts.models import Account, Domain, Role
 from extdhcp_site.events import models as events
@@ -125,6 +127,15 @@ def test_no_combination_shows_a_caller_more_than_policy_allows(accounts):
             reply = caller.call("listEvents", **params)
             assert reply.status in (200, 431)
             assert {e["description"] for e in reply.body.get("event", [])} <= visible, (who, params)
+
+
+@pytest.mark.xfail(strict=True, reason="SQLite's LIKE ignores case: Domain.path has to be unique without regard to it.")
+def test_a_domain_spelt_alike_but_for_case_is_another_domain(domain_admin):
+    domain = domain_admin.user.account.domain
+    with contextlib.suppress(IntegrityError), transaction.atomic():
+        namesake = make_account(domain=make_domain(domain.parent, name=domain.name.upper()))
+        events.record(EventType.VM_CREATE, "theirs", account=namesake)
+    assert shown(domain_admin.call("listEvents", listall="true")) == set()
 
 
 @pytest.mark.parametrize("projectid", ["0", "7c1ff9ab-0000-4000-8000-000000000000", "-2"])

@@ -8,6 +8,7 @@ from extdhcp_site.api import resources
 from extdhcp_site.events import models as events
 from extdhcp_site.events.models import EventType
 from extdhcp_site.jobs.models import AsyncJob
+from tests.factories import make_account, make_network, make_vm
 
 pytestmark = pytest.mark.django_db
 
@@ -32,6 +33,15 @@ def test_nobody_unknown_gets_in(prefix):
 @pytest.mark.parametrize("prefix", PREFIXES)
 def test_every_list_is_open_to_its_callers(user, prefix):
     assert get(f"{prefix}/", user.keys.token).json()["results"] == []
+
+
+@pytest.mark.parametrize("prefix", ["vms", "nics", "networks"])
+def test_ones_things_are_listed_and_shown(user, prefix):
+    vm = make_vm(user.user.account, [make_network(account=user.user.account, acl_type="Account")])
+    make_vm(make_account(), [make_network(acl_type="Account")])
+    [row] = get(f"{prefix}/", user.keys.token).json()["results"]
+    assert get(f"{prefix}/{row['id']}/", user.keys.token).json() == row
+    assert row["id"] in {str(vm.uuid), str(vm.nics.get().uuid), str(vm.nics.get().network.uuid)}
 
 
 @pytest.mark.parametrize("token", ["{}", "x", "x" * 64, "x" * 100_000, "é", "null", "' OR 1=1"])
