@@ -20,6 +20,7 @@ from ipfetch.models import IpFetch, Outcome
 from ipfetch.schedule import Pace
 from networks.hypervisors.base import (
     AddressReader,
+    EndpointUnreachable,
     HypervisorError,
     Reading,
     VmRef,
@@ -101,11 +102,14 @@ def read(
     try:
         reader = driver(endpoint.kind, endpoint.address)
         assert isinstance(reader, AddressReader)
+        asked = len(by_vm)
         for vm, reading in reader.read_addresses(list(by_vm), within(BATCH_LIFE.total_seconds()), width=width):
             for row in by_vm.pop(vm, []):
                 record(row, reading, timezone.now())
                 if done:
                     done(row)
+        if len(by_vm) == asked:
+            raise EndpointUnreachable("It answered for no VM in time.")
     except HypervisorError as error:
         record_health(endpoint, str(error))
         for row in [row for rows in by_vm.values() for row in rows]:

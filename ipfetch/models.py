@@ -27,7 +27,7 @@ NEXT_STEP = {
     Outcome.NONE_YET: "Check the VLAN, and that the DHCP server has free addresses for it.",
     Outcome.AGENT_ABSENT: "Install and start qemu-guest-agent in the template.",
     Outcome.AGENT_SILENT: "Look at the VM's console: the guest may hang.",
-    Outcome.HOST_UNREACHABLE: "Run manage.py check_endpoint for the host.",
+    Outcome.HOST_UNREACHABLE: "An administrator can find out why with check_endpoint.",
     Outcome.AMBIGUOUS: "Compare the network's CIDR with the DHCP server's range.",
     Outcome.NOT_RUNNING: "Start the VM.",
 }

@@ -101,7 +101,7 @@ def make_network(zone: Zone | None = None, account: Account | None = None, **fie
     account = account or make_account()
     fields = {
         "name": _name("network"),
-        "vlan": next(_numbers),
+        "vlan": next(_numbers) % 4000 + 1,
         "domain": account.domain,
         "cidr": "192.0.2.0/24",
         "gateway": "192.0.2.1",

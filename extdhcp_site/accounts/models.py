@@ -6,8 +6,10 @@ from dataclasses import dataclass
 from typing import Self
 
 from django.contrib.auth.models import AbstractUser, UserManager
+from django.core.exceptions import ValidationError
 from django.db import models
 from django.db.models import Q
+from django.db.models.functions import Lower
 
 from extdhcp_site.encryption import EncryptedTextField
 from extdhcp_site.models import UuidModel
@@ -30,11 +32,32 @@ class Domain(UuidModel):
 
     class Meta:
         ordering = ["path"]
+        constraints = [
+            # Paths decide who sees what: a slash in a name would forge one.
+            models.CheckConstraint(
+                condition=~Q(name__contains="/") & ~Q(name=""),
+                name="domain_name_has_no_slash",
+                violation_error_message="A domain's name must not be empty or contain a slash.",
+            ),
+            models.CheckConstraint(
+                condition=Q(parent__isnull=False) | Q(path="ROOT/"),
+                name="only_root_has_no_parent",
+                violation_error_message="Every domain but ROOT has a parent.",
+            ),
+            # SQLite's LIKE, and MariaDB's comparison, take acme for ACME: so do we, and one would see the other's.
+            models.UniqueConstraint(
+                Lower("path"),
+                name="domain_path_once_in_any_case",
+                violation_error_message="There is a domain of this name already.",
+            ),
+        ]
 
     def __str__(self) -> str:
         return self.path.rstrip("/")
 
     def save(self, *args, **kwargs) -> None:
+        if self.pk and not Domain.objects.filter(pk=self.pk, name=self.name, parent=self.parent_id).exists():
+            raise ValidationError("A domain is never renamed or moved: what is below it goes by its path.")
         self.path = f"{self.parent.path if self.parent else ''}{self.name}/"
         super().save(*args, **kwargs)
 
@@ -111,6 +134,7 @@ class ApiKey(UuidModel):
 
     class Meta:
         ordering = ["-created_at"]
+        verbose_name = "API key"
         constraints = [
             models.CheckConstraint(condition=~Q(key=""), name="api_key_not_empty"),
         ]

@@ -10,13 +10,12 @@ from rest_framework.routers import DefaultRouter
 from rest_framework.viewsets import ReadOnlyModelViewSet
 
 from extdhcp_site.accounts.models import Caller
-from extdhcp_site.api.rest import BearerAuthentication, HasEnabledAccount, Pages
+from extdhcp_site.api.rest import BearerAuthentication, Pages
 
 
 class VisibleViewSet(ReadOnlyModelViewSet):
     """What the caller may see of a model, by uuid. `filterset_fields` are the query parameters it takes."""
 
-    permission_classes = [HasEnabledAccount]
     pagination_class = Pages
     filter_backends = [DjangoFilterBackend]
     filterset_fields: list[str] = []

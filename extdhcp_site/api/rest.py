@@ -4,15 +4,13 @@ Named in the settings, so it must not import what reads them: the resources have
 """
 
 import re
-from typing import Any
 
 from rest_framework.authentication import BaseAuthentication, get_authorization_header
 from rest_framework.exceptions import AuthenticationFailed
 from rest_framework.pagination import CursorPagination
-from rest_framework.permissions import BasePermission
 from rest_framework.request import Request
 
-from extdhcp_site.accounts.models import Account, ApiKey, User, hash_token
+from extdhcp_site.accounts.models import ApiKey, User, hash_token
 
 _BEARER = re.compile(rb"bearer +([A-Za-z0-9_-]{64})", re.IGNORECASE)
 
@@ -32,14 +30,6 @@ class BearerAuthentication(BaseAuthentication):
 
     def authenticate_header(self, request: Request) -> str:
         return 'Bearer realm="extdhcp"'
-
-
-class HasEnabledAccount(BasePermission):
-    """A browser's session outlives the day on which its account was disabled; this does not."""
-
-    def has_permission(self, request: Request, view: Any) -> bool:
-        user = request.user
-        return bool(user and user.is_authenticated and user.account.state == Account.State.ENABLED)
 
 
 class Pages(CursorPagination):

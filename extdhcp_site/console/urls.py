@@ -2,10 +2,9 @@ from django.contrib.auth import views as auth
 from django.urls import path
 
 from extdhcp_site.console import views
-from extdhcp_site.console.forms import LoginForm
 
 urlpatterns = [
     path("", views.overview, name="overview"),
-    path("login/", auth.LoginView.as_view(template_name="console/login.html", form_class=LoginForm), name="login"),
+    path("login/", auth.LoginView.as_view(template_name="console/login.html"), name="login"),
     path("logout/", auth.LogoutView.as_view(), name="logout"),
 ]

@@ -1,16 +1,16 @@
 """The console's own pages."""
 
-from django.contrib.auth.decorators import user_passes_test
+from django.contrib.auth.decorators import login_required
 from django.http import HttpRequest, HttpResponse
 from django.shortcuts import render
 from django.template.loader import render_to_string
 
 from extdhcp_site.accounts.models import Caller
 from extdhcp_site.console import panels
-from extdhcp_site.console.access import may_administer, may_enter
+from extdhcp_site.console.access import may_administer
 
 
-@user_passes_test(may_enter)
+@login_required
 def overview(request: HttpRequest) -> HttpResponse:
     """What the caller may see, one panel after the other."""
     caller = Caller.of(request.user)

@@ -27,8 +27,8 @@ from extdhcp_site.models import UuidModel
 log = structlog.get_logger(__name__)
 
 LOST_AFTER = timedelta(seconds=45)
-# A task that never started: its queue row was lost, or the queue is this long.
-REQUEUE_AFTER = timedelta(minutes=10)
+# A job that never started although nothing waits in the queue: a worker took its task and died.
+NEVER_STARTED_AFTER = timedelta(seconds=60)
 MOST_LOST_WORKERS = 4
 SECRET_LIFE = timedelta(hours=1)
 SECRET_LIFE_ONCE_READ = timedelta(minutes=10)
@@ -195,9 +195,11 @@ def housekeeping() -> None:
 def requeue_lost(now: datetime) -> int:
     """Queue again, with the next attempt, each pending job whose worker fell silent; how many."""
     silent = Q(heartbeat_at__lt=now - LOST_AFTER)
-    never_started = Q(heartbeat_at=None, queued_at__lt=now - REQUEUE_AFTER)
+    lost = AsyncJob.objects.pending().filter(silent)
+    if tasks.queue_is_drained(now):
+        lost |= AsyncJob.objects.pending().filter(heartbeat_at=None, queued_at__lt=now - NEVER_STARTED_AFTER)
     requeued = 0
-    for job in AsyncJob.objects.pending().filter(silent | never_started):
+    for job in lost:
         if job.lost_workers >= MOST_LOST_WORKERS:
             finish(job, InternalError(f"The server's workers died {MOST_LOST_WORKERS} times over this job."))
             continue

@@ -5,10 +5,11 @@ list before a worker sees it.
 """
 
 from collections.abc import Callable, Sequence
-from datetime import timedelta
+from datetime import datetime, timedelta
 
 from django.utils import timezone
-from django_q.models import Schedule
+from django_q.conf import Conf
+from django_q.models import OrmQ, Schedule
 from django_q.tasks import async_task
 
 type_of_argument = int | Sequence
@@ -37,6 +38,11 @@ def enqueue(function: Callable, *ids: type_of_argument, queue: str | None = None
     """Queue a task in the caller's transaction: it exists if, and only if, what it works on does."""
     assert name_of(function) in _tasks, f"{name_of(function)} is not marked with @task"
     async_task(name_of(function), *ids, **({"cluster": queue} if queue else {}))
+
+
+def queue_is_drained(now: datetime) -> bool:
+    """Whether workers have taken all there is: what has not started then is with them, or was lost with them."""
+    return not OrmQ.objects.filter(key=Conf.PREFIX, lock__lte=now).exists()
 
 
 def every(minutes: int, function: Callable) -> None:

@@ -86,7 +86,7 @@ class RegisterTemplateParams(OwnerParams):
     format = Text("QCOW2 or RAW: an image in the primary storage; KERNEL: kernel and initial RAM disk.", required=True)
     hypervisor = Choice("The hypervisor that it is for.", HypervisorType.values, required=True)
     url = Text("The image's name in the primary storage, as in debian-12.qcow2. Nothing is downloaded.")
-    zoneid = Text("The zone's id; absent or -1 for all zones.")
+    zoneid = ObjectField("The zone; absent or -1 for all zones.", visible(Zone), nothing=("", "-1"))
     ispublic = Bool("True if every account may use it. Root admins only.")
     passwordenabled = Bool("True if its guests set the password that the config drive brings.")
     osfamily = Choice("Linux or Windows (not in CloudStack).", OsFamily.values)
@@ -113,7 +113,7 @@ class RegisterTemplate(Command):
             display_text=params["displaytext"] or params["name"],
             account=params["account"] or caller.account,
             public=bool(params["ispublic"]),
-            zone=_zone(caller, params["zoneid"]),
+            zone=params["zoneid"],
             hypervisor=params["hypervisor"],
             os_family=params["osfamily"] or OsFamily.LINUX,
             guest_os_type=params["guestostype"] or "",
@@ -128,12 +128,6 @@ class RegisterTemplate(Command):
             template.initrd = details.get("initrd", "")[:255]
             template.command_line = details.get("commandline", "")[:255]
         return services.register_template(template, caller)
-
-
-def _zone(caller: Caller, text: str | None) -> Zone | None:
-    if text in (None, "-1"):
-        return None
-    return ObjectField("", visible(Zone)).to_internal_value(text)
 
 
 def services_of(pairs: list[Values], names: list[str]) -> dict[str, str]:

@@ -1,5 +1,6 @@
 """What a cloud admin owns: zone, pod, cluster, host, endpoint, primary storage (admin guide, 3.2)."""
 
+import re
 from typing import Self
 
 from django.conf import settings
@@ -8,7 +9,7 @@ from django.db import models
 from django.db.models import F, Q
 
 from extdhcp_site.accounts.models import Caller, Domain, Role
-from extdhcp_site.encryption import EncryptedTextField
+from extdhcp_site.encryption import EncryptedTextField, Sealed
 from extdhcp_site.models import UuidModel
 from networks.hypervisors.base import EndpointAddress, Transport
 
@@ -68,8 +69,10 @@ class Zone(UuidModel):
         return self.name
 
     def clean(self) -> None:
-        if "{vlan}" not in self.bridge_pattern or not self.bridge_pattern.replace("{vlan}", "").isalnum():
-            raise ValidationError({"bridge_pattern": "Letters and digits around the word {vlan}, as in cloudbr{vlan}."})
+        if not re.fullmatch(r"[A-Za-z][A-Za-z0-9.-]*\{vlan\}[A-Za-z0-9.-]*", self.bridge_pattern):
+            raise ValidationError(
+                {"bridge_pattern": "A letter, then letters, digits, dots and hyphens around {vlan}: cloudbr{vlan}."}
+            )
 
 
 class Pod(UuidModel):
@@ -132,7 +135,9 @@ class Endpoint(UuidModel):
         ordering = ["name"]
         constraints = [
             models.CheckConstraint(
-                condition=Q(transport__in=["local", "test"]) | ~Q(host=""), name="remote_endpoint_has_a_host"
+                condition=Q(transport__in=["local", "test"]) | ~Q(host=""),
+                name="remote_endpoint_has_a_host",
+                violation_error_message="An endpoint that is not local needs a host.",
             ),
             models.CheckConstraint(condition=Q(port=None) | Q(port__range=(1, 65535)), name="endpoint_port_is_a_port"),
         ]
@@ -146,9 +151,12 @@ class Endpoint(UuidModel):
 
     def save(self, *args, **kwargs) -> None:
         before = Endpoint.objects.filter(pk=self.pk).first() if self.pk else None
-        if before and self._moved_from(before) and self.password == before.password:
+        # Still sealed: it was loaded with the row and not given anew.
+        if before and self._moved_from(before) and isinstance(self.__dict__.get("password"), Sealed):
             # A password is for the host it was given for; nobody may aim it at another.
             self.password = None
+            if kwargs.get("update_fields") is not None:
+                kwargs["update_fields"] = {*kwargs["update_fields"], "password"}
         super().save(*args, **kwargs)
 
     def _moved_from(self, before: "Endpoint") -> bool:

@@ -58,12 +58,21 @@ class Network(UuidModel):
     class Meta:
         ordering = ["name"]
         constraints = [
-            models.UniqueConstraint(fields=["zone", "vlan"], name="vlan_once_in_zone"),
+            models.UniqueConstraint(
+                fields=["zone", "vlan"],
+                name="vlan_once_in_zone",
+                violation_error_message="Another network of the zone is on this VLAN.",
+            ),
             models.UniqueConstraint(fields=["zone", "name"], name="network_name_once_in_zone"),
-            models.CheckConstraint(condition=Q(vlan=None) | Q(vlan__range=(1, 4094)), name="vlan_is_a_vlan"),
+            models.CheckConstraint(
+                condition=Q(vlan=None) | Q(vlan__range=(1, 4094)),
+                name="vlan_is_a_vlan",
+                violation_error_message="A VLAN is a number from 1 to 4094.",
+            ),
             models.CheckConstraint(
                 condition=Q(start_ip=None, end_ip=None) | Q(start_ip__isnull=False, end_ip__isnull=False),
                 name="range_has_two_ends",
+                violation_error_message="A range has a first and a last address.",
             ),
         ]
 

@@ -34,7 +34,9 @@ class ServiceOffering(UuidModel):
         ordering = ["name"]
         constraints = [
             models.CheckConstraint(
-                condition=Q(cpus__gte=1, mhz__gte=1, memory_mib__gte=1), name="service_offering_offers_something"
+                condition=Q(cpus__gte=1, mhz__gte=1, memory_mib__gte=1),
+                name="service_offering_offers_something",
+                violation_error_message="CPUs, MHz and memory are at least 1.",
             ),
         ]
 
@@ -111,6 +113,7 @@ class Template(UuidModel):
                 condition=Q(format=TemplateFormat.KERNEL, image="") & ~Q(kernel="") & ~Q(initrd="")
                 | ~Q(format=TemplateFormat.KERNEL) & ~Q(image="") & Q(kernel="", initrd=""),
                 name="template_boots_an_image_or_a_kernel",
+                violation_error_message="KERNEL needs kernel and initrd only, the others an image only.",
             ),
         ]
 

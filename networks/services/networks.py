@@ -84,7 +84,7 @@ def update_offering(
 
 
 def delete_offering(offering: NetworkOffering, by: Caller) -> None:
-    refuse_if_used(f"Network offering {offering}", offering.networks.count(), "networks; disable it instead, or")
+    refuse_if_used(f"Network offering {offering}", offering.networks.count(), "networks")
     with transaction.atomic():
         _record(EventType.NETWORK_OFFERING_DELETE, f"Network offering {offering} deleted", offering, by)
         offering.delete()

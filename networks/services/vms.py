@@ -182,4 +182,4 @@ def _create(wanted: Deployment, account: Account, password: str) -> VirtualMachi
 
 def refuse_if_used(what: str, users: int, of: str) -> None:
     if users:
-        raise ResourceInUse(f"{what} is used by {users} {of}. Remove them first.")
+        raise ResourceInUse(f"{what} is still in use ({of}: {users}). Remove them first.")

@@ -129,7 +129,6 @@ def test_no_combination_shows_a_caller_more_than_policy_allows(accounts):
             assert {e["description"] for e in reply.body.get("event", [])} <= visible, (who, params)
 
 
-@pytest.mark.xfail(strict=True, reason="SQLite's LIKE ignores case: Domain.path has to be unique without regard to it.")
 def test_a_domain_spelt_alike_but_for_case_is_another_domain(domain_admin):
     domain = domain_admin.user.account.domain
     with contextlib.suppress(IntegrityError), transaction.atomic():

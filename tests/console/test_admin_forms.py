@@ -93,7 +93,7 @@ def test_a_bad_network_is_refused_on_its_form(client, wrong, says):
 def test_a_taken_vlan_or_name_is_refused_on_the_form(client):
     other = factories.make_network(vlan=7, name="taken")
 
-    assert "Zone and VLAN" in complaint(add(client, Network, **wanted_network(zone=other.zone_id, vlan="7")))
+    assert "Another network of the zone is on this VLAN" in complaint(add(client, Network, **wanted_network(zone=other.zone_id, vlan="7")))
     assert "Zone and Name" in complaint(add(client, Network, **wanted_network(zone=other.zone_id, name="taken")))
 
 
@@ -124,7 +124,7 @@ def test_a_used_network_is_not_deleted(client):
 
     page = act(client, "remove", network, confirmed="yes")
 
-    assert "is used by 1 NICs" in page.text
+    assert "still in use (NICs: 1)" in page.text
     assert not AsyncJob.objects.exists()
 
 

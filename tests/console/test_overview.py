@@ -51,7 +51,8 @@ def test_a_disabled_account_does_not_log_in(client):
 
     page = client.post("/login/", {"username": user.username, "password": "a long password"})
 
-    assert "Your account is disabled" in page.text
+    # The same words as for a wrong password: nobody learns which accounts there are.
+    assert "Please enter a correct username and password" in page.text
     assert client_of(user).get("/").status_code == 302
 
 

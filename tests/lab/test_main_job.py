@@ -273,48 +273,51 @@ def test_a_guest_from_an_image_has_a_root_overlay_that_expunge_removes(cloud: Cl
     assert set(cloud.lab.images.iterdir()) == images
 
 
-class TestWithoutADhcpServer:
-    """The spec's loop to its end: tries fall, one ERROR event, and a later start begins anew."""
+# The spec's loop to its end, where no DHCP server answers: tries fall, one ERROR event, and a later start begins anew.
 
-    @pytest.fixture(scope="class")
-    def silent(self, cloud: Cloud) -> Iterator[dict[str, Any]]:
-        settings = {
-            "externaldhcp.vmip.retrieval.interval": 3,
-            "externaldhcp.vmip.max.retry": 4,
-            "externaldhcp.vmip.early.retry": "false",
-        }
-        for name, value in settings.items():
-            cloud.api.updateConfiguration(name=name, value=value)
-        vm = cloud.deploy("silent", cloud.lab.hosts[0], cloud.silent_network)
-        yield vm
-        cloud.api.destroyVirtualMachine(id=vm["id"], expunge=True, fetch_result=True)
-        for name, value in zip(settings, (180, 10, "true"), strict=True):
-            cloud.api.updateConfiguration(name=name, value=value)
 
-    def test_tries_fall_until_it_is_given_up(self, cloud: Cloud, silent):
-        seen = set()
+@pytest.fixture(scope="module")
+def silent(cloud: Cloud) -> Iterator[dict[str, Any]]:
+    settings = {
+        "externaldhcp.vmip.retrieval.interval": 3,
+        "externaldhcp.vmip.max.retry": 4,
+        "externaldhcp.vmip.early.retry": "false",
+    }
+    for name, value in settings.items():
+        cloud.api.updateConfiguration(name=name, value=value)
+    vm = cloud.deploy("silent", cloud.lab.hosts[0], cloud.silent_network)
+    yield vm
+    cloud.api.destroyVirtualMachine(id=vm["id"], expunge=True, fetch_result=True)
+    for name, value in zip(settings, (180, 10, "true"), strict=True):
+        cloud.api.updateConfiguration(name=name, value=value)
 
-        def exhausted() -> bool:
-            ((state, left),) = cloud.queue(silent["id"])
-            seen.add(left)
-            return state == "exhausted"
 
-        wait_for("the last try", exhausted, BOOT)
-        assert seen >= {0, 1, 2}
+def test_tries_fall_until_it_is_given_up(cloud: Cloud, silent):
+    seen = set()
 
-    def test_there_is_no_address_and_one_error_event(self, cloud: Cloud, silent):
-        assert "ipaddress" not in cloud.nic(silent["id"])
-        assert "ipaddress" not in cloud.vm(silent["id"])
-        events = cloud.api.listEvents(type="EXTERNAL.DHCP.VM.IP.FETCH", resourceid=silent["id"])["event"]
-        assert [event["level"] for event in events] == ["ERROR"]
+    def exhausted() -> bool:
+        ((state, left),) = cloud.queue(silent["id"])
+        seen.add(left)
+        return state == "exhausted"
 
-    def test_a_later_start_begins_anew(self, cloud: Cloud, silent):
-        cloud.api.stopVirtualMachine(id=silent["id"], forced=True, fetch_result=True)
-        cloud.api.updateConfiguration(name="externaldhcp.vmip.retrieval.interval", value=600)
+    wait_for("the last try", exhausted, BOOT)
+    assert seen >= {0, 1, 2}
 
-        cloud.api.startVirtualMachine(id=silent["id"], fetch_result=True)
 
-        assert cloud.queue(silent["id"]) == [("waiting", 4)]
+def test_there_is_no_address_and_one_error_event(cloud: Cloud, silent):
+    assert "ipaddress" not in cloud.nic(silent["id"])
+    assert "ipaddress" not in cloud.vm(silent["id"])
+    events = cloud.api.listEvents(type="EXTERNAL.DHCP.VM.IP.FETCH", resourceid=silent["id"])["event"]
+    assert [event["level"] for event in events] == ["ERROR"]
+
+
+def test_a_later_start_begins_anew(cloud: Cloud, silent):
+    cloud.api.stopVirtualMachine(id=silent["id"], forced=True, fetch_result=True)
+    cloud.api.updateConfiguration(name="externaldhcp.vmip.retrieval.interval", value=600)
+
+    cloud.api.startVirtualMachine(id=silent["id"], fetch_result=True)
+
+    assert cloud.queue(silent["id"]) == [("waiting", 4)]
 
 
 def test_a_host_that_died_leaves_the_vm_in_error_with_the_reason(cloud: Cloud):
