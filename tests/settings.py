@@ -14,10 +14,12 @@ os.environ["FIELD_ENCRYPTION_KEYS"] = Fernet.generate_key().decode()
 os.environ["ALLOW_TEST_HYPERVISOR"] = "true"
 
 from extdhcp_site.settings import *  # noqa: E402, F403
-from extdhcp_site.settings import DATABASES, Q_CLUSTER  # noqa: E402
+from extdhcp_site.settings import DATABASES, Q_CLUSTER, STATIC_ROOT  # noqa: E402
 
 # A file, not memory: threads and other processes must see what a test wrote.
 if DATABASES["default"]["ENGINE"].endswith("sqlite3"):
     DATABASES["default"]["TEST"] = {"NAME": str(_directory / "test.sqlite3")}
 PASSWORD_HASHERS = ["django.contrib.auth.hashers.MD5PasswordHasher"]
 Q_CLUSTER["testing"] = True
+
+STATIC_ROOT.mkdir(parents=True, exist_ok=True)

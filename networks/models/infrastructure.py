@@ -6,7 +6,7 @@ from typing import Self
 from django.conf import settings
 from django.core.exceptions import ValidationError
 from django.db import models
-from django.db.models import F, Q
+from django.db.models import ExpressionWrapper, F, FloatField, Q, Value
 
 from extdhcp_site.accounts.models import Caller, Domain, Role
 from extdhcp_site.encryption import EncryptedTextField, Sealed
@@ -180,16 +180,21 @@ class HostState(models.TextChoices):
 
 
 class HostQuerySet(InfrastructureQuerySet):
-    def fitting(self, zone: Zone, hypervisor: str, cpu_mhz: int, memory: int, cpu_factor: float) -> Self:
-        """Hosts that can take one more VM of this size, the one with the most free memory first."""
-        return self.filter(
-            cluster__pod__zone=zone,
-            cluster__hypervisor=hypervisor,
+    def with_room(self, mhz: int, memory: int, cpu_factor: float) -> Self:
+        """Hosts that can take one more VM of this size: a condition on the row's own columns alone.
+
+        Sums, no differences: the columns are unsigned, and MariaDB refuses one below zero.
+        """
+        promised = ExpressionWrapper(F("cpus") * F("mhz") * Value(cpu_factor), FloatField())
+        return self.alias(memory_after=F("reserved_memory") + memory, mhz_after=F("reserved_mhz") + mhz).filter(
             state=HostState.UP,
             resource_state=AllocationState.ENABLED,
-            reserved_memory__lte=F("memory") - memory,
-            reserved_mhz__lte=F("cpus") * F("mhz") * cpu_factor - cpu_mhz,
-        ).order_by(F("reserved_memory") - F("memory"), "name")
+            memory_after__lte=F("memory"),
+            mhz_after__lte=promised,
+        )
+
+    def most_free_first(self) -> Self:
+        return self.order_by((F("memory") - F("reserved_memory")).desc(), "name")
 
 
 class Host(UuidModel):

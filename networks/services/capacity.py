@@ -6,6 +6,7 @@ from django.db.models import F
 from extdhcp_site.errors import InsufficientCapacity
 from networks.configuration import CPU_OVERPROVISIONING
 from networks.models import Host, VirtualMachine
+from networks.models.infrastructure import HostQuerySet
 from networks.models.vms import VmState
 
 
@@ -38,9 +39,11 @@ def reserve_target(vm: VirtualMachine, only: Host | None = None) -> Host:
 
 
 def reserve(host: Host, vm: VirtualMachine) -> bool:
+    """Take the room if it is there still."""
     offering = vm.service_offering
+    # By the row's own columns: after waiting for a concurrent reservation the database asks those again.
     return bool(
-        _fitting(vm, host).update(
+        _with_room(Host.objects.filter(pk=host.pk), vm).update(
             reserved_memory=F("reserved_memory") + offering.memory,
             reserved_mhz=F("reserved_mhz") + offering.total_mhz,
         )
@@ -55,12 +58,16 @@ def give_back(host_id: int, vm: VirtualMachine) -> None:
     )
 
 
-def _fitting(vm: VirtualMachine, only: Host | None):
+def _fitting(vm: VirtualMachine, only: Host | None) -> HostQuerySet:
+    """Hosts of the VM's zone and hypervisor with room for it, the one with the most free memory first."""
+    hosts = Host.objects.select_related("endpoint", "cluster").most_free_first()
+    hosts = hosts.filter(cluster__pod__zone=vm.zone, cluster__hypervisor=vm.hypervisor)
+    return _with_room(hosts.filter(pk=only.pk) if only else hosts, vm)
+
+
+def _with_room(hosts: HostQuerySet, vm: VirtualMachine) -> HostQuerySet:
     offering = vm.service_offering
-    hosts = Host.objects.select_related("endpoint", "cluster").fitting(
-        vm.zone, vm.hypervisor, offering.total_mhz, offering.memory, CPU_OVERPROVISIONING.get()
-    )
-    return hosts.filter(pk=only.pk) if only else hosts
+    return hosts.with_room(offering.total_mhz, offering.memory, CPU_OVERPROVISIONING.get())
 
 
 def _no_room(vm: VirtualMachine, only: Host | None) -> InsufficientCapacity:
