@@ -165,6 +165,8 @@ def error_code(error: HypervisorError) -> int | None:
 
 def _opening_failed(error: libvirt.libvirtError) -> HypervisorError:
     code = error.get_error_code()
+    if "certificate" in str(error).lower():  # told by several codes, and never in another's words
+        return CredentialsRefused(f"TLS failed: a certificate is missing or not trusted. (libvirt error {code})")
     if code == libvirt.VIR_ERR_SYSTEM_ERROR and error.get_int1() == errno.EACCES:
         return CredentialsRefused(f"This user may not open libvirt's socket. (libvirt error {code})")
     kind, text = _MEANINGS.get(code, _FAILED)

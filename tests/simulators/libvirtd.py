@@ -62,6 +62,10 @@ class PrivateLibvirtd:
         return self.directory / "libvirtd.log"
 
     @property
+    def _home(self) -> Path:
+        return self.directory / "libvirt-home"
+
+    @property
     def _config_file(self) -> Path:
         return self.directory / "libvirtd.conf"
 
@@ -79,6 +83,8 @@ class PrivateLibvirtd:
         daemon = _daemon()
         self.directory.mkdir(parents=True, exist_ok=True)
         self._end_left_over()
+        # libvirtd 9.0 without privileges does not start again over what it wrote here.
+        shutil.rmtree(self._home, ignore_errors=True)
         if not _USABLE_PATH.fullmatch(str(self.directory)):
             self._socket_directory = Path(tempfile.mkdtemp(prefix="extdhcp-", dir="/tmp"))
         Path(self.socket).unlink(missing_ok=True)
@@ -126,7 +132,7 @@ class PrivateLibvirtd:
 
     def _environment(self) -> dict[str, str]:
         # Without privileges libvirtd keeps everything under these, and nothing in /var or /run.
-        own = {name: str(self.directory / "libvirt-home" / name.lower()) for name in _OWN_DIRECTORIES}
+        own = {name: str(self._home / name.lower()) for name in _OWN_DIRECTORIES}
         return {"PATH": os.environ.get("PATH", os.defpath), "LC_ALL": "C.UTF-8", **own}
 
     def _connect(self) -> libvirt.virConnect:
@@ -155,8 +161,16 @@ class PrivateLibvirtd:
         with contextlib.suppress(ProcessLookupError):
             os.kill(pid, signal.SIGTERM)
         give_up = time.monotonic() + STOP_SECONDS
-        while Path(f"/proc/{pid}").exists() and time.monotonic() < give_up:
+        while _runs(pid) and time.monotonic() < give_up:
             time.sleep(0.05)
+
+
+def _runs(pid: int) -> bool:
+    try:
+        state = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
+    except OSError:
+        return False
+    return state != "Z"  # ended, and its parent has not asked how
 
 
 def _daemon() -> str:
