@@ -19,7 +19,7 @@ GIB = 1024**3
 
 def demo() -> None:
     cluster = _cluster("demo", storage="default-pool")
-    _host(cluster, "kvm-demo", memory=64 * GIB, transport=Transport.TEST.value)
+    _host(cluster, "kvm-demo", memory=3 * GIB, transport=Transport.TEST.value)
     ServiceOffering.objects.create(name="Small Instance", cpus=1, mhz=500, memory_mib=512)
     _template("invented-linux", format=TemplateFormat.KERNEL, kernel="/boot/vmlinuz", initrd="/boot/initrd.img")
 

@@ -34,7 +34,10 @@ class Command(RichCommand):
             for line in shown:
                 self.stdout.write(f"{line['virtualmachine']}  {line['macaddress']}  {line['ipaddress'] or line['why']}")
         missing = sum(1 for line in shown if not line["ipaddress"])
-        self.stderr.write(f"{len(shown) - missing} found, {missing} still without an address.")
+        known = IpFetch.objects.filter(state=IpFetch.State.FOUND).count()
+        self.stderr.write(
+            f"{len(shown) - missing} found now, {missing} still without an address; {known} NICs have theirs in all."
+        )
         if missing:
             raise SystemExit(1)
 

@@ -59,11 +59,21 @@ def checks(endpoint: Endpoint) -> Iterator[Check]:
         return
     yield Check("connection", True, f"{facts.hostname}, version {facts.version}")
     yield Check("size", True, f"{facts.cpus} CPUs of {facts.mhz} MHz, {facts.memory // 1024**2} MiB")
+    hosts = Host.objects.select_related("cluster__pod__zone").filter(endpoint=endpoint)
+    for host in hosts:
+        yield _memory(host, facts)
     yield _try("inventory", lambda: f"{len(hypervisor.list_vms(within(CALL)))} VMs defined")
     yield _try("config drives", lambda: f"{len(hypervisor.list_media(within(CALL)))} ISOs in the store")
-    for host in Host.objects.select_related("cluster__pod__zone").filter(endpoint=endpoint):
+    for host in hosts:
         for network in Network.objects.select_related("zone").filter(zone=host.cluster.pod.zone)[:100]:
             yield _try(f"network {network}", lambda network=network: _network(hypervisor, network))
+
+
+def _memory(host: Host, facts: base.HostFacts) -> Check:
+    enough = host.memory <= facts.memory
+    told = f"{host.memory // 1024**2} MiB may be promised to VMs"
+    advice = "" if enough else f", more than there are: set the host's memory to {facts.memory} at most in the admin"
+    return Check(f"memory of {host}", enough, told + advice)
 
 
 def _network(hypervisor: Any, network: Network) -> str:
