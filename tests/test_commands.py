@@ -1,0 +1,448 @@
+"""What a person or a script gets from manage.py: results on stdout, progress on stderr, a status that tells."""
+
+import io
+import json
+import socket
+import stat
+from dataclasses import dataclass
+from ipaddress import ip_address
+from unittest import mock
+
+import pycdlib
+import pytest
+from django.core.management import call_command
+from django.core.management.base import CommandError
+
+from extdhcp_site.accounts.models import ApiKey, Role, hash_token
+from extdhcp_site.events.models import Event, EventType
+from networks.hypervisors.base import (
+    CredentialsRefused,
+    EndpointUnreachable,
+    GuestAddress,
+    NetworkMissing,
+    Source,
+)
+from networks.models import Endpoint, Nic, VirtualMachine
+from tests.api.client import Signer
+from tests.factories import (
+    make_account,
+    make_cluster,
+    make_endpoint,
+    make_host,
+    make_network,
+    make_running_vm,
+    make_template,
+    make_user,
+    make_vm,
+    make_zone,
+)
+from tests.fakes import FakeHypervisor, hypervisors
+
+pytestmark = pytest.mark.django_db
+
+
+@dataclass(frozen=True)
+class Run:
+    status: int
+    out: str
+    err: str
+
+    @property
+    def json(self):
+        """All of stdout: nothing else may be mixed in."""
+        return json.loads(self.out)
+
+
+@pytest.fixture
+def manage(capsys):
+    """Run a command as manage.py does: a CommandError is a line on stderr and status 1."""
+
+    def manage(*words: object) -> Run:
+        out, err, status = io.StringIO(), io.StringIO(), 0
+        capsys.readouterr()
+        try:
+            call_command(*map(str, words), stdout=out, stderr=err)
+        except CommandError as error:
+            err.write(f"{error}\n")
+            status = error.returncode
+        except SystemExit as end:
+            status = end.code or 0
+        printed = capsys.readouterr()
+        return Run(status, out.getvalue() + printed.out, err.getvalue() + printed.err)
+
+    return manage
+
+
+class TestListVms:
+    def test_json_is_what_the_api_shows_a_root_admin(self, manage):
+        vms = [make_vm(name="web"), make_running_vm(name="db")]
+        root = Signer.of(make_account(Role.ROOT_ADMIN))
+
+        ran = manage("list_vms", "--json")
+
+        api = {vm["id"]: vm for vm in root.call("listVirtualMachines", listall="true").body["virtualmachine"]}
+        assert ran.status == 0
+        assert {vm["id"]: vm for vm in ran.json} == api
+        assert set(api) == {str(vm.uuid) for vm in vms}
+
+    def test_json_of_no_vms_is_an_empty_array(self, manage):
+        assert manage("list_vms", "--json").json == []
+
+    def test_a_table_for_people(self, manage):
+        make_running_vm(name="web")
+
+        ran = manage("list_vms")
+
+        assert ran.status == 0
+        assert "web" in ran.out
+        assert "Running" in ran.out
+        with pytest.raises(ValueError, match="Expecting value"):
+            _ = ran.json
+
+    def test_no_secret_is_listed(self, manage):
+        make_vm(password="Sesame7", user_data="U2VzYW1lNw==")
+
+        for words in (["list_vms"], ["list_vms", "--json"]):
+            assert "Sesame7" not in manage(*words).out
+            assert "U2VzYW1lNw" not in manage(*words).out
+
+    def test_the_number_of_queries_does_not_grow(self, manage, django_assert_max_num_queries):
+        for _ in range(5):
+            make_vm()
+
+        with django_assert_max_num_queries(6):
+            manage("list_vms", "--json")
+
+
+class TestListNics:
+    def test_json_is_an_array_of_the_apis_nics(self, manage):
+        vm = make_running_vm()
+        Nic.objects.update(ip4_address="192.0.2.7", address_state="confirmed", address_source="agent")
+        root = Signer.of(make_account(Role.ROOT_ADMIN))
+
+        ran = manage("list_nics", "--json")
+
+        assert ran.json == root.call("listNics", virtualmachineid=vm.uuid).body["nic"]
+        assert [nic["ipaddress"] for nic in ran.json] == ["192.0.2.7"]
+
+    def test_an_address_not_learned_is_absent(self, manage):
+        make_running_vm()
+
+        assert "ipaddress" not in manage("list_nics", "--json").json[0]
+
+    def test_a_table_for_people(self, manage):
+        nic = make_running_vm().nics.get()
+
+        ran = manage("list_nics")
+
+        assert (ran.status, nic.mac_address[:8] in ran.out) == (0, True)
+
+    def test_the_number_of_queries_does_not_grow(self, manage, django_assert_max_num_queries):
+        for _ in range(5):
+            make_vm()
+
+        with django_assert_max_num_queries(6):
+            manage("list_nics", "--json")
+
+
+@pytest.mark.django_db(transaction=True, serialized_rollback=True)
+class TestFetchIps:
+    """It asks in threads, which see only what is committed."""
+
+    @pytest.fixture
+    def fake(self):
+        fake = FakeHypervisor()
+        with hypervisors(fake):
+            yield fake
+
+    @staticmethod
+    def answer(fake: FakeHypervisor, vm: VirtualMachine, ip: str) -> None:
+        fake.answers(vm.on_host, GuestAddress(vm.nics.get().mac_address, ip_address(ip), Source.GUEST_AGENT, 24))
+
+    def test_status_0_when_all_are_found(self, manage, fake):
+        vm = make_running_vm(name="web")
+        self.answer(fake, vm, "192.0.2.7")
+
+        ran = manage("fetch_ips", "--json")
+
+        [found] = ran.json
+        assert (ran.status, found["virtualmachine"], found["ipaddress"]) == (0, "web", "192.0.2.7")
+        assert (found["outcome"], found["source"], found["why"]) == ("found", "agent", "")
+        assert Nic.objects.get().ip4_address == "192.0.2.7"
+        assert "0 still without an address" in ran.err
+
+    def test_status_1_when_one_is_missing_and_it_says_why(self, manage, fake):
+        found, missing = make_running_vm(name="web"), make_running_vm(name="db")
+        self.answer(fake, found, "192.0.2.7")
+
+        ran = manage("fetch_ips", "--json")
+
+        by_name = {line["virtualmachine"]: line for line in ran.json}
+        assert ran.status == 1
+        assert (by_name["db"]["ipaddress"], by_name["db"]["outcome"]) == (None, "agent_absent")
+        assert by_name["db"]["why"]
+        assert by_name["db"]["nicid"] == str(missing.nics.get().uuid)
+        assert by_name["web"]["ipaddress"] == "192.0.2.7"
+
+    def test_status_1_when_a_host_does_not_answer(self, manage, fake):
+        make_running_vm()
+        fake.failing["read_addresses"] = EndpointUnreachable("It does not answer.")
+
+        ran = manage("fetch_ips", "--json")
+
+        assert (ran.status, [line["outcome"] for line in ran.json]) == (1, ["host_unreachable"])
+
+    def test_nothing_to_ask_for_is_success(self, manage, fake):
+        assert (manage("fetch_ips", "--json").json, manage("fetch_ips").status) == ([], 0)
+
+    def test_stdout_holds_results_only(self, manage, fake):
+        vm = make_running_vm(name="web")
+        self.answer(fake, vm, "192.0.2.7")
+
+        ran = manage("fetch_ips")
+
+        assert ran.out == f"web  {vm.nics.get().mac_address}  192.0.2.7\n"
+
+    def test_a_persons_try_is_not_counted(self, manage, fake):
+        vm = make_running_vm()
+        manage("fetch_ips")
+        before = vm.nics.get().ip_fetch.retries_left
+
+        manage("fetch_ips")
+
+        assert vm.nics.get().ip_fetch.retries_left == before
+
+    def test_a_vm_that_is_off_is_not_asked(self, manage, fake):
+        make_vm()
+
+        assert manage("fetch_ips", "--json").json == []
+        assert fake.calls == []
+
+
+class TestCheckEndpoint:
+    @pytest.fixture
+    def fake(self):
+        fake = FakeHypervisor()
+        with mock.patch("networks.management.commands.check_endpoint.driver", return_value=fake):
+            yield fake
+
+    def test_one_that_can_be_used(self, manage, fake):
+        cluster = make_cluster()
+        make_host(cluster, endpoint=make_endpoint(name="h1"))
+        make_network(cluster.pod.zone, name="office")
+
+        ran = manage("check_endpoint", "h1", "--json")
+
+        assert ran.status == 0
+        assert {"connection", "size", "inventory", "config drives", "network office"} <= {
+            check["name"] for check in ran.json
+        }
+        assert all(check["passed"] for check in ran.json)
+        assert all(set(check) == {"name", "passed", "text"} for check in ran.json)
+        assert (Endpoint.objects.get().last_error, Endpoint.objects.get().last_ok_at is None) == ("", False)
+
+    def test_a_missing_bridge_is_named_and_the_status_is_1(self, manage, fake):
+        cluster = make_cluster()
+        make_host(cluster, endpoint=make_endpoint(name="h1"))
+        make_network(cluster.pod.zone, name="office")
+        fake.failing["ensure_network"] = NetworkMissing("Bridge cloudbr7 is missing.")
+
+        ran = manage("check_endpoint", "h1")
+
+        assert ran.status == 1
+        assert "FAILED  network office: Bridge cloudbr7 is missing." in ran.out
+        assert Endpoint.objects.get().last_error == "Bridge cloudbr7 is missing."
+
+    def test_refused_credentials_come_with_advice(self, manage, fake):
+        make_endpoint(name="h1")
+        fake.failing["host_facts"] = CredentialsRefused("The host refuses the user or the password.")
+
+        ran = manage("check_endpoint", "h1", "--json")
+
+        assert (ran.status, [check["name"] for check in ran.json]) == (1, ["connection"])
+        assert "Set the endpoint's user and password" in ran.json[0]["text"]
+
+    def test_an_unknown_name_is_told_with_those_that_there_are(self, manage):
+        make_endpoint(name="h1")
+        make_endpoint(name="h2")
+
+        ran = manage("check_endpoint", "h3")
+
+        assert (ran.status, ran.out) == (1, "")
+        assert ran.err == "There is no endpoint h3. There are: h1, h2.\n"
+
+    def test_an_unknown_name_when_there_are_none(self, manage):
+        assert "There are: none yet." in manage("check_endpoint", "h3").err
+
+    def test_a_refused_connection_gives_status_1_and_advice(self, manage):
+        """The real driver, at a port where nobody listens."""
+        with socket.create_server(("127.0.0.1", 0)) as listener:
+            port = listener.getsockname()[1]
+        make_endpoint(name="h1", transport="tcp", host="127.0.0.1", port=port)
+
+        ran = manage("check_endpoint", "h1")
+
+        assert ran.status == 1
+        assert ran.out.startswith("FAILED  connection: ")
+        assert "Check that libvirtd listens there, the firewall" in ran.out
+        assert Endpoint.objects.get().last_error
+
+
+class TestBuildConfigdrive:
+    @pytest.fixture
+    def vm(self):
+        return make_vm(name="web", password="Sesame7", template=make_template(password_enabled=True))
+
+    def test_the_file_is_its_owners_alone(self, manage, vm, tmp_path):
+        output = tmp_path / "drive.iso"
+
+        ran = manage("build_configdrive", "web", "--output", output)
+
+        assert (ran.status, ran.out) == (0, f"{output}\n")
+        assert stat.S_IMODE(output.stat().st_mode) == 0o600
+
+    def test_it_holds_the_drive(self, manage, vm, tmp_path):
+        output = tmp_path / "drive.iso"
+        manage("build_configdrive", "web", "--output", output)
+
+        image, password = pycdlib.PyCdlib(), io.BytesIO()
+        image.open(str(output))
+        image.get_file_from_iso_fp(password, rr_path="/cloudstack/password/vm_password.txt")
+        image.close()
+
+        assert password.getvalue() == b"Sesame7"
+
+    def test_json_names_what_is_in_it_without_showing_it(self, manage, vm, tmp_path):
+        output = tmp_path / "drive.iso"
+
+        ran = manage("build_configdrive", "web", "--output", output, "--json")
+
+        assert ran.json["virtualmachine"] == str(vm.uuid)
+        assert (ran.json["file"], ran.json["size"]) == (str(output), output.stat().st_size)
+        assert ran.json["label"] == "config"
+        assert ran.json["files"]["cloudstack/password/vm_password.txt"] == len("Sesame7")
+        assert "Sesame7" not in ran.out + ran.err
+
+    def test_a_listing_for_people_does_not_show_it_either(self, manage, vm, tmp_path):
+        ran = manage("build_configdrive", "web", "--output", tmp_path / "drive.iso")
+
+        assert "cloudstack/password/vm_password.txt" in ran.err
+        assert "Sesame7" not in ran.out + ran.err
+
+    def test_what_stands_there_is_not_overwritten(self, manage, vm, tmp_path):
+        output = tmp_path / "drive.iso"
+        output.write_bytes(b"precious")
+
+        ran = manage("build_configdrive", "web", "--output", output)
+
+        assert (ran.status, ran.out, output.read_bytes()) == (1, "", b"precious")
+        assert f"{output} exists. Remove it, or name another file with --output." in ran.err
+
+    def test_it_does_not_write_through_a_link(self, manage, vm, tmp_path):
+        (tmp_path / "drive.iso").symlink_to(tmp_path / "elsewhere")
+
+        assert manage("build_configdrive", "web", "--output", tmp_path / "drive.iso").status == 1
+        assert not (tmp_path / "elsewhere").exists()
+
+    def test_a_directory_that_is_not_there(self, manage, vm, tmp_path):
+        ran = manage("build_configdrive", "web", "--output", tmp_path / "none" / "drive.iso")
+
+        assert (ran.status, "cannot be written: No such file or directory." in ran.err) == (1, True)
+
+    def test_by_uuid_and_instance_name_under_its_default_name(self, manage, vm, tmp_path, monkeypatch):
+        monkeypatch.chdir(tmp_path)
+
+        by_uuid = manage("build_configdrive", vm.uuid, "--output", "one.iso")
+        by_instance_name = manage("build_configdrive", vm.instance_name)
+
+        assert (by_uuid.status, by_instance_name.out) == (0, f"{vm.instance_name}.iso\n")
+        assert (tmp_path / f"{vm.instance_name}.iso").read_bytes()[:1] == b"\0"
+
+    @pytest.mark.parametrize("name", ["nosuch", "i-1-999999-VM", "5bd25f0a-0c5e-4bff-9a43-5b8f2b0b1a11", "", "%"])
+    def test_an_unknown_vm(self, manage, vm, tmp_path, name):
+        ran = manage("build_configdrive", name, "--output", tmp_path / "drive.iso")
+
+        assert (ran.status, ran.out, list(tmp_path.iterdir())) == (1, "", [])
+        assert ran.err == f"There is no VM {name}. list_vms shows all.\n"
+
+    def test_a_name_that_two_accounts_use(self, manage, vm, tmp_path):
+        make_vm(name="web")
+
+        ran = manage("build_configdrive", "web", "--output", tmp_path / "drive.iso")
+
+        assert (ran.status, list(tmp_path.iterdir())) == (1, [])
+        assert "Several accounts have a VM named web. Give its uuid" in ran.err
+
+    def test_no_host_is_touched(self, manage, tmp_path):
+        make_running_vm(name="db")
+        with hypervisors(fake := FakeHypervisor()):
+            manage("build_configdrive", "db", "--output", tmp_path / "drive.iso")
+
+        assert fake.calls == []
+
+
+class TestCreateApiKey:
+    def test_json_holds_a_pair_and_a_token_that_let_in(self, manage):
+        user = make_user(username="ann")
+
+        ran = manage("create_api_key", "ann", "--json")
+
+        key = ApiKey.objects.get()
+        assert (ran.status, set(ran.json)) == (0, {"api_key", "secret_key", "token"})
+        assert (key.user, key.key, key.secret) == (user, ran.json["api_key"], ran.json["secret_key"])
+        assert key.token_hash == hash_token(ran.json["token"])
+
+    def test_for_people_it_is_shown_once_and_says_so(self, manage):
+        make_user(username="ann")
+
+        ran = manage("create_api_key", "ann")
+
+        assert ran.out.count(ApiKey.objects.get().secret) == 1
+        assert "not shown again" in ran.err
+        assert ApiKey.objects.get().secret not in ran.err
+
+    def test_no_list_and_no_event_shows_it(self, manage):
+        make_user(make_account(Role.ROOT_ADMIN), username="ann")
+        make_vm()
+        shown = manage("create_api_key", "ann", "--json").json
+        root = Signer.of(make_account(Role.ROOT_ADMIN))
+
+        later = json.dumps(
+            [
+                *(manage(command, "--json").json for command in ("list_vms", "list_nics")),
+                *(root.call(command, listall="true").body for command in ("listVirtualMachines", "listEvents")),
+                *(list(event.values()) for event in Event.objects.values()),
+            ],
+            default=str,
+        )
+
+        assert shown["secret_key"] not in later
+        assert shown["token"] not in later
+        assert shown["api_key"] not in later
+
+    def test_an_event_says_who_got_one(self, manage):
+        user = make_user(username="ann")
+
+        manage("create_api_key", "ann")
+
+        event = Event.objects.get()
+        assert (event.type, event.account) == (EventType.API_KEY_CREATE, user.account)
+
+    def test_each_is_another(self, manage):
+        make_user(username="ann")
+
+        first, second = (manage("create_api_key", "ann", "--json").json for _ in range(2))
+
+        assert not set(first.values()) & set(second.values())
+
+    def test_an_unknown_user(self, manage):
+        ran = manage("create_api_key", "nobody")
+
+        assert (ran.status, ran.out, ApiKey.objects.count()) == (1, "", 0)
+        assert "There is no user nobody." in ran.err
+
+
+def test_lists_work_when_there_is_nothing_but_a_zone(manage):
+    make_zone()
+
+    assert [manage(command).status for command in ("list_vms", "list_nics")] == [0, 0]
