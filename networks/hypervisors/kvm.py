@@ -158,7 +158,8 @@ class KvmHost:
             try:
                 session.do(pool.createXML, overlay, 0)
             except DoNotTryAgain:
-                if kvm_storage.find_volume(session, pool, volume) is None:  # else somebody made it meanwhile
+                # On shared storage another host may have made it, and this one not have looked since.
+                if kvm_storage.find_volume(session, pool, volume, refresh=True) is None:
                     raise
 
     def delete_root(self, root: ImageRoot, deadline: float) -> None:
