@@ -14,8 +14,12 @@ class JobsConfig(AppConfig):
     verbose_name = "Jobs"
 
     def ready(self) -> None:
+        from django_q.signals import pre_enqueue
+
         from extdhcp_site.jobs import services, tasks
 
+        pre_enqueue.connect(tasks.refuse_foreign)
+
         tasks.every(1, services.housekeeping)
-        # The one use of a Django signal: migrate is the moment when the table is known to exist.
+        # Migrate is the moment when the table is known to exist.
         post_migrate.connect(_sync_schedules, sender=self)

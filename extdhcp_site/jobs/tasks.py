@@ -4,9 +4,11 @@ django-q resolves any importable name that a row holds, so the broker checks eve
 list before a worker sees it.
 """
 
+import functools
 from collections.abc import Callable, Sequence
 from datetime import datetime, timedelta
 
+import structlog
 from django.utils import timezone
 from django_q.conf import Conf
 from django_q.models import OrmQ, Schedule
@@ -15,6 +17,8 @@ from django_q.tasks import async_task
 type_of_argument = int | Sequence
 
 ADDRESSES = "addresses"
+
+log = structlog.get_logger(__name__)
 
 _tasks: dict[str, Callable] = {}
 _schedules: dict[str, tuple[str, int]] = {}
@@ -25,13 +29,30 @@ def name_of(function: Callable) -> str:
 
 
 def task(function: Callable) -> Callable:
-    """Allow `function` to be queued. It must be safe to run twice, late, and beside itself."""
-    _tasks[name_of(function)] = function
-    return function
+    """Allow `function` to be queued. It must be safe to run twice, late, and beside itself.
+
+    Its errors end here, in the log: django-q would store each with its traceback, for ever.
+    """
+
+    @functools.wraps(function)
+    def run(*ids: type_of_argument) -> None:
+        try:
+            function(*ids)
+        except Exception:
+            log.exception("A task failed. What it left undone, the next one finds.", task=name_of(function))
+
+    _tasks[name_of(function)] = run
+    return run
 
 
 def is_allowed(function_name: object) -> bool:
     return isinstance(function_name, str) and function_name in _tasks
+
+
+def refuse_foreign(task: dict, **kwargs: object) -> None:
+    """Asked before anything is queued, or run past the queue, by whatever way."""
+    if not is_allowed(task.get("func")) or task.get("hook"):
+        raise PermissionError(f"{task.get('func')} is not one of our tasks.")
 
 
 def enqueue(function: Callable, *ids: type_of_argument, queue: str | None = None) -> None:

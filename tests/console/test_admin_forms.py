@@ -93,7 +93,9 @@ def test_a_bad_network_is_refused_on_its_form(client, wrong, says):
 def test_a_taken_vlan_or_name_is_refused_on_the_form(client):
     other = factories.make_network(vlan=7, name="taken")
 
-    assert "Another network of the zone is on this VLAN" in complaint(add(client, Network, **wanted_network(zone=other.zone_id, vlan="7")))
+    assert "Another network of the zone is on this VLAN" in complaint(
+        add(client, Network, **wanted_network(zone=other.zone_id, vlan="7"))
+    )
     assert "Zone and Name" in complaint(add(client, Network, **wanted_network(zone=other.zone_id, name="taken")))
 
 

@@ -257,10 +257,9 @@ def test_no_result_of_a_task_is_stored():
     assert (Task.objects.count(), OrmQ.objects.count()) == (0, 0)
 
 
-@pytest.mark.xfail(strict=True, reason="django-q stores every failure, with its traceback, whatever save_limit says")
 @beside_transactions
 def test_no_result_of_a_failed_task_is_stored(monkeypatch):
-    monkeypatch.setattr(services, "housekeeping", lambda: 1 / 0)
+    monkeypatch.setattr(services, "requeue_lost", lambda now: 1 / 0)
     put(SignedPackage.dumps(package()))
 
     work_all()
@@ -317,12 +316,9 @@ class TestSchedules:
         "kwargs",
         [
             "",
-            *(
-                pytest.param(
-                    kwargs, marks=pytest.mark.xfail(strict=True, reason="the scheduler runs it, past the broker")
-                )
-                for kwargs in ("{'q_options': {'sync': True}}", "sync=True")
-            ),
+            # These would run in the scheduler itself, past the broker.
+            "{'q_options': {'sync': True}}",
+            "sync=True",
         ],
     )
     def test_a_foreign_one_runs_nothing(self, marker, kwargs):
@@ -349,8 +345,8 @@ def test_what_qcluster_forks_dies_with_it(tmp_path):
     """Its children ask the kernel to be killed when their parent is."""
     program = f"""
 import os, time
-from {qcluster.__name__} import _die_with_parent
-os.register_at_fork(after_in_child=_die_with_parent)
+from {qcluster.__name__} import children_die_with_parent
+children_die_with_parent()
 child = os.fork()
 if not child:
     time.sleep(60)
