@@ -1,15 +1,18 @@
 """One JSON object a line, from our loggers and the libraries' alike.
 
-Values are cut and tracebacks carry no local variables, so neither a guest's megabyte nor a
-password in a frame reaches the log.
+Values are cut, and an exception is its type and frames: neither a guest's megabyte nor a password in
+a local variable or in a library's words reaches the log.
 """
 
 import logging
+import traceback
 
 import structlog
-from structlog.types import EventDict, WrappedLogger
+from structlog.types import EventDict, ExcInfo, WrappedLogger
 
 LONGEST_VALUE = 256
+LONGEST_CHAIN = 5
+MOST_FRAMES = 20
 
 
 def _cut(logger: WrappedLogger, name: str, event: EventDict) -> EventDict:
@@ -17,6 +20,18 @@ def _cut(logger: WrappedLogger, name: str, event: EventDict) -> EventDict:
         key: value[:LONGEST_VALUE] + "…" if isinstance(value, str) and len(value) > LONGEST_VALUE else value
         for key, value in event.items()
     }
+
+
+def _chain(exc_info: ExcInfo) -> list[dict[str, object]]:
+    """An exception and those behind it: type and frames, without the words, which may quote a secret."""
+    chain: list[dict[str, object]] = []
+    error: BaseException | None = exc_info[1]
+    while error is not None and len(chain) < LONGEST_CHAIN:
+        frames = traceback.extract_tb(error.__traceback__)[-MOST_FRAMES:]
+        where = [f"{frame.filename}:{frame.lineno} {frame.name}" for frame in frames]
+        chain.append({"type": type(error).__name__, "where": where})
+        error = error.__cause__ or error.__context__
+    return chain
 
 
 def _common() -> list[structlog.types.Processor]:
@@ -27,9 +42,7 @@ def _common() -> list[structlog.types.Processor]:
         structlog.processors.TimeStamper(fmt="iso"),
         _cut,
         # After the cut: a traceback is a list of frames, not one long string.
-        structlog.processors.ExceptionRenderer(
-            structlog.tracebacks.ExceptionDictTransformer(show_locals=False, max_frames=20)
-        ),
+        structlog.processors.ExceptionRenderer(_chain),
     ]
 
 

@@ -174,6 +174,8 @@ LOGGING = {
     "handlers": {"stderr": {"class": "logging.StreamHandler", "formatter": "json"}},
     "root": {"handlers": ["stderr"], "level": env.str("LOG_LEVEL", "INFO")},
     "loggers": {
+        # Without Django's own handlers: one would mail whole requests, passwords included, to ADMINS.
+        "django": {"handlers": [], "level": "INFO"},
         # Its request lines carry whole query strings: API keys and signatures.
         "django.server": {"handlers": [], "propagate": False},
         "django-q": {"level": "WARNING"},

@@ -762,7 +762,6 @@ def test_no_secret_shows_where_it_does_not_belong(flows, sinks, web, tmp_path, c
     assert not leaks, "\n".join(leaks)
 
 
-@pytest.mark.xfail(strict=True, reason="jobs.run logs an unforeseen exception with its message")
 def test_a_secret_in_words_of_a_library_that_no_driver_knew_is_not_logged(flows, sinks, web):
     """An exception that is none of ours, out of a driver: its message may quote anything."""
     with web.recorded(), flows.broken("define", RuntimeError(f"password={flows.endpoint_password}")):

@@ -81,7 +81,7 @@ def set_value(name: str, value: str, by: Caller) -> Definition:
     try:
         definition.parse(value)
     except ValueError as error:
-        raise InvalidParameter(f"{name} {error}.") from None
+        raise InvalidParameter(f"{name}: {str(error).rstrip('.')}.") from None
     with transaction.atomic():
         previous = Setting.objects.filter(name=name).values_list("value", flat=True).first() or definition.default
         Setting.objects.update_or_create(

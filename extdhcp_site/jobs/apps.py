@@ -18,7 +18,7 @@ class JobsConfig(AppConfig):
 
         from extdhcp_site.jobs import services, tasks
 
-        pre_enqueue.connect(tasks.refuse_foreign)
+        pre_enqueue.connect(tasks.queue_only)
 
         tasks.every(1, services.housekeeping)
         # Migrate is the moment when the table is known to exist.

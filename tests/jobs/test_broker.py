@@ -336,7 +336,6 @@ class TestSchedules:
 
         assert not marker.exists()
 
-    @pytest.mark.xfail(strict=True, reason="refuse_foreign raises inside the scheduler's one transaction over all rows")
     @beside_transactions
     def test_a_foreign_one_holds_up_none_of_ours(self):
         past = timezone.now() - datetime.timedelta(minutes=5)
