@@ -1,4 +1,4 @@
-.PHONY: help demo test lint run lab lab-down bench
+.PHONY: help demo test lint run lab lab-down
 .DEFAULT_GOAL := help
 PY := .venv/bin/python
 

@@ -1,6 +1,7 @@
 """Where each VM's config drive lies."""
 
 from django.db import models
+from django.utils import timezone
 
 from networks.models import Host, VirtualMachine
 
@@ -40,7 +41,7 @@ class Leftover(models.Model):
 
     host = models.ForeignKey(Host, on_delete=models.CASCADE, related_name="+")
     name = models.CharField(max_length=100)
-    since = models.DateTimeField(auto_now_add=True)
+    since = models.DateTimeField(default=timezone.now)
     last_error = models.CharField(max_length=255, blank=True)
 
     class Meta:

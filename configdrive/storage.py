@@ -20,7 +20,7 @@ from configdrive.models import ConfigDrive, Leftover
 from extdhcp_site.errors import InvalidParameter
 from extdhcp_site.jobs import tasks
 from networks.elements import NetworkElement, Place
-from networks.hypervisors.base import HypervisorError
+from networks.hypervisors.base import EndpointUnreachable, HypervisorError
 from networks.models import Host, VirtualMachine
 from networks.models.offerings import OsFamily
 from networks.services.places import CALL, place, within
@@ -28,7 +28,7 @@ from networks.services.places import CALL, place, within
 log = structlog.get_logger(__name__)
 
 # Younger ones belong to a job that is at work.
-LEFT_FOR = timedelta(minutes=5)
+LEFT_FOR = timedelta(minutes=15)
 
 
 def facts(vm: VirtualMachine) -> DriveFacts:
@@ -65,8 +65,7 @@ class ConfigDriveElement(NetworkElement):
     def prepare(self, vm: VirtualMachine, place: Place) -> None:
         drive, _ = ConfigDrive.objects.get_or_create(vm=vm)
         image, label = build(vm)
-        generation = drive.generation + 1
-        name = f"{vm.instance_name}-{generation}-{secrets.token_hex(16)}.iso"
+        name = f"{vm.instance_name}-{drive.generation + 1}-{secrets.token_hex(16)}.iso"
         Leftover.objects.create(host=place.host, name=name)
         media = place.hypervisor.place(name, image, within(CALL))
         place.hypervisor.insert(vm.on_host, media, within(CALL))
@@ -99,7 +98,7 @@ class ConfigDriveElement(NetworkElement):
             return
         # The bytes are copied, not built anew: the guest must not see its disc change under it.
         image = source.hypervisor.read(drive.name, within(CALL))
-        Leftover.objects.get_or_create(host=target.host, name=drive.name)
+        _note_leftover(target.host, drive.name)
         target.hypervisor.place(drive.name, image, within(CALL))
 
     def migrated(self, vm: VirtualMachine, source: Host, target: Host) -> None:
@@ -116,9 +115,10 @@ class ConfigDriveElement(NetworkElement):
         _remove(Leftover.objects.filter(name__startswith=f"{vm.instance_name}-", host=target.host), target)
 
     def stopped(self, vm: VirtualMachine, now: datetime) -> None:
-        # A guest that was seen with an address since it started has read its drive: the password
+        # A guest that was seen with an address since its drive was built has read its drive: the password
         # has arrived, and must not undo at the next boot what its owner changed since.
-        if vm.nics.filter(address_seen_at__gte=vm.state_since).exists():
+        drive = ConfigDrive.objects.filter(vm=vm).exclude(built_at=None).first()
+        if drive and vm.nics.filter(address_seen_at__gte=drive.built_at).exists():
             VirtualMachine.objects.filter(pk=vm.pk).update(password=None)
 
 
@@ -134,15 +134,24 @@ def remove_leftovers() -> None:
 def _forget_file(drive: ConfigDrive) -> None:
     """In a transaction: the drive's present file becomes a leftover."""
     if drive.name and drive.host:
-        Leftover.objects.get_or_create(host=drive.host, name=drive.name)
+        _note_leftover(drive.host, drive.name)
+
+
+def _note_leftover(host: Host, name: str) -> None:
+    """Whatever is known of the file from before, its time begins now."""
+    Leftover.objects.update_or_create(host=host, name=name, defaults={"since": timezone.now()})
 
 
 def _remove(leftovers, there: Place) -> None:
     for leftover in leftovers:
+        if not Leftover.objects.filter(pk=leftover.pk, since=leftover.since).exists():
+            continue  # it has become some VM's drive since the list was read
         try:
             there.hypervisor.remove(leftover.name, within(CALL))
         except HypervisorError as error:
             log.warning("An ISO could not be deleted; it will be tried again.", name=leftover.name, error=str(error))
             Leftover.objects.filter(pk=leftover.pk).update(last_error=str(error)[:255])
+            if isinstance(error, EndpointUnreachable):
+                return
         else:
             leftover.delete()

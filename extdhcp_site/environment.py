@@ -1,7 +1,7 @@
 """What differs between deployments: one environment variable each, or NAME_FILE for its file.
 
-`var/server.env`, written by `manage.py serve` while it runs, lets a command typed in another
-terminal meet the same database and keys. The real environment always wins over it.
+`var/server.env`, written by `manage.py serve`, lets a command typed in another terminal meet the same
+database and keys while that server runs. The real environment always wins over it.
 """
 
 import os
@@ -17,9 +17,19 @@ BASE_DIR = Path(__file__).resolve().parent.parent
 VAR_DIR = Path(os.environ.get("VAR_DIR", BASE_DIR / "var"))
 
 env = FileAwareEnv()
-_env_file = Path(os.environ.get("EXTDHCP_ENV_FILE", VAR_DIR / "server.env"))
-if _env_file.is_file():
-    env.read_env(str(_env_file), recurse=False)
+
+
+def _read_environment_of_running_server() -> None:
+    path = Path(os.environ.get("EXTDHCP_ENV_FILE", VAR_DIR / "server.env"))
+    if not path.is_file():
+        return
+    first_line = path.read_text().partition("\n")[0]
+    # One that a killed server left behind says nothing about what is wanted now.
+    if Path("/proc", first_line.removeprefix("# pid "), "cmdline").exists():
+        env.read_env(str(path), recurse=False)
+
+
+_read_environment_of_running_server()
 
 DEBUG = env.bool("DEBUG", False)
 
@@ -68,6 +78,13 @@ def field_encryption_keys() -> list[str]:
     return keys
 
 
+def _make_private(path: Path) -> None:
+    """A database file that only its owner can read; SQLite's journal takes its mode from it."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    if not path.exists():
+        os.close(os.open(path, os.O_WRONLY | os.O_CREAT, 0o600))
+
+
 def database() -> dict[str, object]:
     """Django's DATABASES["default"] from DATABASE_URL: SQLite or MariaDB/MySQL, with the options each needs."""
     configured = env.dj_db_url("DATABASE_URL", f"sqlite:///{VAR_DIR / 'extdhcp.sqlite3'}")
@@ -76,13 +93,15 @@ def database() -> dict[str, object]:
         # A deferred transaction that reads and then writes fails at once on the lock upgrade, whatever the
         # time-out; with these two qclusters and the web never see "database is locked".
         configured["OPTIONS"] = {
+            **configured.get("OPTIONS", {}),
             "timeout": 20,
             "transaction_mode": "IMMEDIATE",
             "init_command": "PRAGMA journal_mode=WAL;PRAGMA synchronous=NORMAL;",
         }
-        Path(configured["NAME"]).parent.mkdir(parents=True, exist_ok=True)
+        _make_private(Path(configured["NAME"]))
     elif engine.endswith("mysql"):
         configured["OPTIONS"] = {
+            **configured.get("OPTIONS", {}),
             "charset": "utf8mb4",
             "isolation_level": "read committed",
             "init_command": "SET sql_mode='STRICT_TRANS_TABLES', innodb_strict_mode=1",

@@ -91,6 +91,8 @@ LOGOUT_REDIRECT_URL = "/login/"
 SESSION_COOKIE_HTTPONLY = True
 SESSION_COOKIE_SAMESITE = "Lax"
 SESSION_COOKIE_SECURE = CSRF_COOKIE_SECURE = SECURE_SSL_REDIRECT = BEHIND_TLS
+# Asked from this machine, past the proxy that ends TLS.
+SECURE_REDIRECT_EXEMPT = [r"^(healthz|readyz)$"]
 SECURE_HSTS_SECONDS = 31_536_000 if BEHIND_TLS else 0
 SECURE_CONTENT_TYPE_NOSNIFF = True
 X_FRAME_OPTIONS = "DENY"
@@ -163,7 +165,15 @@ Q_CLUSTER = {
     "save_limit": -1,
     "log_level": "WARNING",
     "ALT_CLUSTERS": {
-        "addresses": {"workers": 1, "queue_limit": 1, "timeout": 120, "retry": 150, "scheduler": False},
+        # Its threads outlive the tasks that started them: recycling the process would end them half-way.
+        "addresses": {
+            "workers": 1,
+            "queue_limit": 1,
+            "timeout": 120,
+            "retry": 150,
+            "scheduler": False,
+            "recycle": 10**9,
+        },
     },
 }
 

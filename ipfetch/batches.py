@@ -26,13 +26,14 @@ from networks.hypervisors.base import (
     VmRef,
     abandoned_calls,
 )
-from networks.hypervisors.drivers import driver
 from networks.models import AddressState, Endpoint, Nic
-from networks.services.places import record_health, within
+from networks.services.places import hypervisor_at, record_health, within
 
 log = structlog.get_logger(__name__)
 
 BATCH_LIFE = timedelta(seconds=60)
+# A batch gives up after a minute; by then its claims are written off, or their worker is dead.
+CLAIM_LIFE = BATCH_LIFE + timedelta(seconds=30)
 MOST_AT_ONE_HOST = 4
 MOST_ABANDONED = 8
 
@@ -95,12 +96,16 @@ def read(
     rows = _claimed_rows(claims)
     if not rows:
         return
+    # The claims' life begins anew: they may have waited for a worker.
+    IpFetch.objects.filter(pk__in=[row.pk for row in rows]).claimed(timezone.now()).update(
+        claimed_until=timezone.now() + CLAIM_LIFE
+    )
     endpoint = Endpoint.objects.get(pk=endpoint_id)
     by_vm: dict[VmRef, list[IpFetch]] = defaultdict(list)
     for row in rows:
         by_vm[row.nic.vm.on_host].append(row)
     try:
-        reader = driver(endpoint.kind, endpoint.address)
+        reader = hypervisor_at(endpoint)
         assert isinstance(reader, AddressReader)
         asked = len(by_vm)
         for vm, reading in reader.read_addresses(list(by_vm), within(BATCH_LIFE.total_seconds()), width=width):
@@ -200,18 +205,14 @@ def record_unreachable(row: IpFetch, detail: str) -> None:
 
 
 def give_back(rows: Sequence[IpFetch], **changes: object) -> None:
-    """A NIC that was not reached gets its try back, and stays in line for the next one."""
-    first_that_counts = Pace.now().first_that_counts
+    """A NIC that was not reached gets back what its claim took, and stays in line for the next one."""
+    counted, asked = Q(claim=IpFetch.Claim.COUNTED), Q(claim=IpFetch.Claim.ASKED)
+    left, tries = F("retries_left"), F("tries")
     for row in rows:
         _mine(row).update(
             claimed_until=None,
-            # `tries` was raised by the claim, so a spending one stands above the early ones now.
-            retries_left=Case(
-                When(tries__gt=first_that_counts, then=F("retries_left") + 1),
-                default=F("retries_left"),
-                output_field=IntegerField(),
-            ),
-            tries=F("tries") - 1,
+            retries_left=Case(When(counted, then=left + 1), default=left, output_field=IntegerField()),
+            tries=Case(When(asked | Q(tries=0), then=tries), default=tries - 1, output_field=IntegerField()),
             **changes,
         )
 

@@ -29,7 +29,7 @@ NEXT_STEP = {
     Outcome.AGENT_SILENT: "Look at the VM's console: the guest may hang.",
     Outcome.HOST_UNREACHABLE: "An administrator can find out why with check_endpoint.",
     Outcome.AMBIGUOUS: "Compare the network's CIDR with the DHCP server's range.",
-    Outcome.NOT_RUNNING: "Start the VM.",
+    Outcome.NOT_RUNNING: "Stop the VM, then start it.",
 }
 
 
@@ -37,17 +37,20 @@ class IpFetchQuerySet(models.QuerySet["IpFetch"]):
     def waiting(self) -> Self:
         return self.filter(state=IpFetch.State.WAITING)
 
+    def free(self, now: datetime) -> Self:
+        """Waiting NICs that no batch holds."""
+        return self.waiting().filter(Q(claimed_until=None) | Q(claimed_until__lte=now))
+
     def due(self, now: datetime) -> Self:
-        """Waiting NICs whose next try has come and that no batch holds, the longest overdue first."""
-        free = Q(claimed_until=None) | Q(claimed_until__lte=now)
-        return self.waiting().filter(free, next_attempt_at__lte=now).order_by("next_attempt_at")
+        """Free NICs whose next try has come, the longest overdue first."""
+        return self.free(now).filter(next_attempt_at__lte=now).order_by("next_attempt_at")
 
     def on_endpoint(self, endpoint_id: int) -> Self:
         return self.filter(nic__vm__host__endpoint_id=endpoint_id)
 
     def claimed(self, now: datetime) -> Self:
-        """Rows that a batch holds now."""
-        return self.filter(claimed_until__gt=now)
+        """Waiting NICs that a batch holds now."""
+        return self.waiting().filter(claimed_until__gt=now)
 
 
 class IpFetch(models.Model):
@@ -59,6 +62,13 @@ class IpFetch(models.Model):
         EXHAUSTED = "exhausted", "Given up"
         PAUSED = "paused", "Paused"
 
+    class Claim(models.TextChoices):
+        """What the present claim took, and what a NIC that is not reached gets back."""
+
+        EARLY = "early", "An early try, which is not counted"
+        COUNTED = "counted", "One of the tries that are counted"
+        ASKED = "asked", "Nothing: a person asked"
+
     nic = models.OneToOneField(Nic, on_delete=models.CASCADE, related_name="ip_fetch")
     state = models.CharField(max_length=9, choices=State.choices, default=State.WAITING)
     retries_left = models.PositiveIntegerField()
@@ -68,6 +78,7 @@ class IpFetch(models.Model):
     # The fence: grows with each claim, and every write of a batch asks for its own.
     attempt = models.PositiveIntegerField(default=0)
     claimed_until = models.DateTimeField(null=True)
+    claim = models.CharField(max_length=7, choices=Claim.choices, blank=True)
     last_attempt_at = models.DateTimeField(null=True)
     last_outcome = models.CharField(max_length=16, choices=Outcome.choices, blank=True)
     last_source = models.CharField(max_length=20, blank=True)

@@ -7,19 +7,19 @@ do it (external DHCP/DNS spec, "polling in cluster of management servers").
 import os
 import socket
 from collections import defaultdict
-from collections.abc import Iterable
+from collections.abc import Callable
 from dataclasses import dataclass
-from datetime import datetime, timedelta
+from datetime import datetime
 
 import structlog
 from django.db import connection, transaction
-from django.db.models import Case, DateTimeField, F, IntegerField, Value, When
+from django.db.models import Case, DateTimeField, Expression, F, IntegerField, Q, QuerySet, Value, When
 from django.utils import timezone
 
 from extdhcp_site.jobs import tasks
 from extdhcp_site.locks import models as locks
 from ipfetch import batches
-from ipfetch.models import IpFetch, IpFetchQuerySet
+from ipfetch.models import IpFetch
 from ipfetch.schedule import Pace
 from networks.models import Nic
 from networks.models.vms import VmState
@@ -29,8 +29,7 @@ log = structlog.get_logger(__name__)
 LOCK = "ipfetch-planner"
 LARGEST_BATCH = 500
 MOST_ROWS_A_PASS = 10_000
-# A batch gives up after a minute; by then its claims are written off, or their worker is dead.
-CLAIM_LIFE = batches.BATCH_LIFE + timedelta(seconds=30)
+MOST_WAITING_BATCHES = 20
 
 
 @dataclass(frozen=True)
@@ -48,18 +47,24 @@ def run_pass() -> None:
     if lock is None:
         return
     try:
-        plan(timezone.now())
+        plan(timezone.now(), go_on=lock.renew)
     finally:
         lock.release()
 
 
-def plan(now: datetime) -> int:
-    """Bring in who is missing, give up who is done for, queue batches of who is due; how many NICs were claimed."""
+def plan(now: datetime, go_on: Callable[[], bool] = lambda: True) -> int:
+    """Bring in who is missing, give up who is done for, queue batches of who is due; how many NICs were claimed.
+
+    `go_on` is asked before each batch: whether it is still this server that plans.
+    """
     pace = Pace.now()
     enter_missing(pace, now)
     exhaust_spent(now)
     claimed = 0
     for endpoint_id, row_ids in _due_by_endpoint(now).items():
+        if tasks.waiting(tasks.ADDRESSES, now) >= MOST_WAITING_BATCHES or not go_on():
+            # A claim that waits long for its reader would run out, and its try be lost.
+            break
         with transaction.atomic():
             batch = claim(IpFetch.objects.due(now).filter(pk__in=row_ids), endpoint_id, pace, now)
             if batch.claims:
@@ -77,6 +82,7 @@ def enter_missing(pace: Pace, now: datetime) -> None:
         "tries": Value(0),
         "next_attempt_at": Value(now + pace.delay(0), DateTimeField()),
         "attempt": Value(0),
+        "claim": Value(""),
         "last_outcome": Value(""),
         "last_source": Value(""),
         "last_detail": Value(""),
@@ -99,39 +105,52 @@ def exhaust_spent(now: datetime) -> None:
         batches.exhaust(row)
 
 
-def claim(rows: IpFetchQuerySet, endpoint_id: int, pace: Pace, now: datetime, *, counted: bool = True) -> Batch:
-    """Take `rows` for one batch. A try is spent here, when it is claimed, unless it is an early one."""
+def claim(rows: QuerySet[IpFetch], endpoint_id: int, pace: Pace, now: datetime, *, asked: bool = False) -> Batch:
+    """Take those of `rows` that are free for one batch, in a transaction.
+
+    A try is spent here, when it is claimed, unless it is an early one. One that a person `asked` for
+    neither counts nor puts off the next.
+    """
     ids = list(rows.values_list("pk", flat=True))
-    chosen = IpFetch.objects.filter(pk__in=ids).order_by()
-    spends = Case(
-        When(tries__gte=pace.first_that_counts, retries_left__gt=0, then=F("retries_left") - 1),
-        default=F("retries_left"),
-        output_field=IntegerField(),
-    )
+    # Under the rows' locks, and asked again: another planner may have taken some since.
+    locked = IpFetch.objects.select_for_update().free(now).filter(pk__in=ids).order_by("pk")
+    mine = IpFetch.objects.filter(pk__in=list(locked.values_list("pk", flat=True)))
+    held = {"attempt": F("attempt") + 1, "claimed_until": now + batches.CLAIM_LIFE, "last_attempt_at": now}
+    if asked:
+        mine.update(claim=IpFetch.Claim.ASKED, **held)
+    else:
+        mine.update(**_spending(pace, now), **held)
+    return Batch(endpoint_id, list(mine.values_list("pk", "attempt")))
+
+
+def _spending(pace: Pace, now: datetime) -> dict[str, Expression]:
+    """What a claim takes. `tries` stands last: MariaDB sets columns one after the other, from those already set."""
+    counts = Q(tries__gte=pace.first_that_counts)
     waits = [
         When(tries=tries, then=Value(now + pace.delay(tries + 1), DateTimeField()))
         for tries in range(pace.first_that_counts)
     ]
-    chosen.update(
-        retries_left=spends if counted else F("retries_left"),
-        next_attempt_at=Case(*waits, default=Value(now + pace.interval, DateTimeField()), output_field=DateTimeField()),
-        tries=F("tries") + 1,
-        attempt=F("attempt") + 1,
-        claimed_until=now + CLAIM_LIFE,
-        last_attempt_at=now,
-    )
-    return Batch(endpoint_id, list(chosen.values_list("pk", "attempt")))
+    left = F("retries_left")
+    return {
+        "claim": Case(When(counts, then=Value(IpFetch.Claim.COUNTED)), default=Value(IpFetch.Claim.EARLY)),
+        "retries_left": Case(
+            When(counts & Q(retries_left__gt=0), then=left - 1), default=left, output_field=IntegerField()
+        ),
+        "next_attempt_at": Case(
+            *waits, default=Value(now + pace.interval, DateTimeField()), output_field=DateTimeField()
+        ),
+        "tries": F("tries") + 1,
+    }
 
 
 def _due_by_endpoint(now: datetime) -> dict[int, list[int]]:
-    """Due rows of the endpoints that have no batch under way."""
+    """Due rows of running VMs, by the endpoints that have no batch under way."""
     endpoint = "nic__vm__host__endpoint_id"
-    busy = set(IpFetch.objects.claimed(now).exclude(nic__vm__host=None).values_list(endpoint, flat=True).distinct())
-    rows: Iterable[tuple[int, int]] = (
-        IpFetch.objects.due(now).exclude(nic__vm__host=None).values_list(endpoint, "pk")[:MOST_ROWS_A_PASS]
-    )
-    due: dict[int, list[int]] = defaultdict(list)
+    busy = IpFetch.objects.claimed(now).exclude(nic__vm__host=None).order_by().values_list(endpoint, flat=True)
+    due = IpFetch.objects.due(now).filter(nic__vm__state=VmState.RUNNING)
+    rows = due.exclude(nic__vm__host__endpoint__in=set(busy)).values_list(endpoint, "pk")[:MOST_ROWS_A_PASS]
+    grouped: dict[int, list[int]] = defaultdict(list)
     for endpoint_id, row_id in rows:
-        if endpoint_id not in busy and len(due[endpoint_id]) < LARGEST_BATCH:
-            due[endpoint_id].append(row_id)
-    return {endpoint_id: ids for endpoint_id, ids in due.items() if ids}
+        if len(grouped[endpoint_id]) < LARGEST_BATCH:
+            grouped[endpoint_id].append(row_id)
+    return grouped

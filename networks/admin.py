@@ -519,13 +519,13 @@ class VolumeAdmin(ReadOnlyAdmin):
 
 
 @admin.register(SshKeyPair)
-class SshKeyPairAdmin(ReadOnlyAdmin):
-    """Made by their owners through the API, which reads and checks the key."""
+class SshKeyPairAdmin(ModelAdmin):
+    """A key never changes under its name: VMs have copies of it."""
 
-    fields = ["name", "account", "fingerprint", "public_key"]
+    fields = ["name", "account", "public_key", "fingerprint"]
+    fixed = ["name", "account", "public_key"]
+    readonly_fields = ["fingerprint"]
     list_display = ["name", "account", "fingerprint"]
     list_select_related = ["account__domain"]
     search_fields = ["name", "account__name", "fingerprint"]
-
-    def has_delete_permission(self, request: HttpRequest, obj: SshKeyPair | None = None) -> bool:
-        return request.user.has_perm("networks.delete_sshkeypair")
+    autocomplete_fields = ["account"]

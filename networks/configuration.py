@@ -36,7 +36,7 @@ EXPUNGE_DELAY = define(
     "expunge.delay",
     "86400",
     positive,
-    "Seconds for which a destroyed VM's ROOT volume is kept, and it can be recovered.",
+    "Seconds for which a destroyed VM's ROOT volume is kept.",
 )
 SHUTDOWN_WAIT = define(
     "vm.shutdown.wait", "60", positive, "Seconds that a guest has for an orderly shutdown before its power is cut."

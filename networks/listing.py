@@ -29,7 +29,10 @@ class ListObjects(RichCommand):
         if options["json"]:
             self.stdout.write(json.dumps(shown, default=str))
             return
-        table = Table(*self.columns)
+        table = Table()
+        for column in self.columns:
+            # Folded, never cut: an address without its end is no address.
+            table.add_column(column, overflow="fold")
         for fields in shown:
             table.add_row(*(str(fields.get(column, "")) for column in self.columns))
         self.console.print(table)

@@ -142,8 +142,5 @@ def hypervisors(by_endpoint: dict[str, FakeHypervisor] | FakeHypervisor) -> Iter
     def fake_driver(kind: str, address) -> FakeHypervisor:
         return by_endpoint if isinstance(by_endpoint, FakeHypervisor) else by_endpoint[address.host]
 
-    with (
-        mock.patch("networks.services.places.driver", fake_driver),
-        mock.patch("ipfetch.batches.driver", fake_driver),
-    ):
+    with mock.patch("networks.services.places.driver", fake_driver):
         yield

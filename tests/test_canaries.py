@@ -673,7 +673,7 @@ class Flows:
         with self.broken("read_addresses"):
             run_command(self.sinks, "fetch_ips", "--json")
         fake = self.fakes["one.example"]
-        with mock.patch("networks.management.commands.check_endpoint.driver", return_value=fake):
+        with mock.patch("networks.services.places.driver", return_value=fake):
             for method in ("none", "host_facts", "ensure_network"):
                 with self.broken(method):
                     run_command(self.sinks, "check_endpoint", "one.example", "--json")

@@ -223,7 +223,7 @@ class TestCheckEndpoint:
     @pytest.fixture
     def fake(self):
         fake = FakeHypervisor()
-        with mock.patch("networks.management.commands.check_endpoint.driver", return_value=fake):
+        with mock.patch("networks.services.places.driver", return_value=fake):
             yield fake
 
     def test_one_that_can_be_used(self, manage, fake):

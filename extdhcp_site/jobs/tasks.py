@@ -60,9 +60,14 @@ def enqueue(function: Callable, *ids: type_of_argument, queue: str | None = None
     async_task(name_of(function), *ids, **({"cluster": queue} if queue else {}))
 
 
+def waiting(queue: str, now: datetime) -> int:
+    """How many tasks no worker has taken yet."""
+    return OrmQ.objects.filter(key=queue, lock__lte=now).count()
+
+
 def queue_is_drained(now: datetime) -> bool:
     """Whether workers have taken all there is: what has not started then is with them, or was lost with them."""
-    return not OrmQ.objects.filter(key=Conf.PREFIX, lock__lte=now).exists()
+    return waiting(Conf.PREFIX, now) == 0
 
 
 def every(minutes: int, function: Callable) -> None:

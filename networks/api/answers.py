@@ -2,7 +2,6 @@
 
 from rest_framework import serializers
 
-from extdhcp_site.accounts.models import Caller
 from extdhcp_site.api.answers import Answer, Constant, Moment
 from networks.models import Network, NetworkOffering, Nic, ServiceOffering, Template, VirtualMachine
 
@@ -325,7 +324,3 @@ class VolumeAnswer(Answer):
     tags = Constant([], "always empty")
 
     for_root = ("storage",)
-
-
-def shown(vm: VirtualMachine, caller: Caller) -> dict[str, object]:
-    return dict(VmAnswer(vm, context={"caller": caller}).data)

@@ -22,7 +22,7 @@ from extdhcp_site.api.registry import EVERYBODY, ROOT_ADMIN, Command, ListComman
 from extdhcp_site.errors import InvalidParameter, NotInThisProduct
 from networks.api.answers import NetworkOfferingAnswer, ServiceOfferingAnswer, TemplateAnswer
 from networks.api.infrastructure import by_id, matching
-from networks.models import HypervisorType, NetworkOffering, ServiceOffering, Template, Zone
+from networks.models import GuestType, HypervisorType, NetworkOffering, ServiceOffering, Template, Zone
 from networks.models.offerings import OsFamily, TemplateFormat
 from networks.services import networks as services
 
@@ -148,8 +148,8 @@ class CreateNetworkOfferingParams(Params):
     traffictype = Text("Guest; there is no other.", required=True)
     supportedservices = CommaList("UserData, or nothing: DHCP and DNS are external.")
     serviceproviderlist = MapList("Who provides each service: ConfigDrive for UserData.", ServiceProvider)
-    specifyvlan = Bool("True if a network of it names its VLAN.")
-    specifyipranges = Bool("True if a network of it names the external DHCP server's range.")
+    specifyvlan = Bool("True if a network of it names its VLAN; the default for Shared.")
+    specifyipranges = Bool("True if a network of it names the external server's range; the default for Shared.")
     enable = Bool("True to enable it at once; else it begins Disabled.")
 
 
@@ -163,13 +163,15 @@ class CreateNetworkOffering(Command):
     def run(self, caller: Caller, params: Values) -> NetworkOffering:
         if params["traffictype"].lower() != "guest":
             raise InvalidParameter("traffictype must be Guest.")
+        # What a network of this kind needs anyway is not asked for twice.
+        is_shared = params["guestiptype"] == GuestType.SHARED
         return services.create_offering(
             name=params["name"],
             display_text=params["displaytext"],
             guest_type=params["guestiptype"],
             services=services_of(params["serviceproviderlist"] or [], params["supportedservices"] or []),
-            specify_vlan=bool(params["specifyvlan"]),
-            specify_ip_ranges=bool(params["specifyipranges"]),
+            specify_vlan=is_shared if params["specifyvlan"] is None else params["specifyvlan"],
+            specify_ip_ranges=is_shared if params["specifyipranges"] is None else params["specifyipranges"],
             enable=bool(params["enable"]),
             by=caller,
         )

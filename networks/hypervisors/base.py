@@ -276,7 +276,11 @@ def call_within(deadline: float, call: Callable[[], T]) -> T:
             raise DeadlineExceeded("The hypervisor did not answer in time.")
         thread.join(min(remaining, HEARTBEAT_SECONDS))
         if thread.is_alive():
-            beat()
+            try:
+                beat()
+            except BaseException:
+                _abandoned.add(thread)
+                raise
     if failures:
         raise failures[0]
     return results[0]

@@ -350,6 +350,10 @@ class Session:
             raise
         except libvirt.libvirtError as error:
             raise translate(error, connected=_is_alive(self.connection)) from error
+        except BaseException:
+            # The wait was broken off, not the call: it may run in this connection still.
+            self.give_up()
+            raise
 
     def give_up(self) -> None:
         """A call is stuck in this connection: nobody may use it again."""

@@ -9,7 +9,7 @@ from django.db import models
 from django.db.models import ExpressionWrapper, F, FloatField, Q, Value
 
 from extdhcp_site.accounts.models import Caller, Domain, Role
-from extdhcp_site.encryption import EncryptedTextField, Sealed
+from extdhcp_site.encryption import EncryptedTextField
 from extdhcp_site.models import UuidModel
 from networks.hypervisors.base import EndpointAddress, Transport
 
@@ -151,8 +151,7 @@ class Endpoint(UuidModel):
 
     def save(self, *args, **kwargs) -> None:
         before = Endpoint.objects.filter(pk=self.pk).first() if self.pk else None
-        # Still sealed: it was loaded with the row and not given anew.
-        if before and self._moved_from(before) and isinstance(self.__dict__.get("password"), Sealed):
+        if before and self._moved_from(before) and self.password == before.password:
             # A password is for the host it was given for; nobody may aim it at another.
             self.password = None
             if kwargs.get("update_fields") is not None:

@@ -1,9 +1,13 @@
 """Virtual machines with their ROOT volume, NICs and keys."""
 
 import base64
+import hashlib
 import secrets
 from typing import Self
 
+from cryptography.exceptions import UnsupportedAlgorithm
+from cryptography.hazmat.primitives.serialization import load_ssh_public_key
+from django.core.exceptions import ValidationError
 from django.core.validators import RegexValidator
 from django.db import models
 from django.db.models import Q
@@ -70,6 +74,8 @@ class VirtualMachine(UuidModel):
     )
     # Where a live migration under way has room reserved for it.
     migrating_to = models.ForeignKey(Host, on_delete=models.PROTECT, null=True, editable=False, related_name="+")
+    # A host that could not be reached when a start there failed: the VM may be defined, or even run, there.
+    stray_on = models.ForeignKey(Host, on_delete=models.PROTECT, null=True, editable=False, related_name="+")
     state = models.CharField(max_length=10, choices=VmState.choices, default=VmState.STOPPED, editable=False)
     state_since = models.DateTimeField(default=timezone.now, editable=False)
     error_text = models.CharField(max_length=1024, blank=True, editable=False)
@@ -223,3 +229,16 @@ class SshKeyPair(UuidModel):
 
     def __str__(self) -> str:
         return self.name
+
+    def clean(self) -> None:
+        self.public_key = self.public_key.strip()
+        try:
+            load_ssh_public_key(self.public_key.encode())
+        except (ValueError, UnsupportedAlgorithm):
+            raise ValidationError({"public_key": "One line as in ~/.ssh/id_ed25519.pub: type, key, comment."}) from None
+
+    def save(self, *args, **kwargs) -> None:
+        # As `ssh-keygen -l -E md5` shows it, and CloudStack too.
+        key = base64.b64decode(self.public_key.split()[1])
+        self.fingerprint = ":".join(f"{byte:02x}" for byte in hashlib.md5(key, usedforsecurity=False).digest())
+        super().save(*args, **kwargs)

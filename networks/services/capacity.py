@@ -62,6 +62,10 @@ def _fitting(vm: VirtualMachine, only: Host | None) -> HostQuerySet:
     """Hosts of the VM's zone and hypervisor with room for it, the one with the most free memory first."""
     hosts = Host.objects.select_related("endpoint", "cluster").most_free_first()
     hosts = hosts.filter(cluster__pod__zone=vm.zone, cluster__hypervisor=vm.hypervisor)
+    if storage := vm.root_volume.storage:
+        # Elsewhere its ROOT volume would be made anew, empty.
+        hosts = hosts.filter(cluster=storage.cluster)
+        hosts = hosts if storage.shared else hosts.filter(pk=vm.last_host_id)
     return _with_room(hosts.filter(pk=only.pk) if only else hosts, vm)
 
 

@@ -6,11 +6,14 @@ what the elements do about it.
 """
 
 import contextlib
+import os
+import socket
 from collections.abc import Callable, Iterator
 from datetime import datetime, timedelta
 
 import structlog
 from django.db import transaction
+from django.db.models import QuerySet
 from django.utils import timezone
 
 from extdhcp_site.errors import ApiError, InternalError
@@ -19,20 +22,25 @@ from extdhcp_site.events.models import EventType, Level
 from extdhcp_site.jobs import services as jobs
 from extdhcp_site.jobs import tasks
 from extdhcp_site.jobs.models import AsyncJob
+from extdhcp_site.locks import models as locks
+from extdhcp_site.locks.models import Held
 from networks import elements
 from networks.configuration import EXPUNGE_DELAY, SHUTDOWN_WAIT
 from networks.elements import Place
-from networks.hypervisors.base import ImageRoot, KernelRoot, NicSpec, PowerState, VmSpec, heartbeat
-from networks.models import AddressState, Host, Nic, PrimaryStorage, VirtualMachine, Volume
+from networks.hypervisors.base import HypervisorError, ImageRoot, KernelRoot, NicSpec, PowerState, VmSpec, heartbeat
+from networks.models import AddressState, Endpoint, Host, Nic, PrimaryStorage, VirtualMachine, Volume
 from networks.models.infrastructure import HostState
 from networks.models.offerings import TemplateFormat
 from networks.models.vms import VmState, VolumeState
 from networks.services import capacity
-from networks.services.places import CALL, LONG_CALL, place, tolerated, translated, within
+from networks.services.places import CALL, LONG_CALL, hypervisor_at, place, record_health, tolerated, translated, within
 
 log = structlog.get_logger(__name__)
 
-BOUND = [VmState.STARTING, VmState.STOPPING, VmState.MIGRATING, VmState.EXPUNGING]
+STUCK_AFTER = timedelta(minutes=2)
+HEALTH_CALL = 15.0
+MOST_VMS_A_MINUTE = 50
+MOVING = [VmState.STARTING, VmState.STOPPING, VmState.MIGRATING, VmState.EXPUNGING]
 
 
 # Jobs -----------------------------------------------------------------------------------------
@@ -81,7 +89,8 @@ def migrate(job: AsyncJob) -> None:
         target = vm.migrating_to or capacity.reserve_target(vm, _named_host(job))
         _migrate(job, vm, vm.host, target)
     except ApiError:
-        _stay(vm)
+        with _cleaning_up(job):
+            _stay(vm)
         raise
 
 
@@ -94,6 +103,7 @@ def destroy(job: AsyncJob) -> None:
     if vm.host_id:
         _move(vm, VmState.RUNNING, VmState.STOPPING)
         _stop(job, vm, grace=0.0)
+    _drive_out(vm)
     now = timezone.now()
     gone = {"state": VmState.DESTROYED, "state_since": now, "destroyed_at": now, "taken_name": None}
     VirtualMachine.objects.filter(pk=vm.pk, state__in=[VmState.STOPPED, VmState.ERROR]).update(**gone)
@@ -103,22 +113,55 @@ def destroy(job: AsyncJob) -> None:
 
 @tasks.task
 def housekeeping() -> None:
-    """Task, every minute: expunge what was destroyed long enough ago; settle VMs that no job moves any more."""
-    now = timezone.now()
-    kept_until = now - timedelta(seconds=EXPUNGE_DELAY.get())
-    for vm in VirtualMachine.objects.for_listing().filter(state=VmState.DESTROYED, destroyed_at__lt=kept_until)[:50]:
-        with tolerated(log, f"Expunging {vm.uuid}"):
-            expunge(vm)
-    settle(now)
+    """Task, every minute: look after hosts that are down and after VMs that no job moves any more.
+
+    One server at a time, each VM by itself, and no host twice that did not answer once.
+    """
+    lock = locks.acquire("housekeeping", f"{socket.gethostname()}:{os.getpid()}")
+    if lock is None:
+        return
+    try:
+        _look_after_hosts(lock)
+        _look_after_vms(lock, timezone.now())
+    finally:
+        lock.release()
 
 
-def settle(now: datetime) -> None:
-    """A VM in a moving state with no job to move it: its job was given up. Find out what is, and say so."""
+def _look_after_hosts(lock: Held) -> None:
+    """A host that went down is up again once its endpoint answers."""
+    for endpoint in Endpoint.objects.filter(hosts__state=HostState.DOWN).distinct():
+        if not lock.renew():
+            return
+        try:
+            hypervisor_at(endpoint).host_facts(within(HEALTH_CALL))
+        except HypervisorError as error:
+            log.warning("A host is still down.", endpoint=endpoint.name, error=str(error))
+        else:
+            record_health(endpoint)
+
+
+def _look_after_vms(lock: Held, now: datetime) -> None:
+    """Settle what is stuck, drive out what strayed, expunge what was destroyed long enough ago."""
     busy = AsyncJob.objects.exclude(busy_with=None).values("busy_with")
-    stuck = VirtualMachine.objects.for_listing().filter(state__in=BOUND, state_since__lt=now - timedelta(minutes=2))
-    for vm in stuck.exclude(uuid__in=busy)[:50]:
-        with tolerated(log, f"Settling {vm.uuid}"):
-            _settle(vm)
+    idle = VirtualMachine.objects.exclude(uuid__in=busy).order_by("state_since")
+    kept_until = now - timedelta(seconds=EXPUNGE_DELAY.get())
+    work: list[tuple[QuerySet[VirtualMachine], Callable[[VirtualMachine], None]]] = [
+        (idle.filter(state__in=MOVING, state_since__lt=now - STUCK_AFTER), _settle),
+        (idle.exclude(stray_on=None), _drive_out),
+        (idle.filter(state=VmState.DESTROYED, destroyed_at__lt=kept_until), expunge),
+    ]
+    down = Host.objects.filter(state=HostState.DOWN)
+    for vms, look_after in work:
+        # Those of a host that is down wait for it; they must not hold up the others.
+        reachable = vms.exclude(host__in=down).exclude(migrating_to__in=down).exclude(stray_on__in=down)
+        for vm_id in list(reachable.values_list("pk", flat=True)[:MOST_VMS_A_MINUTE]):
+            # Read anew: minutes may have passed since the list was made.
+            vm = VirtualMachine.objects.for_listing().filter(pk__in=vms.filter(pk=vm_id).values("pk")).first()
+            if vm and not lock.renew():
+                return
+            if vm:
+                with tolerated(log, f"Looking after {vm.uuid}"):
+                    look_after(vm)
 
 
 def expunge(vm: VirtualMachine) -> None:
@@ -145,11 +188,15 @@ def _start(job: AsyncJob) -> None:
     if vm.state == VmState.RUNNING:
         return  # a former attempt came to its end
     try:
+        if vm.stray_on:
+            with heartbeat(lambda: jobs.beat(job)):
+                _drive_out(vm)
         host = vm.host or capacity.reserve_host(vm, _named_host(job))
         with _working(job, host, f"Starting on {host}"):
             _bring_up(job, vm, place(host))
     except ApiError as error:
-        _give_up_start(vm, error)
+        with _cleaning_up(job):
+            _give_up_start(vm, error)
         raise
     running = {"state": VmState.RUNNING, "state_since": timezone.now(), "error_text": "", "ever_started": True}
     _tell(vm, VmState.STARTING, running, lambda element, now: element.started(vm, now))
@@ -217,12 +264,17 @@ def _stop(job: AsyncJob, vm: VirtualMachine, grace: float) -> None:
     """Leave nothing of the VM on its host but the ROOT volume; the next start may be elsewhere."""
     if vm.host is None:
         return
-    with _working(job, vm.host, f"Stopping on {vm.host}"):
-        there = place(vm.host)
-        there.hypervisor.stop(vm.on_host, within(CALL + grace), grace=grace)
-        there.hypervisor.undefine(vm.on_host, within(CALL))
-        for element in elements.registered():
-            element.release(vm, there)
+    try:
+        with _working(job, vm.host, f"Stopping on {vm.host}"):
+            there = place(vm.host)
+            there.hypervisor.stop(vm.on_host, within(CALL + grace), grace=grace)
+            there.hypervisor.undefine(vm.on_host, within(CALL))
+            for element in elements.registered():
+                element.release(vm, there)
+    except ApiError:
+        # It is where it was, as far as anybody knows, and can be stopped or destroyed again.
+        _move(vm, VmState.STOPPING, VmState.RUNNING)
+        raise
     _forget_host(vm, VmState.STOPPING, VmState.STOPPED)
 
 
@@ -250,19 +302,23 @@ def _arrive(vm: VirtualMachine, source: Host, target: Host) -> None:
 
 
 def _stay(vm: VirtualMachine) -> None:
-    """The migration failed: the guest runs where libvirt says it runs, and the other host keeps nothing."""
+    """The migration failed: the guest runs where the hypervisors say it runs, and the other host keeps nothing.
+
+    While the target cannot be asked, the VM stays Migrating; `settle` asks again.
+    """
     vm.refresh_from_db()
     source, target = vm.host, vm.migrating_to
     if source is None or vm.state != VmState.MIGRATING:
         return
     if target:
-        with tolerated(log, "Rolling a migration back"):
-            here, there = place(source), place(target)
-            with translated(target):
-                if there.hypervisor.power_state(vm.on_host, within(CALL)) == PowerState.RUNNING:
-                    _arrive(vm, source, target)
-                    return
-            for element in elements.registered():
+        here, there = place(source), place(target)
+        with translated(target):
+            arrived = there.hypervisor.power_state(vm.on_host, within(CALL)) == PowerState.RUNNING
+        if arrived:
+            _arrive(vm, source, target)
+            return
+        for element in elements.registered():
+            with tolerated(log, "Rolling a migration back"), translated(target):
                 element.roll_back_migration(vm, here, there)
     with transaction.atomic():
         staying = VirtualMachine.objects.filter(pk=vm.pk, state=VmState.MIGRATING, migrating_to=target)
@@ -273,21 +329,43 @@ def _stay(vm: VirtualMachine) -> None:
 def _give_up_start(vm: VirtualMachine, error: ApiError) -> None:
     """Release what the failed start holds. A failed first start is Error with the reason; a later one is Stopped."""
     vm.refresh_from_db()
+    if vm.state != VmState.STARTING:
+        return  # another worker took over and came to an end
+    stray_on = None
     if vm.host:
+        stray_on = vm.host
         with tolerated(log, "Removing a VM that did not start"), translated(vm.host):
             place(vm.host).hypervisor.undefine(vm.on_host, within(CALL))
+            stray_on = None
         for element in elements.registered():
             with tolerated(log, "Releasing a VM that did not start"), translated(vm.host):
                 element.release(vm, place(vm.host))
     state = VmState.STOPPED if vm.ever_started else VmState.ERROR
-    _forget_host(vm, VmState.STARTING, state, error.text)
+    _forget_host(vm, VmState.STARTING, state, error.text, stray_on)
 
 
-def _forget_host(vm: VirtualMachine, before: VmState, after: VmState, error_text: str = "") -> None:
+def _drive_out(vm: VirtualMachine) -> None:
+    """Remove the VM from a host that could not be reached when its start failed: it may run there.
+
+    Raises ResourceUnavailable while it still cannot be; until then it is started nowhere else.
+    """
+    if vm.stray_on is None:
+        return
+    with translated(vm.stray_on):
+        place(vm.stray_on).hypervisor.undefine(vm.on_host, within(CALL))
+    VirtualMachine.objects.filter(pk=vm.pk, stray_on=vm.stray_on).update(stray_on=None)
+    vm.stray_on = None
+
+
+def _forget_host(
+    vm: VirtualMachine, before: VmState, after: VmState, error_text: str = "", stray_on: Host | None = None
+) -> None:
     """The VM is off. In one transaction: its state, its room on the host, and what the elements do about it."""
     now = timezone.now()
     with transaction.atomic():
         changes = {"state": after, "state_since": now, "error_text": error_text[:1024], "host": None}
+        if stray_on:
+            changes["stray_on"] = stray_on
         if vm.host_id:
             changes["last_host"] = vm.host
         if not VirtualMachine.objects.filter(pk=vm.pk, state=before, host=vm.host_id).update(**changes):
@@ -301,6 +379,7 @@ def _forget_host(vm: VirtualMachine, before: VmState, after: VmState, error_text
 
 
 def _settle(vm: VirtualMachine) -> None:
+    """A VM in a moving state with no job to move it: its job was given up. Find out what is, and say so."""
     if vm.state == VmState.EXPUNGING:
         expunge(vm)
     elif vm.state == VmState.MIGRATING:
@@ -335,7 +414,7 @@ def _settle_on(vm: VirtualMachine, host: Host) -> None:
     )
 
 
-_NO_JOB = "The job that was to start this VM was lost. Start it again."
+_NO_JOB = "The job that worked on this VM was lost. Start it again."
 
 
 # Helpers --------------------------------------------------------------------------------------
@@ -370,8 +449,8 @@ def _host_that_sees(volume: Volume, vm: VirtualMachine) -> Host:
     storage = volume.storage
     if storage and not storage.shared and vm.last_host:
         return vm.last_host
-    up = Host.objects.select_related("endpoint").filter(cluster=storage.cluster if storage else None)
-    host = up.filter(state=HostState.UP).first() or vm.last_host
+    hosts = Host.objects.select_related("endpoint").filter(cluster=storage.cluster if storage else None)
+    host = hosts.filter(state=HostState.UP).first() or vm.last_host
     if host is None:
         raise InternalError("No host can reach the ROOT volume.", for_operator=f"Storage {storage} has no host.")
     return host
@@ -383,6 +462,14 @@ def _working(job: AsyncJob, host: Host | None, progress: str) -> Iterator[None]:
     assert host is not None
     jobs.beat(job, progress)
     with heartbeat(lambda: jobs.beat(job)), translated(host):
+        yield
+
+
+@contextlib.contextmanager
+def _cleaning_up(job: AsyncJob) -> Iterator[None]:
+    """After a failure: only while the job is this worker's own, and with its heart beating on."""
+    jobs.beat(job, "Cleaning up")
+    with heartbeat(lambda: jobs.beat(job)):
         yield
 
 

@@ -8,7 +8,7 @@ from django.db import IntegrityError, transaction
 from django.db.models import ProtectedError
 
 from extdhcp_site.accounts.models import Account, Caller, Domain
-from extdhcp_site.errors import InvalidParameter, NotInThisProduct
+from extdhcp_site.errors import InvalidParameter, NotInThisProduct, ResourceInUse
 from extdhcp_site.events import models as events
 from extdhcp_site.events.models import EventType
 from extdhcp_site.jobs import services as jobs
@@ -26,7 +26,6 @@ from networks.models import (
 from networks.models.infrastructure import AllocationState
 from networks.models.networks import AclType
 from networks.models.offerings import OsFamily, TemplateFormat
-from networks.services.vms import refuse_if_used
 
 
 def create_offering(
@@ -44,6 +43,8 @@ def create_offering(
     _check_guest_type(guest_type)
     for service, provider in services.items():
         _check_service(service, provider)
+    if guest_type == GuestType.SHARED and not specify_vlan:
+        raise InvalidParameter("A Shared network lies on a VLAN of its own: say specifyvlan=true.")
     with transaction.atomic():
         try:
             with transaction.atomic():
@@ -84,7 +85,7 @@ def update_offering(
 
 
 def delete_offering(offering: NetworkOffering, by: Caller) -> None:
-    refuse_if_used(f"Network offering {offering}", offering.networks.count(), "networks")
+    _refuse_if_used(f"Network offering {offering}", offering.networks.count(), "networks")
     with transaction.atomic():
         _record(EventType.NETWORK_OFFERING_DELETE, f"Network offering {offering} deleted", offering, by)
         offering.delete()
@@ -166,7 +167,7 @@ def _restart(job: AsyncJob) -> None:
 
 
 def delete_network(network: Network, by: Caller) -> AsyncJob:
-    refuse_if_used(f"Network {network}", network.nics.count(), "NICs")
+    _refuse_if_used(f"Network {network}", network.nics.count(), "NICs")
     with transaction.atomic():
         return jobs.submit("deleteNetwork", network, account=network.account, by=by)
 
@@ -180,7 +181,7 @@ def _delete(job: AsyncJob) -> None:
         with transaction.atomic():
             network.delete()
     except ProtectedError:
-        refuse_if_used(f"Network {network}", network.nics.count(), "NICs")
+        _refuse_if_used(f"Network {network}", network.nics.count(), "NICs")
         raise
 
 
@@ -277,9 +278,18 @@ def _check_overlaps(wanted: WantedNetwork, vlan: int | None) -> None:
     in_zone = Network.objects.filter(zone=wanted.zone)
     if vlan is not None and (other := in_zone.filter(vlan=vlan).first()):
         raise InvalidParameter(f"VLAN {vlan} belongs to network {other} of zone {wanted.zone}. Choose another.")
+    if vlan is None and (other := in_zone.filter(vlan=None).first()):
+        raise InvalidParameter(
+            f"Network {other} of zone {wanted.zone} has no VLAN; a second one would be the same broadcast domain."
+        )
     if in_zone.filter(name=wanted.name).exists():
         raise InvalidParameter(f"Zone {wanted.zone} has a network named {wanted.name} already.")
 
 
 def _record(type: EventType, text: str, on, by: Caller, account: Account | None = None) -> None:
     events.record(type, text, account=account or by.account, on=on, by=by)
+
+
+def _refuse_if_used(what: str, users: int, of: str) -> None:
+    if users:
+        raise ResourceInUse(f"{what} is still in use ({of}: {users}). Remove them first.")

@@ -3,6 +3,7 @@
 import contextlib
 import time
 from collections.abc import Iterator
+from typing import Any
 
 from django.utils import timezone
 
@@ -11,6 +12,7 @@ from networks.elements import Place
 from networks.hypervisors import base
 from networks.hypervisors.drivers import driver
 from networks.models import Endpoint, Host
+from networks.models.infrastructure import HostState
 
 # Long enough for a slow host, short enough that a stuck one fails its job in this life.
 CALL = 30.0
@@ -22,8 +24,13 @@ def within(seconds: float) -> float:
     return time.monotonic() + seconds
 
 
+def hypervisor_at(endpoint: Endpoint) -> Any:
+    """The driver that speaks to an endpoint; which protocols it serves is asked with isinstance."""
+    return driver(endpoint.kind, endpoint.address)
+
+
 def place(host: Host) -> Place:
-    return Place(host, driver(host.endpoint.kind, host.endpoint.address))
+    return Place(host, hypervisor_at(host.endpoint))
 
 
 @contextlib.contextmanager
@@ -32,6 +39,8 @@ def translated(host: Host) -> Iterator[None]:
     try:
         yield
     except base.TryAgainLater as error:
+        if isinstance(error, base.EndpointUnreachable):
+            record_health(host.endpoint, str(error))
         raise ResourceUnavailable(
             "The hypervisor did not answer. Try again later, or ask your administrator.",
             for_operator=f"Host {host}: {error} Run: manage.py check_endpoint {host.endpoint}",
@@ -56,6 +65,8 @@ def tolerated(log, what: str) -> Iterator[None]:
 
 
 def record_health(endpoint: Endpoint, error: str = "") -> None:
-    """Remember whether an endpoint answered, for the admin and the dashboard."""
+    """Remember whether an endpoint answered. One that did not gets no new VMs until it does."""
     changes = {"last_error": error[:255]} if error else {"last_error": "", "last_ok_at": timezone.now()}
     Endpoint.objects.filter(pk=endpoint.pk).update(**changes)
+    state = HostState.DOWN if error else HostState.UP
+    Host.objects.filter(endpoint=endpoint).exclude(state=state).update(state=state)

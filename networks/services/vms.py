@@ -14,8 +14,8 @@ from django.core.exceptions import ValidationError
 from django.db import IntegrityError, transaction
 from django.utils import timezone
 
-from extdhcp_site.accounts.models import Account, Caller
-from extdhcp_site.errors import InvalidParameter, ResourceInUse
+from extdhcp_site.accounts.models import Account, Caller, Role
+from extdhcp_site.errors import InvalidParameter
 from extdhcp_site.jobs import services as jobs
 from extdhcp_site.jobs.models import AsyncJob
 from networks import elements
@@ -47,6 +47,8 @@ class Deployment:
 def deploy(wanted: Deployment, account: Account, by: Caller) -> tuple[VirtualMachine, AsyncJob]:
     """Write a VM with its NICs and submit its first start. Raises InvalidParameter; nothing is half-made."""
     _check(wanted)
+    if account != by.account:
+        _check_owner_may_use(wanted, account, by)
     password = wanted.password or (new_password() if wanted.template.password_enabled else "")
     with transaction.atomic():
         vm = _create(wanted, account, password)
@@ -136,6 +138,14 @@ def _check(wanted: Deployment) -> None:
         raise InvalidParameter(f"Template {wanted.template} is not password enabled.")
 
 
+def _check_owner_may_use(wanted: Deployment, account: Account, by: Caller) -> None:
+    """Who deploys for another account deploys with what that account could have deployed with."""
+    owner = Caller(by.user, account, Role(account.role), account.domain.path)
+    for row in (wanted.zone, wanted.template, *wanted.networks):
+        if not type(row).objects.visible_to(owner).filter(pk=row.pk).exists():
+            raise InvalidParameter(f"Account {account.name} may not use {row}.")
+
+
 def check_user_data(user_data: str) -> None:
     """Raises InvalidParameter unless it is strict base64 of at most `vm.userdata.max.length` characters."""
     longest = USER_DATA_MAX_LENGTH.get()
@@ -178,8 +188,3 @@ def _create(wanted: Deployment, account: Account, password: str) -> VirtualMachi
         for element in elements.registered():
             element.nic_added(nic, now)
     return vm
-
-
-def refuse_if_used(what: str, users: int, of: str) -> None:
-    if users:
-        raise ResourceInUse(f"{what} is still in use ({of}: {users}). Remove them first.")

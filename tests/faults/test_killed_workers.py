@@ -170,6 +170,7 @@ def test_workers_killed_during_deploys(cloud: Cloud):
         cloud.kill("jobs")
 
     wait_for("every job to end", cloud.ended, RECOVERY)
+    assert cloud.rows("SELECT error_text, error_for_operator FROM jobs_asyncjob WHERE status = 2") == []
     assert [cloud.api("queryAsyncJobResult", jobid=job)["jobstatus"] for job in jobs] == [1] * VMS
     wait_for("every address", lambda: all_found(cloud), RECOVERY)
     expect_the_same_end_as_without_a_kill(cloud)

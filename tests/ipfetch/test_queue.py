@@ -11,7 +11,7 @@ from extdhcp_site.configuration.models import Setting
 from extdhcp_site.events.models import Event, EventType
 from extdhcp_site.jobs import services as jobs
 from extdhcp_site.locks import models as locks
-from ipfetch import batches, planner
+from ipfetch import batches, planner, sweep
 from ipfetch.models import IpFetch, Outcome
 from ipfetch.schedule import Pace
 from networks.hypervisors.base import EndpointUnreachable, GuestAddress, Reading, Source
@@ -30,6 +30,8 @@ from tests.fakes import FakeHypervisor, hypervisors
 
 pytestmark = pytest.mark.django_db
 MINUTE = timedelta(minutes=1)
+# The command reads in threads, which do not see what a test's transaction holds.
+beside_transactions = pytest.mark.django_db(transaction=True, serialized_rollback=True)
 
 
 @pytest.fixture
@@ -376,3 +378,37 @@ class TestUnreachable:
         other.refresh_from_db()
         assert other.ip4_address == "192.0.2.121"
         assert IpFetch.objects.get(nic=nic).last_outcome == Outcome.AGENT_SILENT
+
+    @beside_transactions
+    def test_a_person_who_asks_an_unreachable_host_changes_nothing(self, fake, now):
+        set_to("externaldhcp.vmip.retrieval.interval", 4)
+        waiting_nic()
+        IpFetch.objects.update(retries_left=3, tries=5)
+        fake.failing["read_addresses"] = EndpointUnreachable("It does not answer.")
+        before = IpFetch.objects.get()
+
+        sweep.run_now(sweep.waiting(now), now, done=lambda row: None)
+
+        row = IpFetch.objects.get()
+        assert (row.retries_left, row.tries, row.next_attempt_at) == (3, 5, before.next_attempt_at)
+
+    @beside_transactions
+    def test_a_person_who_asks_uses_up_no_early_try(self, fake, now):
+        waiting_nic()
+        before = IpFetch.objects.get()
+
+        sweep.run_now(sweep.waiting(now), now, done=lambda row: None)
+
+        row = IpFetch.objects.get()
+        assert (row.tries, row.next_attempt_at, row.last_outcome) == (
+            0,
+            before.next_attempt_at,
+            Outcome.AGENT_ABSENT,
+        )
+
+    def test_nothing_is_claimed_while_readers_are_behind(self, fake, now, monkeypatch):
+        monkeypatch.setattr(planner, "MOST_WAITING_BATCHES", 1)
+        for _ in range(3):
+            waiting_nic()
+
+        assert planner.plan(now + MINUTE) == 1

@@ -26,7 +26,6 @@ from django_q.worker import worker
 
 from extdhcp_site.jobs import services, tasks
 from extdhcp_site.jobs.broker import AllowListBroker
-from extdhcp_site.jobs.management.commands import qcluster
 
 pytestmark = pytest.mark.django_db
 
@@ -354,9 +353,9 @@ def test_qcluster_is_our_command():
 
 def test_what_qcluster_forks_dies_with_it(tmp_path):
     """Its children ask the kernel to be killed when their parent is."""
-    program = f"""
+    program = """
 import os, time
-from {qcluster.__name__} import children_die_with_parent
+from extdhcp_site.processes import children_die_with_parent
 children_die_with_parent()
 child = os.fork()
 if not child:
@@ -365,9 +364,7 @@ print(child, flush=True)
 time.sleep(60)
 """
     environment = {**os.environ, "DJANGO_SETTINGS_MODULE": "tests.settings"}
-    parent = subprocess.Popen(
-        [sys.executable, "-c", f"import django; django.setup()\n{program}"], env=environment, stdout=subprocess.PIPE
-    )
+    parent = subprocess.Popen([sys.executable, "-c", program], env=environment, stdout=subprocess.PIPE)
     with io.TextIOWrapper(parent.stdout) as output:
         child = int(output.readline())
         parent.send_signal(signal.SIGKILL)

@@ -94,6 +94,14 @@ class TestNetworkOffering:
         refused(root.call("createNetworkOffering", **{**self.WANTED, **changed}), 431, says)
         assert not NetworkOffering.objects.exists()
 
+    def test_a_shared_one_names_its_vlan_and_range_unless_told_otherwise(self, root):
+        offering = root.call("createNetworkOffering", **self.WANTED).body["networkoffering"]
+        assert (offering["specifyvlan"], offering["specifyipranges"]) == (True, True)
+
+    def test_a_shared_one_without_a_vlan_is_refused(self, root):
+        # Two such networks would be one broadcast domain for two accounts.
+        refused(root.call("createNetworkOffering", specifyvlan="false", **self.WANTED), 431, "specifyvlan=true")
+
     def test_a_name_is_taken_once(self, root):
         root.call("createNetworkOffering", **self.WANTED)
         refused(root.call("createNetworkOffering", **self.WANTED), 431, "named o already")
@@ -148,6 +156,12 @@ class TestNetwork:
     def test_an_overlapping_vlan_is_refused(self, root, wanted):
         root.call("createNetwork", **wanted)
         refused(root.call("createNetwork", **{**wanted, "name": "other"}), 431, "VLAN 700 belongs to network n")
+
+    def test_a_second_network_without_a_vlan_is_refused(self, root, world):
+        offering = make_network_offering(guest_type="L2", specify_vlan=False, specify_ip_ranges=False)
+        wanted = {"displaytext": "l2", "zoneid": world.zone.uuid, "networkofferingid": offering.uuid}
+        assert root.call("createNetwork", name="first", **wanted).status == 200
+        refused(root.call("createNetwork", name="second", **wanted), 431, "the same broadcast domain")
 
     def test_a_duplicate_name_is_refused(self, root, wanted):
         root.call("createNetwork", **wanted)

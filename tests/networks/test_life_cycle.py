@@ -4,6 +4,7 @@ import pytest
 from django.utils import timezone
 
 from configdrive.models import ConfigDrive, Leftover
+from extdhcp_site.accounts.models import Role
 from extdhcp_site.errors import InsufficientCapacity, InvalidParameter, ResourceInUse
 from extdhcp_site.events.models import Event
 from extdhcp_site.jobs import services as jobs
@@ -15,6 +16,7 @@ from networks.services import lifecycle, vms
 from networks.services.vms import Deployment
 from tests.factories import (
     GIB,
+    make_account,
     make_caller,
     make_cluster,
     make_endpoint,
@@ -357,3 +359,156 @@ def test_a_vm_whose_job_was_lost_is_settled_by_what_the_host_says(fake, caller, 
 
     vm.refresh_from_db()
     assert vm.state == VmState.RUNNING
+
+
+# What a hard look at the failure paths found -------------------------------------------------------
+
+
+def test_a_worker_that_was_given_up_does_not_touch_the_vm_that_another_started(fake, caller, cluster, host):
+    zone = cluster.pod.zone
+    vm, job = vms.deploy(
+        Deployment(zone, make_template(), make_service_offering(), [make_network(zone)]), caller.account, caller
+    )
+
+    def taken_over_meanwhile(*args, **kwargs):
+        jobs.requeue_lost(timezone.now() + jobs.LOST_AFTER * 2)
+        fake.ensure_network = FakeHypervisor.ensure_network.__get__(fake)
+        jobs.run(job.pk, 2)
+        raise EndpointUnreachable("The late worker's call timed out.")
+
+    fake.ensure_network = taken_over_meanwhile
+    jobs.run(job.pk, 1)
+
+    vm.refresh_from_db()
+    assert vm.state == VmState.RUNNING
+    assert fake.running == {str(vm.uuid)}
+    assert AsyncJob.objects.get().status == Status.SUCCEEDED
+
+
+class TestAHostThatCannotBeAsked:
+    @pytest.fixture
+    def hosts(self):
+        fakes = {"one.example": FakeHypervisor(), "two.example": FakeHypervisor()}
+        with hypervisors(fakes):
+            yield fakes
+
+    @pytest.fixture
+    def two_hosts(self, cluster):
+        for name, memory in (("one.example", 8 * GIB), ("two.example", 4 * GIB)):
+            make_host(cluster, memory=memory, endpoint=make_endpoint(transport="tls", host=name))
+
+    @pytest.fixture
+    def stray(self, hosts, two_hosts, caller, cluster):
+        """A VM whose start timed out although the guest started, on a host that fell silent then."""
+        silent = EndpointUnreachable("It does not answer.")
+        one = hosts["one.example"]
+        started = one.start
+        one.start = lambda vm, deadline: (started(vm, deadline), (_ for _ in ()).throw(silent))
+        one.failing["undefine"] = silent
+        vm = deploy(caller, cluster)
+        del one.start
+        assert one.running
+        return vm
+
+    def test_a_vm_that_may_run_there_is_remembered(self, stray):
+        assert stray.state == VmState.ERROR
+        assert stray.stray_on.endpoint.host == "one.example"
+
+    def test_it_is_not_expunged_before_the_host_gave_it_up(self, hosts, stray, caller):
+        job = run(vms.destroy(stray, caller, expunge=True))
+        assert job.status == Status.FAILED
+        assert VirtualMachine.objects.filter(pk=stray.pk).exists()
+
+        hosts["one.example"].failing.clear()
+        run(vms.destroy(stray, caller, expunge=True))
+
+        assert hosts["one.example"].running == set()
+        assert not VirtualMachine.objects.filter(pk=stray.pk).exists()
+
+    def test_it_gets_no_new_vms_until_it_answers(self, hosts, stray, caller, cluster):
+        assert deploy(caller, cluster).host.endpoint.host == "two.example"
+
+        hosts["one.example"].failing.clear()
+        lifecycle.housekeeping()
+
+        stray.refresh_from_db()
+        assert Host.objects.get(endpoint__host="one.example").state == "Up"
+        assert stray.stray_on is None
+
+    def test_a_stop_that_failed_can_be_tried_again(self, hosts, two_hosts, caller, cluster):
+        vm = deploy(caller, cluster)
+        hosts["one.example"].failing["stop"] = EndpointUnreachable("It does not answer.")
+        run(vms.stop(vm, caller))
+        vm.refresh_from_db()
+        assert vm.state == VmState.RUNNING
+
+        hosts["one.example"].failing.clear()
+        run(vms.stop(vm, caller))
+
+        vm.refresh_from_db()
+        assert vm.state == VmState.STOPPED
+
+    def test_a_migration_whose_end_nobody_saw_stays_migrating_until_the_target_answers(
+        self, hosts, two_hosts, caller, cluster
+    ):
+        vm = deploy(caller, cluster)
+        one, two = hosts["one.example"], hosts["two.example"]
+        silent = EndpointUnreachable("It does not answer.")
+
+        def arrives_and_falls_silent(ref, target, deadline):
+            FakeHypervisor.migrate(one, ref, target, deadline)
+            two.failing["power_state"] = silent
+            raise silent
+
+        one.migrate = arrives_and_falls_silent
+        run(vms.migrate(vm, caller))
+        vm.refresh_from_db()
+        assert vm.state == VmState.MIGRATING
+
+        two.failing.clear()
+        VirtualMachine.objects.update(state_since=timezone.now() - timezone.timedelta(minutes=5))
+        lifecycle.housekeeping()
+        lifecycle.housekeeping()
+
+        vm.refresh_from_db()
+        assert (vm.state, vm.host.endpoint.host) == (VmState.RUNNING, "two.example")
+
+
+def test_a_vm_with_a_root_volume_starts_only_where_that_volume_is(fake, caller, cluster, host):
+    vm = deploy(caller, cluster, template=make_template(format="QCOW2", image="debian.qcow2"))
+    run(vms.stop(vm, caller))
+    another = make_cluster(cluster.pod.zone)
+    make_host(another, memory=64 * GIB)
+
+    run(vms.start(vm, caller))
+
+    vm.refresh_from_db()
+    assert vm.host == host
+
+
+def test_a_password_that_has_arrived_is_not_on_the_next_drive(fake, caller, cluster, host):
+    vm = deploy(caller, cluster, template=make_template(password_enabled=True))
+    assert vm.password
+    Nic.objects.update(ip4_address="192.0.2.7", address_seen_at=timezone.now())
+
+    run(vms.stop(vm, caller))
+
+    assert VirtualMachine.objects.get().password is None
+
+
+def test_a_password_that_may_not_have_arrived_stays(fake, caller, cluster, host):
+    vm = deploy(caller, cluster, template=make_template(password_enabled=True))
+    password = vm.password
+
+    run(vms.stop(vm, caller))
+
+    assert VirtualMachine.objects.get().password == password
+
+
+def test_deploying_for_another_account_stays_within_what_that_account_may_use(fake, cluster, host):
+    root, owner = make_caller(Role.ROOT_ADMIN), make_account()
+    foreign = make_network(cluster.pod.zone, acl_type="Account")
+    wanted = Deployment(cluster.pod.zone, make_template(), make_service_offering(), [foreign])
+
+    with pytest.raises(InvalidParameter, match="may not use"):
+        vms.deploy(wanted, owner, root)

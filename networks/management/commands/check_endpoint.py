@@ -8,9 +8,8 @@ from typing import Any
 from django.core.management.base import BaseCommand, CommandError, CommandParser
 
 from networks.hypervisors import base
-from networks.hypervisors.drivers import driver
 from networks.models import Endpoint, Host, Network
-from networks.services.places import CALL, record_health, within
+from networks.services.places import CALL, hypervisor_at, record_health, within
 
 MARKS = {True: "ok     ", False: "FAILED ", None: "unknown"}
 
@@ -52,7 +51,7 @@ class Command(BaseCommand):
 def checks(endpoint: Endpoint) -> Iterator[Check]:
     """Each as it is answered; after a failed connection there is nothing more to ask."""
     try:
-        hypervisor: Any = driver(endpoint.kind, endpoint.address)
+        hypervisor = hypervisor_at(endpoint)
         facts = hypervisor.host_facts(within(CALL))
     except base.HypervisorError as error:
         yield Check("connection", False, f"{error} {_advice(error)}".strip())

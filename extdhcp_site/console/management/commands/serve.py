@@ -19,6 +19,7 @@ from django.core.management.base import BaseCommand, CommandError, CommandParser
 from django.db import connections
 
 from extdhcp_site.environment import BASE_DIR, VAR_DIR, write_private
+from extdhcp_site.processes import die_with_parent
 
 SERVER_JSON = VAR_DIR / "server.json"
 SERVER_ENV = VAR_DIR / "server.env"
@@ -44,7 +45,7 @@ class Command(BaseCommand):
         parser.add_argument("--credentials", type=Path, help="JSON file whose fields are added to var/server.json.")
 
     def handle(self, *args: Any, **options: Any) -> None:
-        port = options["port"] or _free_port(options["host"])
+        port = _port_to_listen_on(options["host"], options["port"])
         url = f"http://{options['host']}:{port}"
         _refuse_a_second_server()
         call_command("collectstatic", interactive=False, verbosity=0)
@@ -58,7 +59,7 @@ class Command(BaseCommand):
         try:
             for child in children:
                 child.start()
-            self._wait_until_ready(url, children, stop)
+            self._wait_until_ready(options["host"], port, children, stop)
             if not stop.is_set():
                 _announce(url, options["credentials"])
                 self.stderr.write(f"Serving at {url}/  (Ctrl-C stops)")
@@ -75,9 +76,9 @@ class Command(BaseCommand):
             for child in children:
                 child.wait()
 
-    def _wait_until_ready(self, url: str, children: list["Child"], stop: threading.Event) -> None:
+    def _wait_until_ready(self, host: str, port: int, children: list["Child"], stop: threading.Event) -> None:
         give_up = time.monotonic() + READY_WITHIN
-        while not stop.is_set() and not _answers(f"{url}/readyz"):
+        while not stop.is_set() and not _is_ready(host, port):
             if time.monotonic() > give_up or any(child.ended() for child in children):
                 raise CommandError(f"The server did not become ready. Its logs are in {VAR_DIR / 'log'}.")
             stop.wait(0.2)
@@ -106,6 +107,7 @@ class Child:
                 stdout=output,
                 stderr=subprocess.STDOUT,
                 start_new_session=True,
+                preexec_fn=die_with_parent,
             )
 
     def ended(self) -> bool:
@@ -143,15 +145,24 @@ def _commands(host: str, port: int) -> dict[str, list[str]]:
     }
 
 
-def _free_port(host: str) -> int:
-    with socket.socket() as probe:
-        probe.bind((host, 0))
-        return int(probe.getsockname()[1])
-
-
-def _answers(url: str) -> bool:
+def _port_to_listen_on(host: str, wanted: int) -> int:
+    """`wanted`, or a free one for 0. Asked for before gunicorn is: somebody else's server would answer for ours."""
     try:
-        with urllib.request.urlopen(url, timeout=2) as response:  # noqa: S310 - our own http URL
+        with socket.socket() as probe:
+            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            probe.bind((host, wanted))
+            return int(probe.getsockname()[1])
+    except OSError as error:
+        raise CommandError(f"Cannot listen on {host}:{wanted}: {error.strerror}.") from None
+
+
+def _is_ready(host: str, port: int) -> bool:
+    """Whether the server answers, asked by a name that it is allowed to answer to."""
+    address = "127.0.0.1" if host == "0.0.0.0" else host  # noqa: S104 - compared, not listened on
+    allowed = next((name.lstrip(".") for name in settings.ALLOWED_HOSTS if name != "*"), "localhost")
+    request = urllib.request.Request(f"http://{address}:{port}/readyz", headers={"Host": allowed})
+    try:
+        with urllib.request.urlopen(request, timeout=2) as response:  # noqa: S310 - our own http URL
             return bool(response.status == 200)
     except (urllib.error.URLError, OSError):
         return False
@@ -177,4 +188,4 @@ def _announce(url: str, credentials: Path | None) -> None:
 def _shared_environment() -> str:
     pairs = {name: os.environ[name] for name in SHARED_ENVIRONMENT if os.environ.get(name)}
     pairs.setdefault("DEBUG", str(settings.DEBUG).lower())
-    return "".join(f"{name}={value}\n" for name, value in pairs.items())
+    return f"# pid {os.getpid()}\n" + "".join(f"{name}={value}\n" for name, value in pairs.items())
