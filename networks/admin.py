@@ -33,7 +33,7 @@ from networks.models import (
 from networks.models.infrastructure import AllocationState
 from networks.models.offerings import TemplateFormat
 from networks.services import networks as services
-from networks.services import vms
+from networks.services import offerings, vms
 
 # Infrastructure ---------------------------------------------------------------------------------
 
@@ -248,7 +248,7 @@ class TemplateAdmin(ModelAdmin):
         if change:
             super().save_model(request, obj, form, change)
         else:
-            services.register_template(obj, by=caller(request))
+            offerings.register_template(obj, by=caller(request))
 
 
 class OfferedServiceInline(admin.TabularInline):
@@ -300,12 +300,12 @@ class NetworkOfferingAdmin(ModelAdmin):
 
     def save_model(self, request: HttpRequest, obj: NetworkOffering, form: NetworkOfferingForm, change: bool) -> None:
         if change:
-            services.update_offering(
+            offerings.update_offering(
                 obj, name=obj.name, display_text=obj.display_text, state=obj.state, by=caller(request)
             )
             return
         user_data = form.cleaned_data["user_data"]
-        created = services.create_offering(
+        created = offerings.create_offering(
             name=obj.name,
             display_text=obj.display_text,
             guest_type=obj.guest_type,
@@ -318,7 +318,7 @@ class NetworkOfferingAdmin(ModelAdmin):
         obj.pk = created.pk
 
     def delete_model(self, request: HttpRequest, obj: NetworkOffering) -> None:
-        services.delete_offering(obj, by=caller(request))
+        offerings.delete_offering(obj, by=caller(request))
 
 
 # Networks ---------------------------------------------------------------------------------------

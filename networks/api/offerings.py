@@ -24,7 +24,7 @@ from networks.api.answers import NetworkOfferingAnswer, ServiceOfferingAnswer, T
 from networks.api.infrastructure import by_id, matching
 from networks.models import GuestType, HypervisorType, NetworkOffering, ServiceOffering, Template, Zone
 from networks.models.offerings import OsFamily, TemplateFormat
-from networks.services import networks as services
+from networks.services import offerings as services
 
 
 class ListServiceOfferingsParams(ListParams):

@@ -1,0 +1,126 @@
+"""Network offerings and templates: checked whole before anything is written."""
+
+from collections.abc import Mapping
+
+from django.db import IntegrityError, transaction
+
+from extdhcp_site.accounts.models import Caller
+from extdhcp_site.errors import InvalidParameter, NotInThisProduct, ResourceInUse
+from extdhcp_site.events import models as events
+from extdhcp_site.events.models import EventType
+from networks.models import GuestType, NetworkOffering, OfferedService, Provider, Service, Template
+from networks.models.infrastructure import AllocationState
+from networks.models.offerings import OsFamily, TemplateFormat
+
+
+def create_offering(
+    *,
+    name: str,
+    display_text: str,
+    guest_type: str,
+    services: Mapping[str, str],
+    specify_vlan: bool,
+    specify_ip_ranges: bool,
+    enable: bool,
+    by: Caller,
+) -> NetworkOffering:
+    """`services` maps a service to its provider; an empty one is legal, and is the point."""
+    _check_guest_type(guest_type)
+    for service, provider in services.items():
+        _check_service(service, provider)
+    if guest_type == GuestType.SHARED and not specify_vlan:
+        raise InvalidParameter("A Shared network lies on a VLAN of its own: say specifyvlan=true.")
+    with transaction.atomic():
+        try:
+            with transaction.atomic():
+                offering = NetworkOffering.objects.create(
+                    name=name,
+                    display_text=display_text,
+                    guest_type=guest_type,
+                    specify_vlan=specify_vlan,
+                    specify_ip_ranges=specify_ip_ranges,
+                    state=AllocationState.ENABLED if enable else AllocationState.DISABLED,
+                )
+        except IntegrityError:
+            raise InvalidParameter(f"There is a network offering named {name} already.") from None
+        OfferedService.objects.bulk_create(
+            OfferedService(offering=offering, service=service, provider=provider)
+            for service, provider in services.items()
+        )
+        _record(EventType.NETWORK_OFFERING_CREATE, f"Network offering {name} created", offering, by)
+    return offering
+
+
+def update_offering(
+    offering: NetworkOffering, *, by: Caller, name: str = "", display_text: str = "", state: str = ""
+) -> NetworkOffering:
+    if state and state not in AllocationState.values:
+        raise InvalidParameter(f"state must be {' or '.join(AllocationState.values)}.")
+    offering.name = name or offering.name
+    offering.display_text = display_text or offering.display_text
+    offering.state = state or offering.state
+    with transaction.atomic():
+        try:
+            with transaction.atomic():
+                offering.save(update_fields=["name", "display_text", "state"])
+        except IntegrityError:
+            raise InvalidParameter(f"There is a network offering named {name} already.") from None
+        _record(EventType.NETWORK_OFFERING_EDIT, f"Network offering {offering} is {offering.state}", offering, by)
+    return offering
+
+
+def delete_offering(offering: NetworkOffering, by: Caller) -> None:
+    refuse_if_used(f"Network offering {offering}", offering.networks.count(), "networks")
+    with transaction.atomic():
+        _record(EventType.NETWORK_OFFERING_DELETE, f"Network offering {offering} deleted", offering, by)
+        offering.delete()
+
+
+def register_template(template: Template, by: Caller) -> Template:
+    """Register what lies on the hosts already. Paths and names are checked: they end up in guests' definitions."""
+    if template.format not in TemplateFormat.values:
+        raise InvalidParameter(
+            f"format must be one of {', '.join(TemplateFormat.values)}. (VMs made from an ISO are not in this product.)"
+        )
+    if template.os_family not in OsFamily.values:
+        raise InvalidParameter(f"OS family must be {' or '.join(OsFamily.values)}.")
+    if template.format == TemplateFormat.KERNEL:
+        for what, path in (("kernel", template.kernel), ("initrd", template.initrd)):
+            if not path.startswith("/") or ".." in path.split("/") or not path.isascii() or not path.isprintable():
+                raise InvalidParameter(f"{what} must be an absolute path on the host, without '..'.")
+    elif not template.image or "/" in template.image or not template.image.isascii() or template.image.startswith("."):
+        raise InvalidParameter("url must name an image in the primary storage, without a path, as in debian-12.qcow2.")
+    with transaction.atomic():
+        template.save()
+        events.record(
+            EventType.TEMPLATE_CREATE, f"Template {template} registered", account=template.account, on=template, by=by
+        )
+    return template
+
+
+def _check_guest_type(guest_type: str) -> None:
+    if guest_type == GuestType.ISOLATED:
+        raise NotInThisProduct("Isolated networks are")
+    if guest_type not in GuestType.values:
+        raise InvalidParameter("guestiptype must be Shared or L2.")
+
+
+def _check_service(service: str, provider: str) -> None:
+    if service not in Service.values:
+        raise NotInThisProduct(f"The service {service[:40]} is")
+    if provider == Provider.VIRTUAL_ROUTER:
+        raise NotInThisProduct("The provider VirtualRouter is")
+    if service != Service.USER_DATA or provider != Provider.CONFIG_DRIVE:
+        raise InvalidParameter(
+            f"{provider[:40] or 'Nobody'} cannot provide {service}. Leave the service out: DHCP and DNS are external. "
+            "UserData may name the provider ConfigDrive."
+        )
+
+
+def refuse_if_used(what: str, users: int, of: str) -> None:
+    if users:
+        raise ResourceInUse(f"{what} is still in use ({of}: {users}). Remove them first.")
+
+
+def _record(type: EventType, text: str, offering: NetworkOffering, by: Caller) -> None:
+    events.record(type, text, account=by.account, on=offering, by=by)
