@@ -228,13 +228,13 @@ class StorageProblem(AskTheOperator):
 # Calls that come back ---------------------------------------------------------------------------
 
 T = TypeVar("T")
-_heartbeat: contextvars.ContextVar[Callable[[], None]] = contextvars.ContextVar("heartbeat", default=lambda: None)
+_heartbeat: contextvars.ContextVar[Callable[[], object]] = contextvars.ContextVar("heartbeat", default=lambda: None)
 _abandoned: set[threading.Thread] = set()
 HEARTBEAT_SECONDS = 5.0
 
 
 @contextlib.contextmanager
-def heartbeat(beat: Callable[[], None]) -> Iterator[None]:
+def heartbeat(beat: Callable[[], object]) -> Iterator[None]:
     """While this is open, `call_within` calls `beat` every few seconds as it waits."""
     token = _heartbeat.set(beat)
     try:

@@ -121,8 +121,10 @@ def housekeeping() -> None:
     if lock is None:
         return
     try:
-        _look_after_hosts(lock)
-        _look_after_vms(lock, timezone.now())
+        # The lock lasts as long as the calls come back: a dead host costs its time-out, not the lock.
+        with heartbeat(lock.renew):
+            _look_after_vms(lock, timezone.now())
+            _look_after_hosts(lock)
     finally:
         lock.release()
 

@@ -6,7 +6,6 @@ every process of a task cluster, the workers included; `serve` starts it again.
 
 import os
 import random
-import shutil
 import signal
 import sqlite3
 import subprocess
@@ -17,10 +16,7 @@ import pytest
 
 from tests.lab.system import wait_for
 from tests.server import Client, Server
-from tests.simulators.libvirtd import PrivateLibvirtd
-
-if shutil.which("libvirtd") is None:
-    pytest.skip("needs libvirtd: install libvirt-daemon", allow_module_level=True)
+from tests.simulators.libvirtd import LibvirtdMissing, PrivateLibvirtd
 
 VMS = 4
 KILLS = 6
@@ -122,7 +118,10 @@ class Cloud:
 def cloud(tmp_path: Path) -> Iterator[Cloud]:
     # A socket's path has at most 107 bytes, fewer than pytest's directories may take.
     libvirtd = PrivateLibvirtd(tmp_path / "v")
-    libvirtd.start()
+    try:
+        libvirtd.start()
+    except LibvirtdMissing as missing:
+        pytest.skip(str(missing))
     server = Server(
         tmp_path / "state",
         tmp_path / "var",

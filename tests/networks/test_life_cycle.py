@@ -1,5 +1,7 @@
 """A VM's way through its states, with what each step leaves on the host, on the rows and in the queue."""
 
+import threading
+
 import pytest
 from django.utils import timezone
 
@@ -9,7 +11,9 @@ from extdhcp_site.errors import InsufficientCapacity, InvalidParameter, Resource
 from extdhcp_site.events.models import Event
 from extdhcp_site.jobs import services as jobs
 from extdhcp_site.jobs.models import AsyncJob, Status
+from extdhcp_site.locks.models import Held, Lock
 from ipfetch.models import IpFetch
+from networks.hypervisors import base
 from networks.hypervisors.base import EndpointUnreachable, NetworkMissing
 from networks.models import AddressState, Host, Nic, VirtualMachine, VmState
 from networks.services import lifecycle, vms
@@ -429,11 +433,36 @@ class TestAHostThatCannotBeAsked:
         assert deploy(caller, cluster).host.endpoint.host == "two.example"
 
         hosts["one.example"].failing.clear()
-        lifecycle.housekeeping()
+        lifecycle.housekeeping()  # the host is up again
+        lifecycle.housekeeping()  # and lets go of the VM
 
         stray.refresh_from_db()
         assert Host.objects.get(endpoint__host="one.example").state == "Up"
         assert stray.stray_on is None
+
+    def test_housekeeping_keeps_its_lock_while_a_host_takes_its_time(self, hosts, stray, monkeypatch):
+        monkeypatch.setattr(base, "HEARTBEAT_SECONDS", 0.01)
+        soon, later = timezone.now() + timezone.timedelta(seconds=2), timezone.now() + timezone.timedelta(seconds=5)
+        renewed = threading.Event()
+
+        def slow_host(deadline: float) -> None:
+            Lock.objects.update(expires_at=soon)
+            renewed.clear()
+            base.call_within(deadline, lambda: renewed.wait(5))
+
+        def renew_and_tell(held: Held) -> bool:
+            renewed.set()
+            return renew(held)
+
+        renew = Held.renew
+        monkeypatch.setattr(Held, "renew", renew_and_tell)
+        hosts["one.example"].host_facts = slow_host
+        expiries = []
+        monkeypatch.setattr(Held, "release", lambda held: expiries.append(Lock.objects.get().expires_at))
+
+        lifecycle.housekeeping()
+
+        assert expiries[0] > later
 
     def test_a_stop_that_failed_can_be_tried_again(self, hosts, two_hosts, caller, cluster):
         vm = deploy(caller, cluster)
