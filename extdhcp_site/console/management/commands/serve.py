@@ -46,7 +46,7 @@ class Command(BaseCommand):
 
     def handle(self, *args: Any, **options: Any) -> None:
         port = _port_to_listen_on(options["host"], options["port"])
-        url = f"http://{options['host']}:{port}"
+        url = f"http://{_from_here(options['host'])}:{port}"
         _refuse_a_second_server()
         call_command("collectstatic", interactive=False, verbosity=0)
         # The children are other processes; none may inherit this one's connection.
@@ -156,11 +156,15 @@ def _port_to_listen_on(host: str, wanted: int) -> int:
         raise CommandError(f"Cannot listen on {host}:{wanted}: {error.strerror}.") from None
 
 
+def _from_here(host: str) -> str:
+    """Under which address this machine reaches what listens on `host`."""
+    return "127.0.0.1" if host == "0.0.0.0" else host  # noqa: S104 - compared, not listened on
+
+
 def _is_ready(host: str, port: int) -> bool:
     """Whether the server answers, asked by a name that it is allowed to answer to."""
-    address = "127.0.0.1" if host == "0.0.0.0" else host  # noqa: S104 - compared, not listened on
     allowed = next((name.lstrip(".") for name in settings.ALLOWED_HOSTS if name != "*"), "localhost")
-    request = urllib.request.Request(f"http://{address}:{port}/readyz", headers={"Host": allowed})
+    request = urllib.request.Request(f"http://{_from_here(host)}:{port}/readyz", headers={"Host": allowed})
     try:
         with urllib.request.urlopen(request, timeout=2) as response:  # noqa: S310 - our own http URL
             return bool(response.status == 200)
