@@ -11,7 +11,6 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import datetime
 
-import structlog
 from django.db import connection, transaction
 from django.db.models import Case, DateTimeField, Expression, F, IntegerField, Q, QuerySet, Value, When
 from django.utils import timezone
@@ -23,8 +22,6 @@ from ipfetch.models import IpFetch
 from ipfetch.schedule import Pace
 from networks.models import Nic
 from networks.models.vms import VmState
-
-log = structlog.get_logger(__name__)
 
 LOCK = "ipfetch-planner"
 LARGEST_BATCH = 500
