@@ -22,6 +22,7 @@ from extdhcp_site.jobs import tasks
 from networks.elements import NetworkElement, Place
 from networks.hypervisors.base import EndpointUnreachable, HypervisorError
 from networks.models import Host, VirtualMachine
+from networks.models.infrastructure import HostState
 from networks.models.offerings import OsFamily
 from networks.services.places import CALL, place, within
 
@@ -126,7 +127,9 @@ class ConfigDriveElement(NetworkElement):
 def remove_leftovers() -> None:
     """Task, every minute: delete the ISOs that no VM needs and that could not be deleted at once."""
     old = Leftover.objects.filter(since__lt=timezone.now() - LEFT_FOR)
-    hosts = Host.objects.select_related("endpoint").filter(pk__in=old.values("host"))
+    # One that is down is asked by the life cycle's housekeeping; here it would cost a time-out each minute.
+    up = Host.objects.filter(state=HostState.UP)
+    hosts = up.select_related("endpoint").filter(pk__in=old.values("host"))
     for host in hosts:
         _remove(old.filter(host=host)[:100], place(host))
 

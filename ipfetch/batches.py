@@ -117,9 +117,10 @@ def read(
             raise EndpointUnreachable("It answered for no VM in time.")
     except HypervisorError as error:
         record_health(endpoint, str(error))
-        for row in [row for rows in by_vm.values() for row in rows]:
-            record_unreachable(row, str(error))
-            if done:
+        unread = [row for rows in by_vm.values() for row in rows]
+        record_unreachable(unread, str(error))
+        if done:
+            for row in unread:
                 done(row)
         return
     record_health(endpoint)
@@ -196,12 +197,13 @@ def exhaust(row: IpFetch) -> bool:
     return True
 
 
-def record_unreachable(row: IpFetch, detail: str) -> None:
+def record_unreachable(rows: Sequence[IpFetch], detail: str) -> None:
     """The endpoint could not be asked: that spends no try, except in exact mode."""
-    if Pace.now().exact:
-        record_none(row, Outcome.HOST_UNREACHABLE, detail)
+    if not Pace.now().exact:
+        give_back(rows, last_outcome=Outcome.HOST_UNREACHABLE, last_detail=detail[:255])
         return
-    give_back([row], last_outcome=Outcome.HOST_UNREACHABLE, last_detail=detail[:255])
+    for row in rows:
+        record_none(row, Outcome.HOST_UNREACHABLE, detail)
 
 
 def give_back(rows: Sequence[IpFetch], **changes: object) -> None:

@@ -274,8 +274,9 @@ def _stop(job: AsyncJob, vm: VirtualMachine, grace: float) -> None:
             for element in elements.registered():
                 element.release(vm, there)
     except ApiError:
-        # It is where it was, as far as anybody knows, and can be stopped or destroyed again.
-        _move(vm, VmState.STOPPING, VmState.RUNNING)
+        with _cleaning_up(job):
+            # It is where it was, as far as anybody knows, and can be stopped or destroyed again.
+            _move(vm, VmState.STOPPING, VmState.RUNNING)
         raise
     _forget_host(vm, VmState.STOPPING, VmState.STOPPED)
 

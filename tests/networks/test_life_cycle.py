@@ -389,6 +389,26 @@ def test_a_worker_that_was_given_up_does_not_touch_the_vm_that_another_started(f
     assert AsyncJob.objects.get().status == Status.SUCCEEDED
 
 
+def test_a_late_worker_does_not_call_a_vm_running_that_its_successor_is_stopping(fake, caller, cluster, host):
+    vm = deploy(caller, cluster)
+    job = vms.stop(vm, caller)
+
+    def taken_over_meanwhile(*args, **kwargs):
+        jobs.requeue_lost(timezone.now() + jobs.LOST_AFTER * 2)
+        raise EndpointUnreachable("The late worker's call timed out.")
+
+    fake.stop = taken_over_meanwhile
+    jobs.run(job.pk, 1)
+    vm.refresh_from_db()
+    assert vm.state == VmState.STOPPING
+
+    del fake.stop
+    jobs.run(job.pk, 2)
+
+    vm.refresh_from_db()
+    assert (vm.state, fake.running) == (VmState.STOPPED, set())
+
+
 class TestAHostThatCannotBeAsked:
     @pytest.fixture
     def hosts(self):
