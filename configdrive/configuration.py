@@ -2,8 +2,8 @@
 
 import uuid
 
-from configdrive.iso import check_label
 from extdhcp_site.configuration.models import define
+from networks.volume_label import check_label
 
 
 def _label(text: str) -> str:

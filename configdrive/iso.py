@@ -9,14 +9,10 @@ from pathlib import PurePosixPath
 from pycdlib import PyCdlib
 
 from configdrive.content import METADATA_DIR, USER_DATA_FILES, DriveError
+from networks.volume_label import check_label
 
 # CloudStack's own limit for a finished drive.
 MAX_IMAGE_BYTES = 64 * 1024 * 1024
-
-# Joliet has room for 16 characters, of the 32 in the primary descriptor.
-_LABEL = re.compile(r"[A-Za-z0-9_-]{1,16}")
-# Volumes that cloud-init's other data sources take for theirs (NoCloud, OpenNebula, SmartOS, OVF, Azure, ...).
-_CLAIMED_LABELS = re.compile(r"cidata|context|cdrom|cloudmd|metadata|ovf.*|rd_rdfe_stable.*", re.IGNORECASE)
 
 # Joliet names have at most 64 characters; ISO 9660 has at most eight levels (ECMA-119, 6.8.2.1). Joliet
 # counts a whole path in 240 bytes, two a character.
@@ -29,27 +25,12 @@ _METADATA_MODE = 0o100444
 _PRIVATE_MODE = 0o100400
 
 
-class InvalidLabel(DriveError):
-    """A volume label that the format cannot hold, or that would send a guest's cloud-init elsewhere."""
-
-
 class InvalidPath(DriveError):
     """A path that has no place on a drive."""
 
 
 class DriveTooLarge(DriveError):
     """The finished image would be over `MAX_IMAGE_BYTES`."""
-
-
-def check_label(label: str) -> None:
-    """Raise InvalidLabel unless `label` is 1 to 16 of A-Z, a-z, 0-9, "_", "-" and free to use.
-
-    Sources: Joliet specification, volume identifier; cloud-init's ds-identify, for the claimed ones.
-    """
-    if not _LABEL.fullmatch(label):
-        raise InvalidLabel(f"Label {label[:40]!r}: use 1 to 16 characters of A-Z, a-z, 0-9, '_' and '-'.")
-    if _CLAIMED_LABELS.fullmatch(label):
-        raise InvalidLabel(f"Label {label!r} belongs to another cloud-init data source; use 'config' or 'config-2'.")
 
 
 def build_iso(files: Mapping[str, bytes], label: str) -> bytes:

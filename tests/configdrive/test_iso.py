@@ -14,11 +14,12 @@ from configdrive.content import DriveFacts, drive_files
 from configdrive.iso import (
     MAX_IMAGE_BYTES,
     DriveTooLarge,
-    InvalidLabel,
+
     InvalidPath,
     build_iso,
-    check_label,
+
 )
+from networks.volume_label import InvalidLabel, check_label
 
 USER_DATA = b"#!/bin/sh\n# user data canary\n" + b"x" * 5000
 
