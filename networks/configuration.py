@@ -20,6 +20,14 @@ def _password_length(text: str) -> int:
     return value
 
 
+def _user_data_length(text: str) -> int:
+    value = positive(text)
+    # CloudStack's hard maximum, and what a parameter of ours takes.
+    if value > 2**20:
+        raise ValueError(f"must be a whole number from 1 to {2**20}")
+    return value
+
+
 CPU_OVERPROVISIONING = define(
     "cpu.overprovisioning.factor",
     "1",
@@ -30,7 +38,10 @@ PASSWORD_LENGTH = define(
     "vm.password.length", "16", _password_length, "Letters and digits in a generated password for a VM."
 )
 USER_DATA_MAX_LENGTH = define(
-    "vm.userdata.max.length", "32768", positive, "Longest user data that a VM may have, in base64 characters."
+    "vm.userdata.max.length",
+    "32768",
+    _user_data_length,
+    "Longest user data that a VM may have, in base64 characters. In a URL (GET) it may have 4096 at most.",
 )
 EXPUNGE_DELAY = define(
     "expunge.delay",

@@ -23,6 +23,7 @@ from extdhcp_site.accounts.models import Caller
 from extdhcp_site.errors import InvalidParameter
 
 Values = dict[str, Any]
+Pairs = list[tuple[str, str]]
 
 FORM = "application/x-www-form-urlencoded"
 LONGEST_NAME = 255
@@ -55,12 +56,10 @@ class MissingParameter(InvalidParameter):
 # The wire --------------------------------------------------------------------------------------
 
 
-def pairs_of(request: HttpRequest) -> list[tuple[str, str]]:
-    """Every name and value of the query string and the form body, as spelt, decoded once."""
-    pairs = _decoded(request.META.get("QUERY_STRING", "").encode("latin-1"))
-    if request.method == "POST":
-        pairs += _decoded(_form(request))
-    return pairs
+def pairs_of(request: HttpRequest) -> tuple[Pairs, Pairs]:
+    """Every name and value of the URL's query and of the form body, as spelt, decoded once."""
+    in_url = _decoded(request.META.get("QUERY_STRING", "").encode("latin-1"))
+    return in_url, _decoded(_form(request)) if request.method == "POST" else []
 
 
 def _form(request: HttpRequest) -> bytes:
@@ -77,7 +76,7 @@ def _form(request: HttpRequest) -> bytes:
     return body
 
 
-def _decoded(text: bytes) -> list[tuple[str, str]]:
+def _decoded(text: bytes) -> Pairs:
     try:
         return parse_qsl(
             text.decode(),
@@ -93,16 +92,21 @@ def _decoded(text: bytes) -> list[tuple[str, str]]:
 
 @dataclass(frozen=True)
 class Wire:
-    """A request's parameters: `pairs` as spelt, for the signature; `values` by lower-case name."""
+    """A request's parameters: `pairs` as spelt, for the signature; `values` by lower-case name.
+
+    `in_url` are the lower-case names of those that stand in the URL.
+    """
 
     pairs: tuple[tuple[str, str], ...]
     values: dict[str, str]
     maps: dict[str, dict[int, dict[str, str]]]
+    in_url: frozenset[str]
 
     @classmethod
-    def of(cls, pairs: Iterable[tuple[str, str]]) -> "Wire":
+    def of(cls, in_url: Iterable[tuple[str, str]], in_body: Iterable[tuple[str, str]] = ()) -> "Wire":
         """Raises InvalidParameter for a name that comes twice, in whatever case, and for control characters."""
-        wire = cls(tuple(pairs), {}, {})
+        in_url = tuple(in_url)
+        wire = cls((*in_url, *in_body), {}, {}, frozenset(name.lower() for name, _ in in_url))
         seen = set()
         for name, value in wire.pairs:
             _check(name, value)
@@ -174,10 +178,15 @@ class _Declared:
 
 
 class Text(_Declared, serializers.CharField):
-    """A text of one line, of at most 255 characters; `multiline` allows line ends."""
+    """A text of one line, of at most 255 characters; `multiline` allows line ends.
 
-    def __init__(self, help_text: str, *, multiline: bool = False, **options: Any) -> None:
-        self.multiline = multiline
+    `max_in_url` is how many characters it may have when it stands in the URL rather than in the body of a POST.
+    """
+
+    def __init__(
+        self, help_text: str, *, multiline: bool = False, max_in_url: int | None = None, **options: Any
+    ) -> None:
+        self.multiline, self.max_in_url = multiline, max_in_url
         # A blank in a password is part of it.
         options = {"max_length": 255, "trim_whitespace": False, **options}
         super().__init__(help_text, **options)
@@ -189,6 +198,11 @@ class Text(_Declared, serializers.CharField):
             self.fail("invalid")
         if not self.multiline and _CONTROL_OR_LINE_END.search(data):
             raise serializers.ValidationError("must be one line without control characters.")
+        if self.max_in_url is not None and self.field_name in self.context["in_url"] and len(data) > self.max_in_url:
+            raise serializers.ValidationError(
+                f"has {len(data)} characters; in a URL it may have {self.max_in_url}. "
+                "Send the request by POST, with its parameters in the body."
+            )
         return super().to_internal_value(data)
 
 
@@ -377,7 +391,7 @@ def validate(params: type[Params], command: str, wire: Wire, caller: Caller) -> 
     """The declared parameters' values, None for an absent one. Raises InvalidParameter in CloudStack's words."""
     named = wire.named()
     _refuse_internal(named, params)
-    serializer = params(data=_present(params, named), context={"caller": caller})
+    serializer = params(data=_present(params, named), context={"caller": caller, "in_url": wire.in_url})
     if not serializer.is_valid():
         raise _in_cloudstacks_words(command, serializer.errors)
     return _complete(serializer)

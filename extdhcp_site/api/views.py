@@ -47,9 +47,9 @@ def client_api(request: HttpRequest) -> HttpResponse:
 def _carry_out(request: HttpRequest, exchange: Exchange) -> dict[str, Any]:
     if request.method not in ("GET", "POST"):
         raise MethodNotAllowed("Use GET or POST.")
-    pairs = parameters.pairs_of(request)
-    exchange.as_json = any(name.lower() == "response" and value.lower() == "json" for name, value in pairs)
-    wire = parameters.Wire.of(pairs)
+    in_url, in_body = parameters.pairs_of(request)
+    exchange.as_json = any(name.lower() == "response" and value.lower() == "json" for name, value in in_url + in_body)
+    wire = parameters.Wire.of(in_url, in_body)
     exchange.command = registry.find(wire.get("command"))
     exchange.caller = caller = authentication.authenticate(wire, timezone.now())
     command = registry.permitted(exchange.command, caller)

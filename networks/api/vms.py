@@ -106,7 +106,7 @@ class DeployVirtualMachineParams(OwnerParams):
     iptonetworklist = MapList("The networks, spelt iptonetworklist[0].networkid=...", IpToNetwork)
     name = Text("The VM's host name.", max_length=63)
     displayname = Text("The VM's name for people.")
-    userdata = Text("User data in base64.", max_length=2**20, multiline=True)
+    userdata = Text("User data in base64.", max_length=2**20, max_in_url=4096, multiline=True)
     keypair = Text("The name of an SSH key pair.")
     keypairs = CommaList("Names of SSH key pairs.")
     password = Text("The password that a password enabled template's guest is to set.", max_length=128)

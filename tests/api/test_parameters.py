@@ -139,7 +139,22 @@ def test_query_and_form_body_are_one_request():
     request = RequestFactory().post(
         "/client/api?a=1+2", "b=%C3%A9%2B&c=", content_type="application/x-www-form-urlencoded"
     )
-    assert pairs_of(request) == [("a", "1 2"), ("b", "é+"), ("c", "")]
+    in_url, in_body = pairs_of(request)
+    assert (in_url, in_body) == ([("a", "1 2")], [("b", "é+"), ("c", "")])
+    assert Wire.of(in_url, in_body).values == {"a": "1 2", "b": "é+", "c": ""}
+
+
+def test_a_long_text_may_be_limited_in_a_url_without_being_limited_in_a_body():
+    class Boot(Params):
+        script = Text("script", max_in_url=4, multiline=True)
+
+    def asked(*, in_url: str = "", in_body: str = "") -> str | None:
+        wire = Wire.of([("Script", in_url)] if in_url else [], [("script", in_body)] if in_body else [])
+        return validate(Boot, "doThing", wire, None)["script"]
+
+    assert (asked(in_url="1234"), asked(in_body="1234567")) == ("1234", "1234567")
+    with pytest.raises(InvalidParameter, match=r"script: has 5 characters; in a URL it may have 4. .*POST"):
+        asked(in_url="12345")
 
 
 # Refusing ----------------------------------------------------------------------------------------
