@@ -1,6 +1,7 @@
 """A hypervisor in memory, for what real hosts cannot be made to do on demand.
 
-It keeps the rules that the product relies on: a running VM has a definition, a name is placed once.
+It keeps the rules that the product relies on: a running VM has a definition, a guest that migrates
+finds its disc on the target, an agent answers only while its guest runs.
 """
 
 import contextlib
@@ -9,16 +10,20 @@ from dataclasses import dataclass, field
 from unittest import mock
 
 from networks.hypervisors.base import (
+    AgentAbsent,
     GuestAddress,
     HostFacts,
     HypervisorError,
     ImageRoot,
     Media,
+    MediaFile,
     NetworkRef,
+    NicSpec,
     NotFound,
     Outcome,
     PowerState,
     Reading,
+    Refused,
     VmRecord,
     VmRef,
     VmSpec,
@@ -32,9 +37,16 @@ class FakeHypervisor:
     readings: dict[str, Reading] = field(default_factory=dict)
     failing: dict[str, BaseException] = field(default_factory=dict)
     defined: dict[str, VmSpec] = field(default_factory=dict)
+    nics: dict[str, tuple[NicSpec, ...]] = field(default_factory=dict)  # by VM, as plugged in now
     running: set[str] = field(default_factory=set)
-    media: dict[str, bytes] = field(default_factory=dict)
-    inserted: dict[str, str | None] = field(default_factory=dict)
+    media: dict[str, bytes] = field(default_factory=dict)  # the host's own cache
+    # By storage; hosts that share one are given the same dict. `no_files` names storages that hold no files.
+    stored: dict[str, dict[str, bytes]] = field(default_factory=dict)
+    no_files: set[str] = field(default_factory=set)
+    discs: dict[str, str | None] = field(default_factory=dict)  # by VM, the path of what our CD-ROM holds
+    reads: dict[str, int | None] = field(default_factory=dict)  # by VM, since its power-on
+    guest_files: dict[tuple[str, str], bytes] = field(default_factory=dict)  # by VM and path
+    passwords: dict[tuple[str, str], str] = field(default_factory=dict)  # by VM and user
     volumes: set[str] = field(default_factory=set)
     calls: list[str] = field(default_factory=list)
 
@@ -74,13 +86,19 @@ class FakeHypervisor:
     def define(self, spec: VmSpec, deadline: float) -> None:
         self._called("define")
         self.defined[spec.vm.uuid] = spec
-        self.inserted[spec.vm.uuid] = None
+        self.nics[spec.vm.uuid] = spec.nics
+        self.discs[spec.vm.uuid] = None
+
+    def _check_defined(self, vm: VmRef) -> None:
+        if vm.uuid not in self.defined:
+            raise NotFound("not defined")
 
     def start(self, vm: VmRef, deadline: float) -> None:
         self._called("start")
-        if vm.uuid not in self.defined:
-            raise NotFound("not defined")
-        self.running.add(vm.uuid)
+        self._check_defined(vm)
+        if vm.uuid not in self.running:
+            self.running.add(vm.uuid)
+            self.reads[vm.uuid] = 0
 
     def stop(self, vm: VmRef, deadline: float, *, grace: float) -> None:
         self._called("stop")
@@ -91,38 +109,102 @@ class FakeHypervisor:
 
     def undefine(self, vm: VmRef, deadline: float) -> None:
         self._called("undefine")
+        self._forget(vm)
+
+    def _forget(self, vm: VmRef) -> None:
         self.running.discard(vm.uuid)
-        self.defined.pop(vm.uuid, None)
-        self.inserted.pop(vm.uuid, None)
+        for kept in (self.defined, self.nics, self.discs):
+            kept.pop(vm.uuid, None)
 
     def migrate(self, vm: VmRef, target: "FakeHypervisor", deadline: float) -> None:
         self._called("migrate")
-        media = self.inserted[vm.uuid]
-        assert media is None or media in target.media, "the target lacks the disc that the guest reads"
-        target.defined[vm.uuid] = self.defined.pop(vm.uuid)
-        target.inserted[vm.uuid] = self.inserted.pop(vm.uuid)
-        self.running.discard(vm.uuid)
+        path = self.discs[vm.uuid]
+        assert path is None or path in target.paths(), "the target lacks the disc that the guest reads"
+        self.moved_behind_our_back(vm, target)
+
+    def moved_behind_our_back(self, vm: VmRef, target: "FakeHypervisor") -> None:
+        """Somebody else migrated the VM; a disc that the target does not have is dropped on the way."""
+        path = self.discs[vm.uuid]
+        target.defined[vm.uuid], target.nics[vm.uuid] = self.defined[vm.uuid], self.nics[vm.uuid]
+        target.discs[vm.uuid] = path if path in target.paths() else None
         target.running.add(vm.uuid)
+        target.reads[vm.uuid] = 0
+        self._forget(vm)
 
-    def place(self, name: str, content: bytes, deadline: float) -> Media:
+    def add_nic(self, vm: VmRef, nic: NicSpec, deadline: float) -> None:
+        self._called("add_nic")
+        self._check_defined(vm)
+        if nic.mac not in [plugged.mac for plugged in self.nics[vm.uuid]]:
+            self.nics[vm.uuid] += (nic,)
+
+    def remove_nic(self, vm: VmRef, mac: str, deadline: float) -> None:
+        self._called("remove_nic")
+        self._check_defined(vm)
+        self.nics[vm.uuid] = tuple(nic for nic in self.nics[vm.uuid] if nic.mac != mac)
+
+    def _store(self, storage: str) -> dict[str, bytes]:
+        return self.stored.setdefault(storage, {}) if storage else self.media
+
+    def _path(self, name: str, storage: str) -> str:
+        return f"/primary/{storage}/{name}" if storage else f"/pool/{name}"
+
+    def paths(self) -> set[str]:
+        """Where on this host an ISO lies."""
+        stores = {"": self.media} | self.stored
+        return {self._path(name, storage) for storage, files in stores.items() for name in files}
+
+    def place(self, name: str, content: bytes, deadline: float, *, storage: str = "") -> Media:
         self._called("place")
-        self.media[name] = content
-        return Media(name, f"/pool/{name}")
+        if storage in self.no_files:
+            raise Refused("holds no files")
+        self._store(storage)[name] = content
+        return Media(name, self._path(name, storage))
 
-    def read(self, name: str, deadline: float) -> bytes:
+    def read(self, name: str, deadline: float, *, storage: str = "") -> bytes:
         self._called("read")
-        return self.media[name]
+        if name not in self._store(storage):
+            raise NotFound("no such ISO")
+        return self._store(storage)[name]
 
-    def remove(self, name: str, deadline: float) -> None:
+    def remove(self, name: str, deadline: float, *, storage: str = "") -> None:
         self._called("remove")
-        self.media.pop(name, None)
+        self._store(storage).pop(name, None)
 
-    def list_media(self, deadline: float) -> list[str]:
-        return sorted(self.media)
+    def list_media(self, deadline: float, *, storage: str = "") -> list[MediaFile]:
+        self._called("list_media")
+        return [MediaFile(name, len(content)) for name, content in sorted(self._store(storage).items())]
 
     def insert(self, vm: VmRef, media: Media | None, deadline: float) -> None:
         self._called("insert")
-        self.inserted[vm.uuid] = media.name if media else None
+        self._check_defined(vm)
+        self.discs[vm.uuid] = media.path if media else None
+
+    def inserted(self, vm: VmRef, deadline: float) -> str | None:
+        self._called("inserted")
+        self._check_defined(vm)
+        return self.discs[vm.uuid]
+
+    def bytes_read(self, vm: VmRef, deadline: float) -> int | None:
+        self._called("bytes_read")
+        self._check_defined(vm)
+        return self.reads.get(vm.uuid) if vm.uuid in self.running else None
+
+    def set_password(self, vm: VmRef, user: str, password: str, deadline: float) -> None:
+        self._called("set_password")
+        self._check_agent(vm)
+        self.passwords[vm.uuid, user] = password
+
+    def read_guest_file(self, vm: VmRef, path: str, deadline: float, *, most: int = 4096) -> bytes:
+        self._called("read_guest_file")
+        self._check_agent(vm)
+        if (vm.uuid, path) not in self.guest_files:
+            raise NotFound("no such file in the guest")
+        return self.guest_files[vm.uuid, path][:most]
+
+    def _check_agent(self, vm: VmRef) -> None:
+        self._check_defined(vm)
+        if vm.uuid not in self.running:
+            raise AgentAbsent("the guest does not run")
 
     def read_addresses(
         self, vms: Sequence[VmRef], deadline: float, *, width: int = 4

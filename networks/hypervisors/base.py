@@ -133,6 +133,14 @@ class Media:
     path: str
 
 
+@dataclass(frozen=True)
+class MediaFile:
+    """An ISO image that lies in a media store; `size` in bytes."""
+
+    name: str
+    size: int
+
+
 class Outcome(StrEnum):
     """What came of asking for one NIC's address."""
 
@@ -195,6 +203,10 @@ class DeadlineExceeded(EndpointUnreachable):
 
 class Busy(TryAgainLater):
     """Another operation holds the VM."""
+
+
+class AgentAbsent(TryAgainLater):
+    """The guest agent is not there, or does not answer."""
 
 
 class DoNotTryAgain(HypervisorError):
@@ -349,25 +361,71 @@ class VmOperations(Protocol):
         """Live, to another host of the same kind. The source forgets the VM, the target knows it for good."""
         ...
 
+    def add_nic(self, vm: VmRef, nic: NicSpec, deadline: float) -> None:
+        """Running: at once and for the next start. Raises NotFound, NetworkMissing, Refused."""
+        ...
+
+    def remove_nic(self, vm: VmRef, mac: str, deadline: float) -> None:
+        """Running: back when the guest has let go of it. Raises NotFound (no such VM), Busy (it holds on), Refused."""
+        ...
+
 
 @runtime_checkable
 class MediaStore(Protocol):
-    """Config drive ISOs on a host, mode 0600, each name used once."""
+    """Config drive ISOs, mode 0600, each name used once.
 
-    def place(self, name: str, content: bytes, deadline: float) -> Media: ...
+    `storage` says where they lie: "" is the host's own cache, else beside the ROOT volumes of the
+    primary storage of that name.
+    """
 
-    def read(self, name: str, deadline: float) -> bytes:
+    def place(self, name: str, content: bytes, deadline: float, *, storage: str = "") -> Media:
+        """Raises Refused for a storage that holds no files, StorageProblem when it is missing, full or read-only."""
+        ...
+
+    def read(self, name: str, deadline: float, *, storage: str = "") -> bytes:
         """Raises NotFound."""
         ...
 
-    def remove(self, name: str, deadline: float) -> None:
+    def remove(self, name: str, deadline: float, *, storage: str = "") -> None:
         """Gone already is success."""
         ...
 
-    def list_media(self, deadline: float) -> list[str]: ...
+    def list_media(self, deadline: float, *, storage: str = "") -> list[MediaFile]:
+        """Files whose names have the form of ours, sorted by name."""
+        ...
 
     def insert(self, vm: VmRef, media: Media | None, deadline: float) -> None:
-        """Put `media` into our own CD-ROM of `vm`, running or not; None ejects."""
+        """Put `media` into our own CD-ROM of `vm`, running or not; None ejects.
+
+        Raises NotFound, Refused (a running VM that has lost this CD-ROM: it needs a restart), Busy.
+        """
+        ...
+
+    def inserted(self, vm: VmRef, deadline: float) -> str | None:
+        """The path of what our own CD-ROM of `vm` holds, running or not; None when it is empty. Raises NotFound."""
+        ...
+
+    def bytes_read(self, vm: VmRef, deadline: float) -> int | None:
+        """How much the guest has read from our CD-ROM since it was powered on; None when the host cannot tell.
+
+        Raises NotFound. A migrated guest is counted from its arrival.
+        """
+        ...
+
+
+@runtime_checkable
+class GuestAgent(Protocol):
+    """What is asked of the agent inside a running guest."""
+
+    def set_password(self, vm: VmRef, user: str, password: str, deadline: float) -> None:
+        """Raises NotFound (no such VM), AgentAbsent, Refused (no such user, or the guest will not)."""
+        ...
+
+    def read_guest_file(self, vm: VmRef, path: str, deadline: float, *, most: int = 4096) -> bytes:
+        """The first `most` bytes of a file inside the guest. Raises NotFound, AgentAbsent, Refused.
+
+        The guest answers what it likes: the bytes are not to be trusted.
+        """
         ...
 
 

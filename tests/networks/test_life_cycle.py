@@ -88,7 +88,7 @@ def test_a_deployed_vm_runs_with_its_drive_and_waits_for_its_address(fake, calle
 
     drive = ConfigDrive.objects.get(vm=vm)
     assert (vm.state, vm.host) == (VmState.RUNNING, host)
-    assert fake.inserted == {str(vm.uuid): drive.name}
+    assert fake.discs == {str(vm.uuid): drive.path}
     assert list(fake.media) == [drive.name]
     assert IpFetch.objects.get(nic__vm=vm).state == IpFetch.State.WAITING
 
