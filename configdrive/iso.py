@@ -1,14 +1,23 @@
-"""From files to the bytes of an ISO 9660 image, in memory: no staging directory with secrets on disk."""
+"""From files to the bytes of an ISO 9660 image, in memory: no staging directory with secrets on disk.
+
+pycdlib takes milliseconds an image, nearly all of it for names and directories. Drives differ in little
+else than contents, so it makes one image a shape, of zeros, which is then filled for each drive.
+"""
 
 import re
+from collections import OrderedDict
 from collections.abc import Iterable, Mapping
+from datetime import datetime
 from io import BytesIO
 from itertools import count
 from pathlib import PurePosixPath
+from threading import Lock
+from typing import NamedTuple, Self
 
 from pycdlib import PyCdlib
 
 from configdrive.content import METADATA_DIR, USER_DATA_FILES, DriveError
+from configdrive.iso_image import BLOCK, Template, blocks
 from networks.volume_label import check_label
 
 # CloudStack's own limit for a finished drive.
@@ -33,30 +42,57 @@ class DriveTooLarge(DriveError):
     """The finished image would be over `MAX_IMAGE_BYTES`."""
 
 
-def build_iso(files: Mapping[str, bytes], label: str) -> bytes:
-    """Pack `files` (path from the root to content) into an ISO 9660 image.
+def build_iso(files: Mapping[str, bytes], label: str, dated: datetime) -> bytes:
+    """Pack `files` (path from the root to content) into an ISO 9660 image; equal input gives equal bytes.
 
     2048-byte blocks, level 3, Rock Ridge 1.09 and Joliet 3 names, `label` in both descriptors. User
     data is on the disc once, under all its names. Only metadata is readable by all; the rest is root's.
+    `dated` (aware; whole seconds of UTC are written) is the version of the content, and every date in
+    the image. Safe between threads.
     Raises InvalidLabel, DriveTooLarge, and InvalidPath for a path that is absolute, contains "..", or
     has a name with other characters than letters, digits, ".", "_", "-".
     Sources: ECMA-119, 8.4; config drive spec, "ISO creation".
     """
-    check_label(label)
+    shape = Shape.of(files, label)
+    template = _templates.get(shape)
+    if template is None:
+        # Made of zeros: no VM's secret gets into what the next one's image is made of.
+        template = Template(plain_image({path: bytes(size * BLOCK) for path, size, _ in shape.files}, shape))
+        _templates.keep(shape, template)
+    return template.fill(files, dated)
+
+
+class Shape(NamedTuple):
+    """All that decides where things lie in an image, and all of it but contents, lengths and dates.
+
+    `files` are path, number of blocks, and the path whose bytes it shares; in the order of paths, because
+    files do not become others by being named in another order.
+    """
+
+    label: str
+    files: tuple[tuple[str, int, str | None], ...]
+
+    @classmethod
+    def of(cls, files: Mapping[str, bytes], label: str) -> Self:
+        return cls(label, tuple((path, blocks(len(files[path])), _linked_to(path, files)) for path in sorted(files)))
+
+
+def plain_image(files: Mapping[str, bytes], shape: Shape) -> bytes:
+    """The image as pycdlib makes it, dated by the clock, in the local time zone."""
+    check_label(shape.label)
     _check_paths(files)
     directories = _directories(files)
     on_disc = _iso9660_paths(directories, files)
     iso = PyCdlib()
-    iso.new(interchange_level=3, vol_ident=label, joliet=3, rock_ridge="1.09")
+    iso.new(interchange_level=3, vol_ident=shape.label, joliet=3, rock_ridge="1.09")
     for path in directories:
         iso.add_directory(on_disc[path], _name(path), joliet_path=f"/{path}", file_mode=_DIRECTORY_MODE)
-    for path, content in files.items():
-        original = _linked_to(path, files)
+    for path, _, original in shape.files:
         if original is None:
             mode = _METADATA_MODE if path.startswith(f"{METADATA_DIR}/") else _PRIVATE_MODE
+            content = files[path]
             iso.add_fp(BytesIO(content), len(content), on_disc[path], _name(path), f"/{path}", mode)
-    for path in files:
-        original = _linked_to(path, files)
+    for path, _, original in shape.files:
         if original is not None:
             iso.add_hard_link(iso_old_path=on_disc[original], iso_new_path=on_disc[path], rr_name=_name(path))
             iso.add_hard_link(joliet_old_path=f"/{original}", joliet_new_path=f"/{path}")
@@ -69,6 +105,35 @@ def build_iso(files: Mapping[str, bytes], label: str) -> bytes:
             "it fetch what it needs."
         )
     return image.getvalue()
+
+
+class Templates:
+    """The templates used last, at most `most` and of `most_bytes` together. Safe between threads."""
+
+    def __init__(self, most: int, most_bytes: int) -> None:
+        self._most, self._most_bytes = most, most_bytes
+        self._kept: OrderedDict[Shape, Template] = OrderedDict()
+        self._bytes = 0
+        self._lock = Lock()
+
+    def get(self, shape: Shape) -> Template | None:
+        with self._lock:
+            if shape in self._kept:
+                self._kept.move_to_end(shape)
+            return self._kept.get(shape)
+
+    def keep(self, shape: Shape, template: Template) -> None:
+        with self._lock:
+            if shape in self._kept:  # another thread was faster
+                return
+            self._kept[shape] = template
+            self._bytes += template.size
+            while len(self._kept) > self._most or self._bytes > self._most_bytes:
+                _, oldest = self._kept.popitem(last=False)
+                self._bytes -= oldest.size
+
+
+_templates = Templates(most=64, most_bytes=16 * 1024 * 1024)
 
 
 def _check_paths(files: Iterable[str]) -> None:

@@ -55,7 +55,7 @@ def build(vm: VirtualMachine) -> tuple[bytes, str]:
     """The VM's drive as an ISO image, and its label. Raises InvalidParameter when its content cannot be written."""
     label = LABEL.get()
     try:
-        return build_iso(drive_files(facts(vm)), label), label
+        return build_iso(drive_files(facts(vm)), label, vm.created_at), label
     except DriveError as error:
         raise InvalidParameter(f"The config drive of {vm} cannot be built: {error}") from error
 

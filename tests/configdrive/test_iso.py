@@ -1,92 +1,21 @@
 """The image, read back by pycdlib and by tools that share no code with it."""
 
 import re
-import shutil
-import subprocess
 from io import BytesIO
 
 import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
-from pycdlib import PyCdlib
 
-from configdrive.content import DriveFacts, drive_files
-from configdrive.iso import (
-    MAX_IMAGE_BYTES,
-    DriveTooLarge,
-
-    InvalidPath,
-    build_iso,
-
-)
+from configdrive.iso import MAX_IMAGE_BYTES, DriveTooLarge, InvalidPath, build_iso
 from networks.volume_label import InvalidLabel, check_label
-
-USER_DATA = b"#!/bin/sh\n# user data canary\n" + b"x" * 5000
-
-
-def make_files(**changes) -> dict[str, bytes]:
-    facts = {
-        "uuid": "6f0f9d2a-9c0b-4f63-9f5e-0d8d8a3e7c11",
-        "instance_name": "i-2-21-VM",
-        "vm_number": 21,
-        "hostname": "web-1",
-        "availability_zone": "zone1",
-        "service_offering": "Small Instance",
-        "cloud_identifier": "0b5e4a0c-64f2-4a34-9c9e-6f1de9b1f2aa",
-        "public_keys": ("ssh-ed25519 AAAAC3Nz alice@example.org",),
-        "user_data": USER_DATA,
-        "password": "s3cretCanary0042",
-        "windows": True,
-    }
-    return drive_files(DriveFacts(**facts | changes))
-
-
-def opened(image: bytes) -> PyCdlib:
-    iso = PyCdlib()
-    iso.open_fp(BytesIO(image))
-    return iso
-
-
-def contents(image: bytes, names: str) -> dict[str, bytes]:
-    """Path to content of every file, by its `names`: "rr" (Rock Ridge) or "joliet"."""
-    iso, result = opened(image), {}
-    for directory, _, files in iso.walk(**{f"{names}_path": "/"}):
-        for name in files:
-            path, out = f"{directory.rstrip('/')}/{name}", BytesIO()
-            iso.get_file_from_iso_fp(out, **{f"{names}_path": path})
-            result[path.removeprefix("/")] = out.getvalue()
-    return result
-
-
-def modes(image: bytes) -> dict[str, str]:
-    iso, result = opened(image), {}
-    for directory, directories, files in iso.walk(rr_path="/"):
-        for name in directories + files:
-            path = f"{directory.rstrip('/')}/{name}"
-            result[path.removeprefix("/")] = f"{iso.get_record(rr_path=path).rock_ridge.get_file_mode():o}"
-    return result
-
-
-@pytest.fixture
-def run(tmp_path):
-    """Run an independent tool in an empty directory and return its output as text."""
-
-    def run(tool: str, *arguments: str) -> str:
-        if shutil.which(tool) is None:
-            pytest.skip(f"{tool} is not installed (genisoimage, xorriso, libarchive-tools or util-linux)")
-        return subprocess.run([tool, *arguments], cwd=tmp_path, check=True, capture_output=True, text=True).stdout
-
-    return run
+from tests.configdrive.drives import DATED, contents, files_below, make_files, modes, opened
 
 
 @pytest.fixture
 def drive(tmp_path):
     """A full drive as a file named drive.iso in the directory where `run` runs."""
-    (tmp_path / "drive.iso").write_bytes(build_iso(make_files(), "config"))
-
-
-def files_below(root) -> dict[str, bytes]:
-    return {str(path.relative_to(root)): path.read_bytes() for path in root.rglob("*") if path.is_file()}
+    (tmp_path / "drive.iso").write_bytes(build_iso(make_files(), "config", DATED))
 
 
 # Independent tools ----------------------------------------------------------------------------
@@ -165,11 +94,11 @@ def test_a_reader_of_plain_names_finds_the_spec_ones_with_their_content(run):
 
 @pytest.mark.parametrize("names", ["rr", "joliet"])
 def test_every_file_reads_back(names):
-    assert contents(build_iso(make_files(), "config-2"), names) == make_files()
+    assert contents(build_iso(make_files(), "config-2", DATED), names) == make_files()
 
 
 def test_metadata_is_for_all_and_the_rest_for_root():
-    found = modes(build_iso(make_files(), "config"))
+    found = modes(build_iso(make_files(), "config", DATED))
 
     directories = {path: mode for path, mode in found.items() if path not in make_files()}
     assert directories == dict.fromkeys(
@@ -188,38 +117,38 @@ def test_metadata_is_for_all_and_the_rest_for_root():
 
 
 def test_label_is_in_both_descriptors():
-    iso = opened(build_iso({}, "config-2"))
+    iso = opened(build_iso({}, "config-2", DATED))
 
     assert iso.pvd.volume_identifier.rstrip() == b"config-2"
     assert iso.joliet_vd.volume_identifier.decode("utf-16-be").rstrip() == "config-2"
 
 
 def test_user_data_is_on_the_disc_once():
-    assert build_iso(make_files(), "config").count(b"user data canary") == 1
+    assert build_iso(make_files(), "config", DATED).count(b"user data canary") == 1
 
 
 def test_user_data_names_with_different_bytes_keep_them():
     files = make_files() | {"openstack/latest/user_data": b"other"}
 
-    assert contents(build_iso(files, "config"), "rr") == files
+    assert contents(build_iso(files, "config", DATED), "rr") == files
 
 
 def test_other_files_with_equal_bytes_are_not_linked():
     files = {"cloudstack/metadata/note.txt": b"the same bytes", "cloudstack/password/note.txt": b"the same bytes"}
 
-    image = build_iso(files, "config")
+    image = build_iso(files, "config", DATED)
 
     assert image.count(b"the same bytes") == 2
     assert modes(image)["cloudstack/password/note.txt"] == "100400"
 
 
 def test_no_password_no_trace_of_one_on_the_disc():
-    assert b"s3cretCanary0042" in build_iso(make_files(), "config")
-    assert b"pass" not in build_iso(make_files(password=None), "config").lower()
+    assert b"s3cretCanary0042" in build_iso(make_files(), "config", DATED)
+    assert b"pass" not in build_iso(make_files(password=None), "config", DATED).lower()
 
 
 def test_the_image_ends_on_a_block_and_stays_small():
-    image = build_iso(make_files(), "config")
+    image = build_iso(make_files(), "config", DATED)
 
     assert len(image) % 2048 == 0
     assert len(image) < 200_000
@@ -230,7 +159,7 @@ def test_plain_names_that_collide_are_numbered():
     files = {name: name.encode() for name in names}
 
     for order in (files, dict(reversed(files.items()))):
-        image = build_iso(order, "config")
+        image = build_iso(order, "config", DATED)
         assert contents(image, "rr") == contents(image, "joliet") == files
         out = BytesIO()
         opened(image).get_file_from_iso_fp(out, iso_path="/A_B.TXT;1")
@@ -260,7 +189,7 @@ def test_labels_that_do_not_fit(label):
 )
 def test_labels_of_other_cloud_init_data_sources(label):
     with pytest.raises(InvalidLabel, match="another cloud-init data source"):
-        build_iso({}, label)
+        build_iso({}, label, DATED)
 
 
 @pytest.mark.parametrize(
@@ -272,31 +201,31 @@ def test_labels_of_other_cloud_init_data_sources(label):
 )
 def test_paths_that_have_no_place(path):
     with pytest.raises(InvalidPath, match="from the root"):
-        build_iso({path: b"x"}, "config")
+        build_iso({path: b"x"}, "config", DATED)
 
 
 @pytest.mark.parametrize("path", ["/".join("abcdefghi"), "/".join(["n" * 60] * 2)])
 def test_paths_that_are_too_deep_or_too_long(path):
     with pytest.raises(InvalidPath, match="levels"):
-        build_iso({path: b"x"}, "config")
+        build_iso({path: b"x"}, "config", DATED)
 
 
 def test_the_deepest_and_longest_paths():
     files = {"/".join("abcdefgh"): b"deep", "/".join(["n" * 60, "m" * 59]): b"long", "empty": b""}
 
-    image = build_iso(files, "config")
+    image = build_iso(files, "config", DATED)
 
     assert contents(image, "rr") == contents(image, "joliet") == files
 
 
 def test_a_file_is_no_directory():
     with pytest.raises(InvalidPath, match="file and a directory"):
-        build_iso({"a/b": b"x", "a": b"x"}, "config")
+        build_iso({"a/b": b"x", "a": b"x"}, "config", DATED)
 
 
 def test_a_drive_over_the_limit_says_so():
     with pytest.raises(DriveTooLarge, match="shorten the user data"):
-        build_iso({"big": bytes(MAX_IMAGE_BYTES)}, "config")
+        build_iso({"big": bytes(MAX_IMAGE_BYTES)}, "config", DATED)
 
 
 WEIRD = st.text(st.sampled_from("ab/.-_\\\0\n:;* ~é\u202e"), max_size=12)
@@ -308,7 +237,7 @@ TAME = st.lists(st.from_regex(r"[A-Za-z0-9_][A-Za-z0-9._-]{0,9}", fullmatch=True
 @given(files=st.dictionaries(WEIRD | TAME | st.text(max_size=70), st.binary(max_size=10), max_size=6))
 def test_a_path_is_refused_or_reads_back_as_it_was(files):
     try:
-        image = build_iso(files, "config")
+        image = build_iso(files, "config", DATED)
     except InvalidPath:
         return
     assert not any(set(path.split("/")) & {"", ".", ".."} for path in files)
@@ -319,7 +248,7 @@ def test_a_path_is_refused_or_reads_back_as_it_was(files):
 @given(label=st.text(max_size=18) | st.from_regex(r"[A-Za-z0-9_-]{1,17}", fullmatch=True))
 def test_a_label_is_refused_or_reads_back_as_it_was(label):
     try:
-        image = build_iso({}, label)
+        image = build_iso({}, label, DATED)
     except InvalidLabel:
         return
     assert opened(image).joliet_vd.volume_identifier.decode("utf-16-be").rstrip() == label

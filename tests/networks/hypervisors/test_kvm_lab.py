@@ -5,6 +5,7 @@ import signal
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
@@ -38,6 +39,7 @@ pytestmark = pytest.mark.lab
 BOOT = 120  # seconds; about 12 on an idle machine
 PATIENCE = 60
 CONTENT = {"cloudstack/metadata/local-hostname.txt": b"walked\n"}
+DATED = datetime(2026, 5, 4, 12, tzinfo=UTC)
 
 
 @dataclass
@@ -114,7 +116,7 @@ def test_root_volume_is_made_and_its_image_is_named_when_missing(walk):
 
 
 def test_iso_arrives_whole_and_unreadable_for_others(walk):
-    for content in (b"an older, longer drive" * 100_000, build_iso(CONTENT, "config")):
+    for content in (b"an older, longer drive" * 100_000, build_iso(CONTENT, "config", DATED)):
         media = walk.first.place(walk.media.name, content, soon())
 
     file = walk.lab.hosts[0].config_drives / media.name
@@ -156,7 +158,7 @@ def test_smbios_tells_the_guest_its_uuid(walk):
 
 
 def test_disc_that_the_guest_holds_is_not_replaced_under_it(walk):
-    other = walk.first.place(f"{walk.vm.name}-2-cd34.iso", build_iso(CONTENT, "config"), soon())
+    other = walk.first.place(f"{walk.vm.name}-2-cd34.iso", build_iso(CONTENT, "config", DATED), soon())
 
     with pytest.raises(Busy, match="tray"):
         walk.first.insert(walk.vm, other, soon(PATIENCE))
@@ -189,7 +191,7 @@ def test_frozen_guest_is_silent_within_seconds_and_speaks_again(walk):
 
 
 def test_live_migration_takes_vm_and_drive_along(walk):
-    walk.second.place(walk.media.name, build_iso(CONTENT, "config"), soon())
+    walk.second.place(walk.media.name, build_iso(CONTENT, "config", DATED), soon())
 
     for _ in range(2):
         walk.first.migrate(walk.vm, walk.second, soon(PATIENCE))
