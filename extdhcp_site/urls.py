@@ -15,5 +15,6 @@ urlpatterns = [
     path("healthz", health.healthz),
     path("readyz", health.readyz),
     path("admin/", admin.site.urls),
+    path("guest/", include("configdrive.urls")),
     path("", include("extdhcp_site.console.urls")),
 ]
