@@ -1,7 +1,8 @@
 """KVM hosts through libvirt, and libvirt's test driver, which stands in for one in demo and tests.
 
 Connections are in `kvm_connection`, libvirt's XML in `kvm_xml`, pools and volumes in `kvm_storage`,
-the guest agent in `kvm_agent` and what it answers in `kvm_addresses`.
+CD-ROM and NICs of a VM that may run in `kvm_devices`. Of the guest agent, addresses are asked in
+`kvm_agent` and what it answers is read in `kvm_addresses`; passwords and files are in `kvm_guest`.
 """
 
 import contextlib
@@ -11,8 +12,9 @@ from typing import Any, Self
 
 import libvirt
 
-from networks.hypervisors import kvm_storage, kvm_xml
+from networks.hypervisors import kvm_devices, kvm_guest, kvm_storage, kvm_xml
 from networks.hypervisors.base import (
+    AgentAbsent,
     AskTheOperator,
     Busy,
     DeadlineExceeded,
@@ -23,13 +25,16 @@ from networks.hypervisors.base import (
     HypervisorError,
     ImageRoot,
     Media,
+    MediaFile,
     NetworkMissing,
     NetworkRef,
+    NicSpec,
     NotFound,
     PowerState,
     Reading,
     Refused,
     Source,
+    StorageProblem,
     Transport,
     TryAgainLater,
     VmRecord,
@@ -57,7 +62,6 @@ _POWER = {
     libvirt.VIR_DOMAIN_SHUTOFF: PowerState.OFF,
     libvirt.VIR_DOMAIN_CRASHED: PowerState.OFF,
 }
-_TRAY_STAYS_SHUT = (libvirt.VIR_ERR_OPERATION_FAILED, libvirt.VIR_ERR_OPERATION_TIMEOUT, libvirt.VIR_ERR_INTERNAL_ERROR)
 
 
 class KvmHost:
@@ -211,15 +215,13 @@ class KvmHost:
                 raise self._why_not_started(session, domain, vm, error) from error
 
     def _why_not_started(self, session: Session, domain: Any, vm: VmRef, error: HypervisorError) -> HypervisorError:
-        code, library_words = error_code(error), str(error.__cause__)
         for bridge in kvm_xml.bridges(session.do(domain.XMLDesc, 0)):
-            # libvirt has no code for this; the bridge's name in quotes is in every translation of its words.
-            if code == libvirt.VIR_ERR_SYSTEM_ERROR and f"'{bridge}'" in library_words:
+            if _names_bridge(error, bridge):
                 return self._bridge_missing(bridge)
         if type(error) is AskTheOperator:
             log = f"{kvm_xml.LOG_DIRECTORY}/{vm.name}.log"
             return AskTheOperator(
-                f"Host {self._name} could not start {vm.name}: see {log} there. (libvirt error {code})"
+                f"Host {self._name} could not start {vm.name}: see {log} there. (libvirt error {error_code(error)})"
             )
         return error
 
@@ -311,52 +313,95 @@ class KvmHost:
 
     # Config drives ------------------------------------------------------------------------------
 
-    def place(self, name: str, content: bytes, deadline: float) -> Media:
+    def place(self, name: str, content: bytes, deadline: float, *, storage: str = "") -> Media:
         if len(content) > kvm_storage.MEDIA_MAX_BYTES:
             raise Refused(f"An ISO of more than {kvm_storage.MEDIA_MAX_BYTES} bytes is not a config drive.")
         description = kvm_xml.media_volume(name, len(content))
-        with self._session(deadline) as session:
-            volume = kvm_storage.new_volume(session, kvm_storage.ensure_media_pool(session), name, description)
+        with self._session(deadline) as session, self._storage_named(storage):
+            volume = kvm_storage.new_volume(session, kvm_storage.media_pool(session, storage), name, description)
             if not self._is_test_driver:
                 # The test driver has no streams: there, a volume has a name and a size and no content.
                 kvm_storage.fill(session, volume, content)
             return Media(name, session.do(volume.path))
 
-    def read(self, name: str, deadline: float) -> bytes:
+    @contextlib.contextmanager
+    def _storage_named(self, storage: str) -> Iterator[None]:
+        """Whoever has to mend a storage is told which."""
+        try:
+            yield
+        except StorageProblem as error:
+            where = f"storage pool {storage}" if storage else f"the directory {kvm_storage.MEDIA_DIRECTORY}"
+            raise StorageProblem(f"No config drive can be kept in {where} of host {self._name}: {error}") from error
+
+    def read(self, name: str, deadline: float, *, storage: str = "") -> bytes:
         kvm_xml.media_name(name)
         with self._session(deadline) as session:
-            pool = kvm_storage.media_pool(session)
+            pool = _media_pool(session, storage)
             volume = None if pool is None else kvm_storage.find_volume(session, pool, name, refresh=True)
             if volume is None:
                 raise NotFound(f"Host {self._name} has no ISO {name}.")
             return session.do(kvm_storage.download, session.connection, volume)
 
-    def remove(self, name: str, deadline: float) -> None:
+    def remove(self, name: str, deadline: float, *, storage: str = "") -> None:
         kvm_xml.media_name(name)
         with self._session(deadline) as session:
-            pool = kvm_storage.media_pool(session)
+            pool = _media_pool(session, storage)
             if pool is not None:
                 kvm_storage.delete_volume(session, pool, name, refresh=True)
 
-    def list_media(self, deadline: float) -> list[str]:
+    def list_media(self, deadline: float, *, storage: str = "") -> list[MediaFile]:
         with self._session(deadline) as session:
-            pool = kvm_storage.media_pool(session)
-            if pool is None:
-                return []
-            kvm_storage.refresh_pool(session, pool)
-            names = [volume.name() for volume in session.do(pool.listAllVolumes, 0)]
-            return sorted(name for name in names if kvm_xml.is_media_name(name))
+            pool = _media_pool(session, storage)
+            return [] if pool is None else kvm_storage.list_media(session, pool)
 
     def insert(self, vm: VmRef, media: Media | None, deadline: float) -> None:
-        path = None if media is None else media.path
         with self._session(deadline) as session:
             domain = _our_domain(session, vm)
-            if _power(session, domain) is not PowerState.OFF:
-                _change_live(session, domain, kvm_xml.config_drive(path), ejecting=path is None)
-                return
-            flags = libvirt.VIR_DOMAIN_XML_INACTIVE | libvirt.VIR_DOMAIN_XML_SECURE
-            definition = kvm_xml.with_media(session.do(domain.XMLDesc, flags), path)
-            session.do(session.connection.defineXML, definition)
+            kvm_devices.change_media(session, domain, media, running=_power(session, domain) is not PowerState.OFF)
+
+    def inserted(self, vm: VmRef, deadline: float) -> str | None:
+        with self._session(deadline) as session:
+            return kvm_xml.inserted_path(kvm_devices.live_xml(session, _our_domain(session, vm)))
+
+    def bytes_read(self, vm: VmRef, deadline: float) -> int | None:
+        with self._session(deadline) as session:
+            domain = _our_domain(session, vm)
+            # The test driver makes its numbers up.
+            return None if self._is_test_driver else kvm_devices.bytes_read(session, domain)
+
+    # NICs ---------------------------------------------------------------------------------------
+
+    def add_nic(self, vm: VmRef, nic: NicSpec, deadline: float) -> None:
+        kvm_xml.mac_address(nic.mac)
+        with self._session(deadline) as session:
+            domain = _our_domain(session, vm)
+            running = _power(session, domain) is not PowerState.OFF
+            try:
+                kvm_devices.plug(session, domain, nic, self._domain_type(session), running=running)
+            except HypervisorError as error:
+                if _names_bridge(error, nic.network.label):
+                    raise self._bridge_missing(nic.network.label) from error
+                raise
+
+    def remove_nic(self, vm: VmRef, mac: str, deadline: float) -> None:
+        kvm_xml.mac_address(mac)
+        with self._session(deadline) as session:
+            domain = _our_domain(session, vm)
+            kvm_devices.unplug(session, domain, mac, running=_power(session, domain) is not PowerState.OFF)
+
+    # The guest agent ----------------------------------------------------------------------------
+
+    def set_password(self, vm: VmRef, user: str, password: str, deadline: float) -> None:
+        kvm_guest.check_account(user, password)
+        with self._session(deadline) as session:
+            kvm_guest.set_password(session, _our_domain(session, vm), user, password)
+
+    def read_guest_file(self, vm: VmRef, path: str, deadline: float, *, most: int = 4096) -> bytes:
+        with self._session(deadline) as session:
+            domain = _our_domain(session, vm)
+            if self._is_test_driver:
+                raise AgentAbsent("The test driver's guests have no agent.")
+            return kvm_guest.read_file(session, domain, path, most)
 
     # Addresses ----------------------------------------------------------------------------------
 
@@ -438,25 +483,6 @@ def _check_storage_shared(source: Session, domain: Any, destination: Session) ->
             raise Refused("The target does not see this VM's ROOT volume: the storage pool is not shared.") from None
 
 
-def _change_live(session: Session, domain: Any, drive: str, *, ejecting: bool) -> None:
-    """Change the medium of a running VM, now and for its next start.
-
-    libvirt opens the tray and waits; a guest that has mounted the disc may keep it shut.
-    """
-    flags = libvirt.VIR_DOMAIN_AFFECT_LIVE | libvirt.VIR_DOMAIN_AFFECT_CONFIG
-    force = libvirt.VIR_DOMAIN_DEVICE_MODIFY_FORCE
-    # Only an ejection is forced: the guest gets read errors, but the drive must go. A new disc can wait.
-    for attempt in [flags, flags, flags | force] if ejecting else [flags, flags]:
-        try:
-            session.do(domain.updateDeviceFlags, drive, attempt)
-            return
-        except HypervisorError as error:
-            if error_code(error) not in _TRAY_STAYS_SHUT:
-                raise
-            shut = error
-    raise Busy(f"The guest keeps its CD-ROM tray shut. (libvirt error {error_code(shut)})") from shut
-
-
 # Networks ---------------------------------------------------------------------------------------
 
 
@@ -466,6 +492,16 @@ def _interface_names(session: Session) -> list[str]:
         return [interface.name() for interface in session.do(session.connection.listAllInterfaces, 0)]
     except (DoNotTryAgain, AskTheOperator):
         return []
+
+
+def _names_bridge(error: HypervisorError, bridge: str) -> bool:
+    """libvirt has no code for a missing bridge; its name in quotes is in every translation of libvirt's words."""
+    return error_code(error) == libvirt.VIR_ERR_SYSTEM_ERROR and f"'{bridge}'" in str(error.__cause__)
+
+
+def _media_pool(session: Session, storage: str) -> Any | None:
+    """To look into or delete from. A host that shares `storage` may never have been told of its files."""
+    return kvm_storage.media_pool(session, storage) if storage else kvm_storage.cache_pool(session)
 
 
 def _dotted(version: int) -> str:

@@ -33,7 +33,7 @@ AGENT_RESPONSE_SECONDS = 4
 READING_SECONDS = 12.0
 
 _NOT_RUNNING = (libvirt.VIR_ERR_OPERATION_INVALID, libvirt.VIR_ERR_NO_DOMAIN)
-_NO_AGENT = (
+NO_AGENT = (
     libvirt.VIR_ERR_ARGUMENT_UNSUPPORTED,
     libvirt.VIR_ERR_OPERATION_UNSUPPORTED,
     libvirt.VIR_ERR_NO_SUPPORT,
@@ -67,22 +67,26 @@ def read_vm(session: Session, vm: VmRef, source: Source) -> Reading | None:
 
 
 def _domain_with_timeout(connection: Any, uuid: str) -> Any:
-    """The domain, its agent given a few seconds to answer: by default libvirt waits for ever.
+    domain = connection.lookupByUUIDString(uuid)
+    limit_waiting(domain)
+    return domain
+
+
+def limit_waiting(domain: Any) -> None:
+    """Give the domain's agent a few seconds to answer: by default libvirt waits for ever.
 
     The time-out is kept in the daemon, for its every client; what others ask of an agent fits in it.
     """
-    domain = connection.lookupByUUIDString(uuid)
-    # Not known to libvirt before 5.10 nor to the test driver; the deadline of the reading holds anyway.
+    # Not known to libvirt before 5.10 nor to the test driver; the deadline of the call holds anyway.
     with contextlib.suppress(libvirt.libvirtError):
         domain.agentSetResponseTimeout(AGENT_RESPONSE_SECONDS, 0)
-    return domain
 
 
 def _why_silent(session: Session, domain: Any, error: HypervisorError) -> Outcome:
     code = error_code(error)
     if code in _NOT_RUNNING:
         return Outcome.NOT_RUNNING
-    if code in _NO_AGENT:
+    if code in NO_AGENT:
         return Outcome.AGENT_ABSENT
     if code == libvirt.VIR_ERR_AGENT_UNRESPONSIVE:
         with contextlib.suppress(DoNotTryAgain, AskTheOperator):

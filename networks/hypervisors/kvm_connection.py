@@ -141,6 +141,13 @@ _MEANINGS: dict[int, tuple[type[HypervisorError], str]] = {
 }
 _FAILED = (AskTheOperator, "The operation failed on the host; the host's libvirt log says why.")
 
+# By the number that the host's kernel gave; libvirt hands it on beside its own.
+_STORAGE_FAILURES = {
+    errno.ENOSPC: "The storage is full: free some space on it.",
+    errno.EDQUOT: "The storage's quota is used up: raise it, or free some space.",
+    errno.EROFS: "The storage is read-only: mount it for writing.",
+}
+
 
 def translate(error: libvirt.libvirtError, *, connected: bool = True) -> HypervisorError:
     """Ours for libvirt's. Its text is left out: it may hold file contents and paths of the host."""
@@ -148,6 +155,8 @@ def translate(error: libvirt.libvirtError, *, connected: bool = True) -> Hypervi
     kind, text = _MEANINGS.get(code, _FAILED)
     if code == libvirt.VIR_ERR_SYSTEM_ERROR and error.get_error_domain() == libvirt.VIR_FROM_STORAGE:
         kind, text = StorageProblem, "The host's storage failed; the host's libvirt log says why."
+    if code == libvirt.VIR_ERR_SYSTEM_ERROR and error.get_int1() in _STORAGE_FAILURES:
+        kind, text = StorageProblem, _STORAGE_FAILURES[error.get_int1()]
     # A broken socket is told by several codes: what decides is whether the connection lives.
     lost = not connected or error.get_error_domain() == libvirt.VIR_FROM_RPC
     if lost and not issubclass(kind, EndpointUnreachable | CredentialsRefused):

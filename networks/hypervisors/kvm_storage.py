@@ -14,6 +14,7 @@ from networks.hypervisors.base import (
     EndpointUnreachable,
     HypervisorError,
     ImageRoot,
+    MediaFile,
     NotFound,
     Refused,
     StorageProblem,
@@ -30,11 +31,12 @@ def active_pool(session: Session, name: str) -> Any:
     """A pool that is in use. Raises StorageProblem."""
     pool = session.do(session.connection.storagePoolLookupByName, kvm_xml.pool_name(name))
     if not session.do(pool.isActive):
-        raise StorageProblem(f"Storage pool {name} is not started on the host.")
+        raise StorageProblem(f"Storage pool {name} is not started on the host: start it there.")
     return pool
 
 
-def media_pool(session: Session) -> Any | None:
+def cache_pool(session: Session) -> Any | None:
+    """The pool of the host's own cache, if it was ever made."""
     try:
         return active_pool(session, MEDIA_POOL)
     except StorageProblem as error:
@@ -43,23 +45,49 @@ def media_pool(session: Session) -> Any | None:
         raise
 
 
-def ensure_media_pool(session: Session) -> Any:
+def media_pool(session: Session, storage: str) -> Any:
+    """The pool of config drives in `storage`, made when this host does not have it.
+
+    Raises StorageProblem, and Refused for a storage that holds no files.
+    """
+    if not storage:
+        return _dir_pool(session, MEDIA_POOL, MEDIA_DIRECTORY, autostart=True)
+    # Asked each time: what is not mounted must not be written under.
+    primary = active_pool(session, storage)
+    directory = kvm_xml.pool_directory(session.do(primary.XMLDesc, 0))
+    if directory is None:
+        raise Refused(f"Storage pool {storage} holds no files.")
+    directory = f"{directory}/{MEDIA_POOL}"
+    # Not started by libvirt, which does not know that the other pool has to be there first.
+    pool = _dir_pool(session, f"{MEDIA_POOL}-{storage}", directory, autostart=False)
+    if kvm_xml.pool_directory(session.do(pool.XMLDesc, 0)) != directory:
+        raise StorageProblem(
+            f"Storage pool {MEDIA_POOL}-{storage} on the host does not lie in {directory}: "
+            "destroy and undefine that pool there, and it will be made anew. Its files stay."
+        )
+    return pool
+
+
+def _dir_pool(session: Session, name: str, directory: str, *, autostart: bool) -> Any:
     try:
-        return active_pool(session, MEDIA_POOL)
+        return active_pool(session, name)
     except StorageProblem:
         pass  # not there, or not started
-    try:
-        pool = session.do(session.connection.storagePoolLookupByName, MEDIA_POOL)
-    except StorageProblem:
-        description = kvm_xml.media_pool(MEDIA_POOL, MEDIA_DIRECTORY)
-        with contextlib.suppress(DoNotTryAgain):  # another process was faster
-            session.do(session.connection.storagePoolDefineXML, description, 0)
-        pool = session.do(session.connection.storagePoolLookupByName, MEDIA_POOL)
-        session.do(pool.build, 0)
-        session.do(pool.setAutostart, 1)
     with contextlib.suppress(DoNotTryAgain):  # another process was faster
+        pool = _defined_pool(session, name, directory, autostart=autostart)
+        session.do(pool.build, 0)  # makes the directory, unless it is there
         session.do(pool.create, 0)
-    return active_pool(session, MEDIA_POOL)
+    return active_pool(session, name)
+
+
+def _defined_pool(session: Session, name: str, directory: str, *, autostart: bool) -> Any:
+    try:
+        return session.do(session.connection.storagePoolLookupByName, kvm_xml.pool_name(name))
+    except StorageProblem:
+        pool = session.do(session.connection.storagePoolDefineXML, kvm_xml.media_pool(name, directory), 0)
+        if autostart:
+            session.do(pool.setAutostart, 1)
+        return pool
 
 
 def find_volume(session: Session, pool: Any, name: str, *, refresh: bool = False) -> Any | None:
@@ -92,6 +120,17 @@ def delete_volume(session: Session, pool: Any, name: str, *, refresh: bool = Fal
             raise
 
 
+def list_media(session: Session, pool: Any) -> list[MediaFile]:
+    refresh_pool(session, pool)
+    found = []
+    for volume in session.do(pool.listAllVolumes, 0):
+        if kvm_xml.is_media_name(volume.name()):
+            with contextlib.suppress(NotFound):  # it went while we listed
+                _type, size, _allocated = session.do(volume.info)
+                found.append(MediaFile(volume.name(), size))
+    return sorted(found, key=lambda file: file.name)
+
+
 def image_facts(session: Session, pool: Any, image: str) -> kvm_xml.VolumeFacts | None:
     volume = find_volume(session, pool, image, refresh=True)
     return None if volume is None else kvm_xml.volume_facts(session.do(volume.XMLDesc, 0))
@@ -107,9 +146,14 @@ def new_volume(session: Session, pool: Any, name: str, description: str) -> Any:
     except EndpointUnreachable:
         raise
     except HypervisorError:
-        # A file that libvirt has not heard of may be in the way.
+        # A file that libvirt has not heard of may be in the way. (libvirt creates with O_EXCL, so it
+        # never writes into, or through, what lies there.)
         delete_volume(session, pool, name, refresh=True)
+    try:
         return session.do(pool.createXML, description, 0)
+    except Refused as error:
+        # A FIFO or a device, which libvirt does not see as a volume and so cannot remove.
+        raise StorageProblem(f"Something that is no file lies under the name {name}: remove it.") from error
 
 
 def fill(session: Session, volume: Any, content: bytes) -> None:

@@ -74,6 +74,10 @@ def bridge_name(name: str) -> str:
     return _checked(_BRIDGE, name, "The bridge name")
 
 
+def mac_address(text: str) -> str:
+    return _checked(_MAC, text, "The MAC address")
+
+
 def file_path(path: str) -> str:
     if ".." in path.split("/"):
         raise Refused("A path on the host must not contain '..'.")
@@ -139,8 +143,8 @@ def domain(spec: VmSpec, domain_type: str, root_path: str | None) -> str:
         _add_root_disk(devices, root_path)
     _add_user_cdrom(devices)
     devices.append(_config_drive(None))
-    for nic in spec.nics:
-        _add_nic(devices, nic, domain_type)
+    for spec_nic in spec.nics:
+        devices.append(_nic(spec_nic, domain_type))
     _add_serial(devices, spec.vm)
     _add(_add(devices, "channel", type="unix"), "target", type="virtio", name=AGENT_CHANNEL)
     return _text(top)
@@ -195,10 +199,15 @@ def _add_media(disk: ET.Element, path: str) -> None:
     _add(disk, "source", file=file_path(path), startupPolicy="optional")
 
 
-def _add_nic(devices: ET.Element, nic: NicSpec, domain_type: str) -> None:
+def nic(spec: NicSpec, domain_type: str) -> str:
+    """A NIC as a VM that is there is given one more."""
+    return _text(_nic(spec, domain_type))
+
+
+def _nic(nic: NicSpec, domain_type: str) -> ET.Element:
     on_test_driver = domain_type == "test"
-    interface = _add(devices, "interface", type="network" if on_test_driver else "bridge")
-    _add(interface, "mac", address=_checked(_MAC, nic.mac, "The MAC address"))
+    interface = ET.Element("interface", type="network" if on_test_driver else "bridge")
+    _add(interface, "mac", address=mac_address(nic.mac))
     bridge = bridge_name(nic.network.label)
     if on_test_driver:
         # The test driver has no bridges, and gives each NIC of this network an address of its own.
@@ -206,6 +215,7 @@ def _add_nic(devices: ET.Element, nic: NicSpec, domain_type: str) -> None:
     else:
         _add(interface, "source", bridge=bridge)
     _add(interface, "model", type="virtio")
+    return interface
 
 
 def _add_serial(devices: ET.Element, vm: VmRef) -> None:
@@ -303,6 +313,10 @@ def with_media(inactive_xml: str, path: str | None) -> str:
     return _text(top)
 
 
+def has_config_drive(domain_xml: str) -> bool:
+    return next(_config_drives(parse(domain_xml)), None) is not None
+
+
 def inserted_path(domain_xml: str) -> str | None:
     """The file in our own CD-ROM."""
     drive = next(_config_drives(parse(domain_xml)), None)
@@ -315,6 +329,52 @@ def _config_drives(top: ET.Element) -> Iterator[ET.Element]:
         alias = disk.find("alias")
         if alias is not None and alias.get("name") == CONFIG_DRIVE_ALIAS:
             yield disk
+
+
+def nic_of(domain_xml: str, mac: str) -> str | None:
+    """The description of the NIC with this MAC, as the VM has it; None when it has none."""
+    interface = next(_interfaces(parse(domain_xml), mac), None)
+    return None if interface is None else _text(interface)
+
+
+def with_nic(inactive_xml: str, spec: NicSpec, domain_type: str) -> str:
+    """A VM's definition with one NIC more, after those it has."""
+    top = parse(inactive_xml)
+    _devices(top).append(_nic(spec, domain_type))
+    return _text(top)
+
+
+def without_nic(inactive_xml: str, mac: str) -> str:
+    top = parse(inactive_xml)
+    devices = _devices(top)
+    for interface in list(_interfaces(top, mac)):
+        devices.remove(interface)
+    return _text(top)
+
+
+def _devices(top: ET.Element) -> ET.Element:
+    devices = top.find("devices")
+    if devices is None:
+        raise Refused("The host answered with a VM that has no devices.")
+    return devices
+
+
+def _interfaces(top: ET.Element, mac: str) -> Iterator[ET.Element]:
+    for interface in top.iterfind("devices/interface"):
+        address = interface.find("mac")
+        if address is not None and address.get("address", "").lower() == mac:
+            yield interface
+
+
+# Pools of these types have a directory on the host; the others hold volumes that are no files.
+_POOLS_OF_FILES = ("dir", "fs", "netfs")
+
+
+def pool_directory(pool_xml: str) -> str | None:
+    """Where a pool's files lie; None for a pool of devices or of somebody's network storage."""
+    top = parse(pool_xml)
+    path = top.findtext("target/path") if top.get("type") in _POOLS_OF_FILES else None
+    return path.rstrip("/") or None if path else None
 
 
 @dataclass(frozen=True)

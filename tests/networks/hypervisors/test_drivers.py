@@ -6,6 +6,7 @@ import pytest
 from networks.hypervisors import base
 from networks.hypervisors.base import EndpointAddress, Refused, Transport
 from networks.hypervisors.drivers import driver
+from tests.fakes import FakeHypervisor
 
 HERE = Path(base.__file__).parent
 PROTOCOLS = [
@@ -14,8 +15,14 @@ PROTOCOLS = [
     base.Volumes,
     base.VmOperations,
     base.MediaStore,
+    base.GuestAgent,
     base.AddressReader,
 ]
+
+
+@pytest.mark.parametrize("protocol", PROTOCOLS)
+def test_fake_has_what_every_protocol_asks_for(protocol):
+    assert isinstance(FakeHypervisor(), protocol)
 
 
 @pytest.mark.parametrize("protocol", PROTOCOLS)

@@ -1,20 +1,28 @@
 """The driver on libvirt's test driver inside this process, and on a connection made up for what it cannot show."""
 
+import json
 import threading
 import time
+import traceback
 from types import SimpleNamespace
 
 import libvirt
+import libvirt_qemu
 import pytest
 
-from networks.hypervisors import kvm_agent, kvm_storage
+from networks.hypervisors import kvm_agent, kvm_devices, kvm_guest, kvm_storage, kvm_xml
 from networks.hypervisors.base import (
+    AgentAbsent,
     AskTheOperator,
     Busy,
+    DeadlineExceeded,
     EndpointAddress,
     EndpointUnreachable,
+    Media,
+    MediaFile,
     NetworkMissing,
     NetworkRef,
+    NicSpec,
     NotFound,
     Outcome,
     PowerState,
@@ -196,11 +204,16 @@ def test_iso_is_placed_listed_inserted_and_removed(host, connection):
 
     media = host.place("i-2-3-VM-1-ab12.iso", b"x" * 4096, soon())
     host.place("i-2-3-VM-1-ab12.iso", b"x" * 2048, soon())  # made anew, not written over
-    assert host.list_media(soon()) == [media.name]
+    assert host.list_media(soon()) == [MediaFile(media.name, 2048)]
     host.insert(vm, media, soon())
     assert media.path in connection.lookupByName(vm.name).XMLDesc(0)
+    assert host.inserted(vm, soon()) == media.path
+    host.start(vm, soon())
+    assert host.inserted(vm, soon()) == media.path
+    host.stop(vm, soon(), grace=0)
     host.insert(vm, None, soon())
     assert media.path not in connection.lookupByName(vm.name).XMLDesc(0)
+    assert host.inserted(vm, soon()) is None
     for _ in range(2):
         host.remove(media.name, soon())
     assert host.list_media(soon()) == []
@@ -218,7 +231,7 @@ def test_only_isos_are_listed(host, connection):
     pool = connection.storagePoolLookupByName(kvm_storage.MEDIA_POOL)
     pool.createXML("<volume><name>notes.txt</name><capacity>1</capacity></volume>", 0)
 
-    assert host.list_media(soon()) == ["i-2-3-VM-1-ab12.iso"]
+    assert host.list_media(soon()) == [MediaFile("i-2-3-VM-1-ab12.iso", 1)]
 
 
 @pytest.mark.parametrize("name", ["../x.iso", "x", "x.iso\n", "a_b.iso", "x/y.iso", ""])
@@ -246,6 +259,147 @@ def test_iso_larger_than_any_config_drive_is_refused(host, monkeypatch):
 def test_test_driver_refuses_to_change_a_running_vms_cdrom(host, running):
     with pytest.raises(Refused):
         host.insert(running, None, soon())
+
+
+def test_what_the_test_driver_says_was_read_is_not_believed(host, running):
+    assert host.bytes_read(running, soon()) is None
+
+
+def test_drive_of_an_unknown_vm_is_not_found(host):
+    for act in (host.inserted, host.bytes_read):
+        with pytest.raises(NotFound):
+            act(make_vm(), soon())
+
+
+def test_iso_lies_beside_the_root_volumes_of_its_storage(host, connection):
+    media = host.place("i-2-3-VM-1-ab12.iso", b"x" * 2048, soon(), storage="default-pool")
+
+    assert media.path == "/default-pool/extdhcp-configdrive/i-2-3-VM-1-ab12.iso"
+    assert host.list_media(soon(), storage="default-pool") == [MediaFile(media.name, 2048)]
+    assert host.list_media(soon()) == []
+    for _ in range(2):
+        host.remove(media.name, soon(), storage="default-pool")
+    assert host.list_media(soon(), storage="default-pool") == []
+
+
+def test_same_name_in_two_storages_is_two_files(host):
+    host.place("i-2-3-VM-1-ab12.iso", b"x", soon())
+    host.place("i-2-3-VM-1-ab12.iso", b"x", soon(), storage="default-pool")
+
+    host.remove("i-2-3-VM-1-ab12.iso", soon(), storage="default-pool")
+
+    assert len(host.list_media(soon())) == 1
+
+
+def in_storage(host, storage):
+    """Everything that is done with an ISO in a storage."""
+    name = "i-2-3-VM-1-ab12.iso"
+    return [
+        lambda: host.place(name, b"x", soon(), storage=storage),
+        lambda: host.read(name, soon(), storage=storage),
+        lambda: host.remove(name, soon(), storage=storage),
+        lambda: host.list_media(soon(), storage=storage),
+    ]
+
+
+@pytest.fixture
+def pool_of_devices(connection):
+    pool = connection.storagePoolDefineXML(
+        "<pool type='logical'><name>vg0</name><source><name>vg0</name></source>"
+        "<target><path>/dev/vg0</path></target></pool>",
+        0,
+    )
+    pool.create(0)
+    yield "vg0"
+    pool.destroy()
+    pool.undefine()
+
+
+def test_storage_of_devices_holds_no_iso(host, pool_of_devices):
+    for act in in_storage(host, pool_of_devices):
+        with pytest.raises(Refused, match="holds no files"):
+            act()
+
+
+@pytest.mark.parametrize("storage", ["nothing", "stopped"])
+def test_storage_that_is_not_in_use_is_named(host, connection, storage):
+    pool = connection.storagePoolDefineXML(
+        "<pool type='dir'><name>stopped</name><target><path>/stopped</path></target></pool>", 0
+    )
+    try:
+        for act in in_storage(host, storage):
+            with pytest.raises(StorageProblem):
+                act()
+        with pytest.raises(StorageProblem, match=f"storage pool {storage} of host this machine"):
+            host.place("i-2-3-VM-1-ab12.iso", b"x", soon(), storage=storage)
+    finally:
+        pool.undefine()
+
+
+def test_storage_that_was_moved_says_which_pool_to_remove(host, connection):
+    host.list_media(soon(), storage="default-pool")
+    ours = connection.storagePoolLookupByName("extdhcp-configdrive-default-pool")
+    ours.destroy()
+    ours.undefine()
+    moved = "<pool type='dir'><name>extdhcp-configdrive-default-pool</name><target><path>/else</path></target></pool>"
+    moved = connection.storagePoolDefineXML(moved, 0)
+    try:
+        with pytest.raises(StorageProblem, match="undefine that pool"):
+            host.list_media(soon(), storage="default-pool")
+    finally:
+        if moved.isActive():
+            moved.destroy()
+        moved.undefine()
+
+
+# NICs -------------------------------------------------------------------------------------------
+
+
+def test_nics_of_a_vm_that_is_off(host, connection):
+    vm = make_vm(macs=("52:54:00:00:03:01",))
+    host.define(make_spec(vm), soon())
+    more = NicSpec("52:54:00:00:03:02", NetworkRef("cloudbr100", 100))
+
+    for _ in range(2):
+        host.add_nic(vm, more, soon())
+    ((record,),) = [[record for record in host.list_vms(soon()) if record.vm.uuid == vm.uuid]]
+    assert record.vm.macs == ("52:54:00:00:03:01", "52:54:00:00:03:02")
+    for _ in range(2):
+        host.remove_nic(vm, "52:54:00:00:03:01", soon())
+    ((record,),) = [[record for record in host.list_vms(soon()) if record.vm.uuid == vm.uuid]]
+    assert record.vm.macs == ("52:54:00:00:03:02",)
+    host.start(vm, soon())
+
+
+def test_test_driver_refuses_to_plug_into_a_running_vm(host, running):
+    with pytest.raises(Refused):
+        host.add_nic(running, NicSpec("52:54:00:00:03:02", NetworkRef("cloudbr100", 100)), soon())
+    with pytest.raises(Refused):
+        host.remove_nic(running, running.macs[0], soon())
+    assert [record.vm.macs for record in host.list_vms(soon()) if record.vm == running] == [running.macs]
+
+
+@pytest.mark.parametrize("mac", ["", "52:54:00:00:03", "53:54:00:00:03:02", "52:54:00:00:03:AB"])
+def test_mac_that_is_none_is_refused(host, running, mac):
+    with pytest.raises(Refused):
+        host.remove_nic(running, mac, soon())
+    with pytest.raises(Refused):
+        host.add_nic(running, NicSpec(mac, NetworkRef("cloudbr100", 100)), soon())
+
+
+# The guest agent --------------------------------------------------------------------------------
+
+
+def test_test_drivers_guests_have_no_files(host, running):
+    with pytest.raises(AgentAbsent):
+        host.read_guest_file(running, "/etc/hostname", soon())
+
+
+def test_vm_that_is_not_there_has_no_agent(host):
+    with pytest.raises(NotFound):
+        host.set_password(make_vm(), "root", "secret", soon())
+    with pytest.raises(NotFound):
+        host.read_guest_file(make_vm(), "/etc/hostname", soon())
 
 
 # Addresses --------------------------------------------------------------------------------------
@@ -316,6 +470,9 @@ class FakeDomain:
 
     def XMLDesc(self, _flags):
         return self.xml
+
+    def isPersistent(self):
+        return 1
 
     def metadata(self, *_arguments):
         return OURS
@@ -509,6 +666,10 @@ def test_bridge_is_looked_for_where_the_host_can_tell(names, missing):
         host.ensure_network(NetworkRef("cloudbr100", 100), soon())
 
 
+def with_drive(path=None):
+    return f"<domain><devices>{kvm_xml.config_drive(path)}</devices></domain>"
+
+
 class ShutTray:
     """A CD-ROM that opens for force alone."""
 
@@ -523,10 +684,12 @@ class ShutTray:
 
 def test_new_disc_waits_for_a_tray_that_stays_shut():
     tray = ShutTray()
-    media = SimpleNamespace(name="a.iso", path="/drives/a.iso")
+    media = Media("a.iso", "/drives/a.iso")
 
     with pytest.raises(Busy, match="tray"):
-        make_host(FakeDomain(updateDeviceFlags=tray)).insert(make_vm(), media, soon())
+        make_host(FakeDomain(xml=with_drive("/drives/old.iso"), updateDeviceFlags=tray)).insert(
+            make_vm(), media, soon()
+        )
 
     assert len(tray.flags) == 2
     assert not any(flags & libvirt.VIR_DOMAIN_DEVICE_MODIFY_FORCE for flags in tray.flags)
@@ -535,11 +698,178 @@ def test_new_disc_waits_for_a_tray_that_stays_shut():
 def test_ejection_is_forced_in_the_end():
     tray = ShutTray()
 
-    make_host(FakeDomain(updateDeviceFlags=tray)).insert(make_vm(), None, soon())
+    make_host(FakeDomain(xml=with_drive("/drives/old.iso"), updateDeviceFlags=tray)).insert(make_vm(), None, soon())
 
     assert len(tray.flags) == 3
     both = libvirt.VIR_DOMAIN_AFFECT_LIVE | libvirt.VIR_DOMAIN_AFFECT_CONFIG
     assert all(flags & both == both for flags in tray.flags)
+
+
+def test_drive_that_the_host_emptied_is_filled_by_force():
+    """A guest that had the disc mounted as it was migrated keeps its tray locked, with nothing in it."""
+    tray = ShutTray()
+
+    make_host(FakeDomain(xml=with_drive(), updateDeviceFlags=tray)).insert(
+        make_vm(), Media("a.iso", "/drives/a.iso"), soon()
+    )
+
+    assert len(tray.flags) == 3
+
+
+def test_running_vm_that_lost_our_cdrom_needs_a_restart():
+    with pytest.raises(Refused, match="a stop and a start"):
+        make_host(FakeDomain()).insert(make_vm(), Media("a.iso", "/drives/a.iso"), soon())
+
+
+def test_vm_that_others_made_transient_is_kept():
+    defined = []
+    domain = FakeDomain(xml=with_drive(), isPersistent=lambda: 0, updateDeviceFlags=lambda *_arguments: None)
+
+    make_host(domain, defineXML=defined.append).insert(make_vm(), None, soon())
+
+    assert defined == [with_drive()]
+
+
+def test_guest_that_holds_on_to_its_nic_keeps_it(monkeypatch):
+    monkeypatch.setattr(kvm_devices, "LETTING_GO_SECONDS", 0.1)
+    monkeypatch.setattr(kvm_devices, "POLL_SECONDS", 0.02)
+    interface = "<interface type='bridge'><mac address='52:54:00:00:03:01'/></interface>"
+    asked = []
+    domain = FakeDomain(
+        xml=f"<domain><devices>{interface}</devices></domain>",
+        detachDeviceFlags=lambda xml, flags: asked.append((xml, flags)),
+    )
+
+    with pytest.raises(Busy, match="let go"):
+        make_host(domain).remove_nic(make_vm(), "52:54:00:00:03:01", soon())
+
+    assert asked == [(interface.replace("'", '"').replace("/>", " />"), libvirt.VIR_DOMAIN_AFFECT_LIVE)]
+
+
+PASSWORD = "hunter2-secret"
+
+
+@pytest.mark.parametrize(
+    ("code", "error"),
+    [
+        (libvirt.VIR_ERR_AGENT_UNRESPONSIVE, AgentAbsent),
+        (libvirt.VIR_ERR_ARGUMENT_UNSUPPORTED, AgentAbsent),
+        (libvirt.VIR_ERR_OPERATION_INVALID, AgentAbsent),
+        (libvirt.VIR_ERR_INTERNAL_ERROR, Refused),
+        (libvirt.VIR_ERR_RPC, EndpointUnreachable),
+    ],
+)
+def test_why_a_password_was_not_set_is_told_without_it(code, error):
+    domain = FakeDomain(setUserPassword=raising(code, f"unable to execute 'set-user-password': {PASSWORD}"))
+
+    with pytest.raises(error) as caught:
+        make_host(domain).set_password(make_vm(), "root", PASSWORD, soon())
+
+    assert PASSWORD not in "".join(traceback.format_exception(caught.value))
+
+
+def test_guest_that_keeps_a_password_call_has_no_agent(monkeypatch):
+    monkeypatch.setattr(kvm_guest, "READING_SECONDS", 0.1)
+    release = threading.Event()
+    domain = FakeDomain(setUserPassword=lambda *_arguments: release.wait(30))
+
+    with pytest.raises(AgentAbsent):
+        make_host(domain).set_password(make_vm(), "root", PASSWORD, soon())
+    with pytest.raises(DeadlineExceeded):
+        make_host(domain).set_password(make_vm(), "root", PASSWORD, soon(0.05))
+    release.set()
+
+
+@pytest.mark.parametrize(
+    ("user", "password"),
+    [
+        ("", PASSWORD), ("root:x", PASSWORD), ("root\n", PASSWORD), ("a b", PASSWORD), ("x" * 257, PASSWORD),
+        ("root", ""), ("root", "x\nroot:y"), ("root", "x\0"), ("root", "x" * 1025),
+    ],
+)  # fmt: skip
+def test_account_that_could_be_more_than_one_is_refused(user, password):
+    with pytest.raises(Refused) as caught:
+        make_host(FakeDomain()).set_password(make_vm(), user, password, soon())
+
+    assert not password or password not in str(caught.value)
+
+
+class Agent:
+    """A guest agent that answers each command with what it is given for it."""
+
+    def __init__(self, opened='{"return": 7}', read="", closed='{"return": {}}'):
+        self.answers = {"guest-file-open": opened, "guest-file-read": read, "guest-file-close": closed}
+        self.asked = []
+
+    def __call__(self, _domain, question, timeout, _flags):
+        assert timeout > 0
+        command = json.loads(question)
+        self.asked.append((command["execute"], command["arguments"]))
+        answer = self.answers[command["execute"]]
+        if isinstance(answer, Exception):
+            raise answer
+        return answer
+
+
+@pytest.fixture
+def read_through(monkeypatch):
+    def read(agent, most=16):
+        monkeypatch.setattr(libvirt_qemu, "qemuAgentCommand", agent)
+        return make_host(FakeDomain()).read_guest_file(make_vm(), "/run/x", soon(), most=most)
+
+    return read
+
+
+def test_guests_file_is_read_and_closed(read_through):
+    agent = Agent(read='{"return": {"count": 3, "buf-b64": "YWJj", "eof": true}}')
+
+    assert read_through(agent) == b"abc"
+    assert agent.asked == [
+        ("guest-file-open", {"path": "/run/x", "mode": "r"}),
+        ("guest-file-read", {"handle": 7, "count": 16}),
+        ("guest-file-close", {"handle": 7}),
+    ]
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [
+        None, "", "[]", "{", "[" * 4000, '{"return": 3}', '{"return": {"buf-b64": 3}}', '{"error": {}}',
+        '{"return": {"buf-b64": "YWJj\\n"}}', '{"return": {"buf-b64": "YW-j"}}', '{"return": {"buf-b64": "YWJ"}}',
+        '{"return": {"buf-b64": "' + "YWJj" * 6 + '"}}',  # more than was asked for
+        '{"return": {"buf-b64": "' + "YWJj" * 10**6 + '"}}',
+        '{"return": {"count": ' + "9" * 4000 + "}}",
+    ],
+)  # fmt: skip
+def test_answer_that_is_none_is_refused_and_the_file_closed(read_through, answer):
+    agent = Agent(read=answer)
+
+    with pytest.raises(Refused):
+        read_through(agent)
+
+    assert agent.asked[-1][0] == "guest-file-close"
+
+
+@pytest.mark.parametrize("opened", ['{"return": true}', '{"return": "7"}', '{"return": 7.5}', '{"return": null}'])
+def test_handle_that_is_none_is_refused(read_through, opened):
+    with pytest.raises(Refused):
+        read_through(Agent(opened=opened))
+
+
+@pytest.mark.parametrize(
+    ("code", "words", "error"),
+    [
+        (libvirt.VIR_ERR_INTERNAL_ERROR, "failed to open file '/run/x': No such file or directory", NotFound),
+        (libvirt.VIR_ERR_INTERNAL_ERROR, "Command guest-file-open has been disabled", Refused),
+        (libvirt.VIR_ERR_INTERNAL_ERROR, "The command guest-file-open has not been found", Refused),
+        (libvirt.VIR_ERR_AGENT_UNRESPONSIVE, "Guest agent is not responding", AgentAbsent),
+        (libvirt.VIR_ERR_NO_SUPPORT, "this function is not supported", AgentAbsent),
+        (libvirt.VIR_ERR_RPC, "gone", EndpointUnreachable),
+    ],
+)
+def test_why_a_file_was_not_read(read_through, code, words, error):
+    with pytest.raises(error):
+        read_through(Agent(opened=make_error(code, words)))
 
 
 def test_guest_that_ignores_the_request_is_cut_off_after_its_grace():

@@ -13,6 +13,7 @@ from networks.hypervisors.base import (
     DeadlineExceeded,
     EndpointAddress,
     EndpointUnreachable,
+    MediaFile,
     PowerState,
     Transport,
     abandoned_calls,
@@ -90,7 +91,7 @@ def test_iso_and_addresses_through_the_daemon(shared):
     ((_vm, reading),) = host.read_addresses([vm], soon())
 
     assert [address.mac for address in reading.addresses] == list(vm.macs)
-    assert media.name in host.list_media(soon())
+    assert MediaFile(media.name, 2048) in host.list_media(soon())
 
 
 def test_forked_child_and_its_parent_both_go_on(shared):
