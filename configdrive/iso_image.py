@@ -1,7 +1,7 @@
 """A finished ISO 9660 image as bytes: where its dates and lengths lie, and the same image with other contents.
 
-Sources: ECMA-119, 8.4 (volume descriptors) and 9.1 (directory records); Joliet specification; SUSP 1.12,
-5.1 (CE); RRIP 1.12, 4.1.6 (TF).
+Sources: ECMA-119, 8.4 (volume descriptors) and 9.1 (directory records); Joliet specification; SUSP 1.12, 4;
+RRIP 1.12, 4.1.6 (TF).
 """
 
 import struct
@@ -148,19 +148,18 @@ def _children(image: bytes, directory: _Record) -> Iterator[_Record]:
 
 
 def _rock_ridge_dates(image: bytes, record: _Record) -> Iterator[int]:
-    """The offsets of the dates in a record's TF entries, which pycdlib writes in the short form."""
+    """The offsets of the dates in a record's TF entry, which pycdlib writes in the short form.
+
+    It is always in the record itself: names of 64 characters leave room enough that nothing needed for
+    a file goes to a continuation area.
+    """
     name = len(record.name)
-    areas = [(record.at + 33 + name + (name + 1) % 2, record.at + image[record.at])]
-    for at, end in areas:
-        while end - at >= 4:
-            signature = image[at : at + 2]
-            if signature == b"TF":
-                how_many = (image[at + 4] & 0x7F).bit_count()
-                yield from range(at + 5, at + 5 + 7 * how_many, 7)
-            elif signature == b"CE":
-                block, offset, length = (_LENGTH.unpack_from(image, at + field)[0] for field in (4, 12, 20))
-                areas.append((block * BLOCK + offset, block * BLOCK + offset + length))
-            at += image[at + 2]
+    at, end = record.at + 33 + name + (name + 1) % 2, record.at + image[record.at]
+    while end - at >= 4:
+        if image[at : at + 2] == b"TF":
+            how_many = (image[at + 4] & 0x7F).bit_count()
+            yield from range(at + 5, at + 5 + 7 * how_many, 7)
+        at += image[at + 2]
 
 
 def _slots(image: bytes, joliet: int, records: list[_Record]) -> dict[int, _Slot]:

@@ -1,15 +1,34 @@
 """Drives for the tests of the image, and what they hold when read back by pycdlib."""
 
+import shutil
+import subprocess
 from datetime import UTC, datetime
 from io import BytesIO
 from pathlib import Path
 
+import pytest
+from hypothesis import strategies as st
 from pycdlib import PyCdlib
 
 from configdrive.content import DriveFacts, drive_files
 
 DATED = datetime(2031, 2, 3, 4, 5, 6, tzinfo=UTC)
 USER_DATA = b"#!/bin/sh\n# user data canary\n" + b"x" * 5000
+
+# CloudStack's `vm.userdata.max.length` goes up to 1,048,576 characters of base64.
+MOST_USER_DATA = 786_432
+
+# What differs from VM to VM, for `make_files`.
+FACTS = st.fixed_dictionaries(
+    {
+        "user_data": st.builds(lambda size, rest: b"u" * size + rest, st.integers(0, 70_000), st.binary(max_size=50)),
+        "password": st.none() | st.from_regex(r"[A-Za-z0-9]{1,40}", fullmatch=True),
+        "windows": st.booleans(),
+        "hostname": st.from_regex(r"[a-z][a-z0-9-]{0,62}", fullmatch=True),
+        "public_keys": st.lists(st.just("ssh-rsa " + "A" * 700), max_size=4).map(tuple),
+        "local_ipv4": st.none() | st.just("192.0.2.7"),
+    }
+)
 
 
 def make_files(**changes) -> dict[str, bytes]:
@@ -57,3 +76,10 @@ def modes(image: bytes) -> dict[str, str]:
 
 def files_below(root: Path) -> dict[str, bytes]:
     return {str(path.relative_to(root)): path.read_bytes() for path in root.rglob("*") if path.is_file()}
+
+
+def tool(directory: Path, name: str, *arguments: str) -> bytes:
+    """What an independent program prints when it runs in `directory`."""
+    if shutil.which(name) is None:
+        pytest.skip(f"{name} is not installed (.ci/packages-test.txt)")
+    return subprocess.run([name, *arguments], cwd=directory, check=True, capture_output=True).stdout
