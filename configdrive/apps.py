@@ -6,9 +6,11 @@ class ConfigDriveConfig(AppConfig):
     verbose_name = "Config drives"
 
     def ready(self) -> None:
-        from configdrive import storage
+        from configdrive import storage, upkeep
         from extdhcp_site.jobs import tasks
         from networks import elements
 
         elements.register(storage.ConfigDriveElement())
-        tasks.every(1, storage.remove_leftovers)
+        tasks.every(1, upkeep.remove_leftovers)
+        tasks.every(1, upkeep.look_after)
+        tasks.every(5, upkeep.reconcile)

@@ -2,7 +2,7 @@
 
 import uuid
 
-from extdhcp_site.configuration.models import define
+from extdhcp_site.configuration.models import define, switch
 from networks.volume_label import check_label
 
 
@@ -19,8 +19,15 @@ LABEL = define(
     "vm.configdrive.label",
     "config",
     _label,
-    "Volume label of config drives. The spec's scripts look for config; stock cloud-init, cloudbase-init, "
-    "Ignition and Afterburn look for config-2 only.",
+    "Volume label of config drives, where neither template nor zone says another. The spec's scripts look for config; "
+    "stock cloud-init, cloudbase-init, Ignition, Afterburn and CloudStack's scripts look for config-2 only.",
+)
+ON_PRIMARY_STORAGE = define(
+    "vm.configdrive.primarypool.enabled",
+    "true",
+    switch,
+    "Config drives lie beside the ROOT volume, where its primary storage holds files; false: on the host itself. "
+    "Those that are there stay where they are.",
 )
 # A migration writes a random one for each installation.
 CLOUD_IDENTIFIER = define(

@@ -26,6 +26,7 @@ USER_DATA_FILES = (
 )
 META_DATA_FILE = "openstack/latest/meta_data.json"
 VENDOR_DATA_FILE = "openstack/latest/vendor_data.json"
+NETWORK_DATA_FILE = "openstack/latest/network_data.json"
 
 # To CloudStack's guest scripts this word means "your password did not change".
 PASSWORD_UNCHANGED = "saved_password"  # noqa: S105
@@ -49,6 +50,8 @@ class DriveFacts:
     `uuid` is the SMBIOS UUID that the guest sees: cloud-init takes a new one for a new machine.
     `cloud_identifier` is the cloud's bare UUID, `user_data` the decoded bytes, `password` clear text,
     there only while it waits to be set. `windows` adds the checksums that CloudStack's Windows script needs.
+    `macs` are those of all NICs, lower case, the default one first; `per_boot_script` is a boothook for
+    cloud-init, which by itself sets a password at an instance's first boot only.
     """
 
     uuid: str
@@ -63,6 +66,8 @@ class DriveFacts:
     user_data: bytes | None = field(default=None, repr=False)
     password: str | None = field(default=None, repr=False)
     windows: bool = False
+    macs: tuple[str, ...] = ()
+    per_boot_script: str = ""
 
 
 def drive_files(facts: DriveFacts) -> dict[str, bytes]:
@@ -72,13 +77,14 @@ def drive_files(facts: DriveFacts) -> dict[str, bytes]:
     "UserData, metadata, ssh key"; OpenStack's metadata format, version "latest".
     """
     _check(facts)
-    # There is no network_data.json: without one, guests ask by DHCP, which is what the spec wants;
-    # an empty one makes cloud-init leave every NIC down.
     return {
         **_metadata_files(facts),
         **_password_files(facts),
         **(dict.fromkeys(USER_DATA_FILES, facts.user_data) if facts.user_data else {}),
         META_DATA_FILE: _json(_meta_data(facts)),
+        # Without this file guests ask by DHCP on their first NIC, which is what the spec wants; an empty one
+        # makes cloud-init leave every NIC down.
+        **({NETWORK_DATA_FILE: _json(_network_data(facts))} if len(facts.macs) > 1 else {}),
         VENDOR_DATA_FILE: _json(_vendor_data(facts)),
     }
 
@@ -151,15 +157,33 @@ def _meta_data(facts: DriveFacts) -> dict[str, object]:
     return {name: value for name, value in values.items() if value}
 
 
-def _vendor_data(facts: DriveFacts) -> dict[str, str]:
+def _network_data(facts: DriveFacts) -> dict[str, list[dict[str, str]]]:
+    """DHCP on every NIC: of several, cloud-init would else configure the first alone.
+
+    It finds NICs by MAC, and one that the guest lacks ends its first stage: the drive follows every change of NICs.
+    """
+    names = {f"nic{number}": mac for number, mac in enumerate(facts.macs)}
+    return {
+        "links": [{"id": name, "type": "phy", "ethernet_mac_address": mac} for name, mac in names.items()],
+        "networks": [{"id": name, "link": name, "type": "ipv4_dhcp"} for name in names],
+        "services": [],
+    }
+
+
+def _vendor_data(facts: DriveFacts) -> dict[str, str | list[str]]:
     """What cloud-init needs to set a password: it reads neither `admin_pass` nor CloudStack's file."""
+    parts = [part for part in (_password_config(facts), facts.per_boot_script) if part]
+    return {"cloud-init": parts[0] if len(parts) == 1 else parts} if parts else {}
+
+
+def _password_config(facts: DriveFacts) -> str:
     if not facts.password:
-        return {}
+        return ""
     # Clear text and not a crypt hash: the drive holds it in clear for the other readers anyway, and
     # Python 3.13 has no crypt module. A JSON string is a YAML scalar, but only unescaped beyond
     # ASCII: JSON writes an emoji as two surrogates, which YAML does not put together again.
     scalar = json.dumps(facts.password, ensure_ascii=False)
-    return {"cloud-init": f"#cloud-config\npassword: {scalar}\nchpasswd: {{expire: false}}\nssh_pwauth: true\n"}
+    return f"#cloud-config\npassword: {scalar}\nchpasswd: {{expire: false}}\nssh_pwauth: true\n"
 
 
 def _json(value: object) -> bytes:

@@ -3,11 +3,11 @@
 from django.db import models
 from django.utils import timezone
 
-from networks.models import Host, VirtualMachine
+from networks.models import Host, PrimaryStorage, VirtualMachine
 
 
 class ConfigDrive(models.Model):
-    """One VM's drive. `name` is the ISO that its CD-ROM holds."""
+    """One VM's drive. `name` is the ISO that its CD-ROM holds; where it lies is recorded and not looked up."""
 
     vm = models.OneToOneField(VirtualMachine, on_delete=models.CASCADE, related_name="config_drive")
     generation = models.PositiveIntegerField(default=0)
@@ -15,10 +15,20 @@ class ConfigDrive(models.Model):
     name = models.CharField(max_length=100, blank=True)
     path = models.CharField(max_length=255, blank=True)
     host = models.ForeignKey(Host, on_delete=models.PROTECT, null=True, related_name="+")
-    label = models.CharField(max_length=32, blank=True)
+    # Null: in the host's own cache; else beside the ROOT volumes of this storage.
+    storage = models.ForeignKey(PrimaryStorage, on_delete=models.PROTECT, null=True, related_name="+")
+    label = models.CharField(max_length=16, blank=True)
     size = models.PositiveIntegerField(default=0)
     sha256 = models.CharField(max_length=64, blank=True)
+    # Since when this has been its content: the date of everything on the disc.
+    dated = models.DateTimeField(default=timezone.now)
     built_at = models.DateTimeField(null=True)
+    # The last power-on or reboot with this disc in the drive; null until there is one.
+    booted_at = models.DateTimeField(null=True)
+    # The guest has booted with all that is new, and a VM that wants its drive until then needs none.
+    served = models.BooleanField(default=False)
+    verified_at = models.DateTimeField(null=True)
+    last_error = models.CharField(max_length=255, blank=True)
 
     class Meta:
         ordering = ["vm"]
@@ -40,6 +50,7 @@ class Leftover(models.Model):
     """
 
     host = models.ForeignKey(Host, on_delete=models.CASCADE, related_name="+")
+    storage = models.ForeignKey(PrimaryStorage, on_delete=models.CASCADE, null=True, related_name="+")
     name = models.CharField(max_length=100)
     since = models.DateTimeField(default=timezone.now)
     last_error = models.CharField(max_length=255, blank=True)

@@ -10,147 +10,249 @@ from datetime import datetime, timedelta
 
 import structlog
 from django.db import transaction
-from django.db.models import F
+from django.db.models import F, QuerySet
 from django.utils import timezone
 
-from configdrive.configuration import CLOUD_IDENTIFIER, LABEL
-from configdrive.content import DriveError, DriveFacts, drive_files
-from configdrive.iso import build_iso
+from configdrive.configuration import CLOUD_IDENTIFIER, ON_PRIMARY_STORAGE
+from configdrive.facts import build, label
 from configdrive.models import ConfigDrive, Leftover
-from extdhcp_site.errors import InvalidParameter
-from extdhcp_site.jobs import tasks
+from extdhcp_site.errors import ApiError
+from extdhcp_site.events import models as events
+from extdhcp_site.events.models import EventType, Level
 from networks.elements import NetworkElement, Place
-from networks.hypervisors.base import EndpointUnreachable, HypervisorError
-from networks.models import Host, VirtualMachine
-from networks.models.infrastructure import HostState
-from networks.models.offerings import OsFamily
-from networks.services.places import CALL, place, within
+from networks.hypervisors.base import (
+    AskTheOperator,
+    Busy,
+    DoNotTryAgain,
+    EndpointUnreachable,
+    HypervisorError,
+    Media,
+    NotFound,
+    Refused,
+)
+from networks.models import ConfigDriveUse, Host, Nic, PrimaryStorage, VirtualMachine
+from networks.services.places import CALL, within
 
 log = structlog.get_logger(__name__)
 
-# Younger ones belong to a job that is at work.
-LEFT_FOR = timedelta(minutes=15)
+# No guest has booted sooner; an answer from before is the last one of the guest that was reset.
+SHORTEST_BOOT = timedelta(seconds=5)
 
 
-def facts(vm: VirtualMachine) -> DriveFacts:
-    """What goes onto a VM's drive now."""
-    address = next((nic.ip4_address for nic in vm.nics.all() if nic.is_default), None)
-    return DriveFacts(
-        uuid=str(vm.uuid),
-        instance_name=vm.instance_name,
-        vm_number=vm.pk,
-        hostname=vm.name,
-        availability_zone=vm.zone.name,
-        service_offering=vm.service_offering.name,
-        cloud_identifier=CLOUD_IDENTIFIER.get(),
-        local_ipv4=address,
-        public_keys=tuple(key["public_key"].strip() for key in vm.ssh_keys),
-        user_data=vm.user_data_bytes,
-        password=vm.password,
-        windows=vm.template.os_family == OsFamily.WINDOWS,
-    )
-
-
-def build(vm: VirtualMachine) -> tuple[bytes, str]:
-    """The VM's drive as an ISO image, and its label. Raises InvalidParameter when its content cannot be written."""
-    label = LABEL.get()
-    try:
-        return build_iso(drive_files(facts(vm)), label, vm.created_at), label
-    except DriveError as error:
-        raise InvalidParameter(f"The config drive of {vm} cannot be built: {error}") from error
+class TrayShut(Exception):
+    """A running guest's disc cannot be changed now; it boots with the new one when it is stopped and started."""
 
 
 class ConfigDriveElement(NetworkElement):
-    """Gives every VM its drive."""
+    """Gives every VM its drive, unless it wants none."""
+
+    # Outside any transaction.
 
     def prepare(self, vm: VirtualMachine, place: Place) -> None:
         drive, _ = ConfigDrive.objects.get_or_create(vm=vm)
-        image, label = build(vm)
-        name = f"{vm.instance_name}-{drive.generation + 1}-{secrets.token_hex(16)}.iso"
-        Leftover.objects.create(host=place.host, name=name)
-        media = place.hypervisor.place(name, image, within(CALL))
-        place.hypervisor.insert(vm.on_host, media, within(CALL))
-        with transaction.atomic():
-            _forget_file(drive)
-            ConfigDrive.objects.filter(pk=drive.pk).update(
-                generation=F("generation") + 1,
-                name=name,
-                path=media.path,
-                host=place.host,
-                label=label,
-                size=len(image),
-                sha256=hashlib.sha256(image).hexdigest(),
-                built_at=timezone.now(),
-            )
-            Leftover.objects.filter(host=place.host, name=name).delete()
-        _remove(Leftover.objects.filter(name__startswith=f"{vm.instance_name}-", host=place.host), place)
+        if not wanted(vm, drive):
+            self.release(vm, place)
+            _told(vm, in_full=True)
+            return
+        try:
+            provide(vm, drive, place)
+        except (ApiError, AskTheOperator, DoNotTryAgain, TrayShut) as error:
+            # Trying the same again is of no use, and most VMs can do without.
+            note_failure(vm, drive, error)
+            if vm.template.drive_required:
+                raise
+            _told(vm, in_full=False)
+
+    def refresh(self, vm: VirtualMachine, place: Place) -> None:
+        drive, _ = ConfigDrive.objects.get_or_create(vm=vm)
+        if not wanted(vm, drive):
+            if drive.name:
+                eject(vm, drive, place)
+            _told(vm, in_full=True)
+            return
+        try:
+            provide(vm, drive, place)
+        except TrayShut:
+            _told(vm, in_full=False)
+        except (ApiError, AskTheOperator, DoNotTryAgain) as error:
+            note_failure(vm, drive, error)
+            _told(vm, in_full=False)
 
     def release(self, vm: VirtualMachine, place: Place) -> None:
-        with transaction.atomic():
-            drive = ConfigDrive.objects.filter(vm=vm).exclude(name="").first()
-            if drive:
-                _forget_file(drive)
-                ConfigDrive.objects.filter(pk=drive.pk).update(name="", path="", host=None)
-        _remove(Leftover.objects.filter(name__startswith=f"{vm.instance_name}-", host=place.host), place)
+        _forget_drive(vm)
+        remove(_leftovers_of(vm).filter(host=place.host), place)
 
     def prepare_migration(self, vm: VirtualMachine, source: Place, target: Place) -> None:
-        drive = ConfigDrive.objects.filter(vm=vm, host=source.host).first()
-        if drive is None:
+        drive = ConfigDrive.objects.filter(vm=vm, host=source.host).select_related("storage").first()
+        if drive is None or _both_see(drive):
             return
         # The bytes are copied, not built anew: the guest must not see its disc change under it.
-        image = source.hypervisor.read(drive.name, within(CALL))
-        _note_leftover(target.host, drive.name)
-        target.hypervisor.place(drive.name, image, within(CALL))
-
-    def migrated(self, vm: VirtualMachine, source: Host, target: Host) -> None:
-        drive = ConfigDrive.objects.filter(vm=vm, host=source).first()
-        if drive:
-            _forget_file(drive)
-            ConfigDrive.objects.filter(pk=drive.pk).update(host=target)
-            Leftover.objects.filter(host=target, name=drive.name).delete()
+        image = _copy_of(vm, drive, source)
+        _note_leftover(target.host, drive.storage, drive.name)
+        target.hypervisor.place(drive.name, image, within(CALL), storage=storage_name(drive))
 
     def commit_migration(self, vm: VirtualMachine, source: Place, target: Place) -> None:
-        _remove(Leftover.objects.filter(name__startswith=f"{vm.instance_name}-", host=source.host), source)
+        remove(_leftovers_of(vm).filter(host=source.host), source)
 
     def roll_back_migration(self, vm: VirtualMachine, source: Place, target: Place) -> None:
-        _remove(Leftover.objects.filter(name__startswith=f"{vm.instance_name}-", host=target.host), target)
+        remove(_leftovers_of(vm).filter(host=target.host), target)
+
+    # Inside the transaction that changes the VM.
+
+    def started(self, vm: VirtualMachine, now: datetime) -> None:
+        ConfigDrive.objects.filter(vm=vm).exclude(name="").update(booted_at=now)
+
+    def migrated(self, vm: VirtualMachine, source: Host, target: Host) -> None:
+        drive = ConfigDrive.objects.filter(vm=vm, host=source).select_related("storage").first()
+        if drive is None:
+            return
+        if not _both_see(drive):
+            _note_leftover(source, drive.storage, drive.name)
+        ConfigDrive.objects.filter(pk=drive.pk).update(host=target)
+        Leftover.objects.filter(host=target, name=drive.name).delete()
 
     def stopped(self, vm: VirtualMachine, now: datetime) -> None:
-        # A guest that was seen with an address since its drive was built has read its drive: the password
-        # has arrived, and must not undo at the next boot what its owner changed since.
-        drive = ConfigDrive.objects.filter(vm=vm).exclude(built_at=None).first()
-        if drive and vm.nics.filter(address_seen_at__gte=drive.built_at).exists():
-            VirtualMachine.objects.filter(pk=vm.pk).update(password=None)
+        note_served(ConfigDrive.objects.filter(vm=vm))
+
+    def changed(self, vm: VirtualMachine, now: datetime) -> None:
+        # No boot counts until there is one with the new content.
+        ConfigDrive.objects.filter(vm=vm).update(served=False, booted_at=None)
+
+    def nic_added(self, nic: Nic, now: datetime) -> None:
+        self.changed(nic.vm, now)
+
+    def nic_removed(self, nic: Nic, now: datetime) -> None:
+        self.changed(nic.vm, now)
 
 
-@tasks.task
-def remove_leftovers() -> None:
-    """Task, every minute: delete the ISOs that no VM needs and that could not be deleted at once."""
-    old = Leftover.objects.filter(since__lt=timezone.now() - LEFT_FOR)
-    # One that is down is asked by the life cycle's housekeeping; here it would cost a time-out each minute.
-    up = Host.objects.filter(state=HostState.UP)
-    hosts = up.select_related("endpoint").filter(pk__in=old.values("host"))
-    for host in hosts:
-        _remove(old.filter(host=host)[:100], place(host))
+def wanted(vm: VirtualMachine, drive: ConfigDrive) -> bool:
+    """Whether the VM is to have its drive now."""
+    return vm.drive_use == ConfigDriveUse.ALWAYS or (vm.drive_use == ConfigDriveUse.FIRST_BOOT and not drive.served)
 
 
-def _forget_file(drive: ConfigDrive) -> None:
-    """In a transaction: the drive's present file becomes a leftover."""
-    if drive.name and drive.host:
-        _note_leftover(drive.host, drive.name)
+def provide(vm: VirtualMachine, drive: ConfigDrive, place: Place) -> None:
+    """See to it that the VM's CD-ROM holds what its guest is to know. The same content is not uploaded again.
+
+    Raises InvalidParameter (the content), TrayShut, and a HypervisorError (the host).
+    """
+    note_served(ConfigDrive.objects.filter(pk=drive.pk))
+    vm.refresh_from_db(fields=["password"])
+    image, dated = build(vm, drive.dated), drive.dated
+    if digest(image) == drive.sha256:
+        if drive.host_id == place.host.pk and _lies_there(drive, place):
+            _insert(vm, place, Media(drive.name, drive.path))
+            _settle(vm, drive, last_error="")
+            return
+    else:
+        dated = timezone.now().replace(microsecond=0)
+        image = build(vm, dated)
+    _replace(vm, drive, place, image, dated)
 
 
-def _note_leftover(host: Host, name: str) -> None:
-    """Whatever is known of the file from before, its time begins now."""
-    Leftover.objects.update_or_create(host=host, name=name, defaults={"since": timezone.now()})
+def _replace(vm: VirtualMachine, drive: ConfigDrive, place: Place, image: bytes, dated: datetime) -> None:
+    """Place `image` under a new name, put it into the CD-ROM, and let go of the former one."""
+    media, storage = _place(vm, drive, place, image)
+    try:
+        _insert(vm, place, media)
+    except (TrayShut, HypervisorError):
+        remove(Leftover.objects.filter(host=place.host, name=media.name), place)
+        raise
+    with transaction.atomic():
+        _forget_file(drive)
+        _settle(
+            vm,
+            drive,
+            generation=F("generation") + 1,
+            name=media.name,
+            path=media.path,
+            host=place.host,
+            storage=storage,
+            label=label(vm),
+            size=len(image),
+            sha256=digest(image),
+            dated=dated,
+            built_at=timezone.now(),
+            booted_at=None,
+            served=False,
+            verified_at=None,
+            last_error="",
+        )
+        Leftover.objects.filter(host=place.host, name=media.name).delete()
+    remove(_leftovers_of(vm).filter(host=place.host), place)
 
 
-def _remove(leftovers, there: Place) -> None:
-    for leftover in leftovers:
+def _place(vm: VirtualMachine, drive: ConfigDrive, place: Place, image: bytes) -> tuple[Media, PrimaryStorage | None]:
+    """Beside the ROOT volume if that is the setting, there is one, and its storage holds files; else on the host."""
+    name = f"{vm.instance_name}-{drive.generation + 1}-{installation_mark()}{secrets.token_hex(12)}.iso"
+    storage = vm.root_volume.storage if ON_PRIMARY_STORAGE.get() else None
+    if storage:
+        _note_leftover(place.host, storage, name)
+        try:
+            return place.hypervisor.place(name, image, within(CALL), storage=storage.name), storage
+        except Refused as error:
+            log.info("Config drives of this storage lie in the hosts' caches.", storage=str(storage), error=str(error))
+            Leftover.objects.filter(host=place.host, name=name).delete()
+    _note_leftover(place.host, None, name)
+    return place.hypervisor.place(name, image, within(CALL)), None
+
+
+def _insert(vm: VirtualMachine, place: Place, media: Media) -> None:
+    try:
+        place.hypervisor.insert(vm.on_host, media, within(CALL))
+    except (Busy, Refused) as error:
+        raise TrayShut(str(error)) from error
+
+
+def eject(vm: VirtualMachine, drive: ConfigDrive, place: Place) -> None:
+    """Take the disc out of a running VM's CD-ROM and off the host."""
+    place.hypervisor.insert(vm.on_host, None, within(CALL))
+    _forget_drive(vm)
+    remove(_leftovers_of(vm).filter(host=place.host), place)
+
+
+def note_served(drives: QuerySet[ConfigDrive]) -> None:
+    """A guest that was seen since it booted with its drive has read it: the password has arrived, and
+    must not undo, from a later drive, what its owner changed since."""
+    booted = drives.filter(served=False, vm__guest_seen_at__gte=F("booted_at") + SHORTEST_BOOT)
+    for drive in booted:
+        with transaction.atomic():
+            # By the row's own columns: a reset meanwhile has taken `booted_at` away.
+            same = ConfigDrive.objects.filter(pk=drive.pk, served=False, booted_at=drive.booted_at)
+            if same.update(served=True):
+                VirtualMachine.objects.filter(pk=drive.vm_id).update(password=None)
+
+
+def note_failure(vm: VirtualMachine, drive: ConfigDrive, error: Exception) -> None:
+    """Remember and tell why a VM's drive could not be made; once, not at each try."""
+    text = error.text if isinstance(error, ApiError) else str(error)
+    if ConfigDrive.objects.filter(pk=drive.pk).exclude(last_error=text[:255]).update(last_error=text[:255]):
+        events.record(
+            EventType.VM_CONFIGDRIVE,
+            f"{vm}: its config drive could not be made ready",
+            account=vm.account,
+            on=vm,
+            level=Level.ERROR,
+            for_operator=text,
+        )
+
+
+def storage_name(row: ConfigDrive | Leftover) -> str:
+    """As a driver wants it: empty for the host's own cache."""
+    return row.storage.name if row.storage else ""
+
+
+def installation_mark() -> str:
+    """What the names of this installation's ISOs have in common: another's on the same host are not ours to touch."""
+    return hashlib.sha256(CLOUD_IDENTIFIER.get().encode()).hexdigest()[:8]
+
+
+def remove(leftovers: QuerySet[Leftover], there: Place) -> None:
+    """Delete these ISOs from their host; what cannot be deleted now stays written down."""
+    for leftover in leftovers.select_related("storage"):
         if not Leftover.objects.filter(pk=leftover.pk, since=leftover.since).exists():
             continue  # it has become some VM's drive since the list was read
         try:
-            there.hypervisor.remove(leftover.name, within(CALL))
+            there.hypervisor.remove(leftover.name, within(CALL), storage=storage_name(leftover))
         except HypervisorError as error:
             log.warning("An ISO could not be deleted; it will be tried again.", name=leftover.name, error=str(error))
             Leftover.objects.filter(pk=leftover.pk).update(last_error=str(error)[:255])
@@ -158,3 +260,64 @@ def _remove(leftovers, there: Place) -> None:
                 return
         else:
             leftover.delete()
+
+
+def _settle(vm: VirtualMachine, drive: ConfigDrive, **changes: object) -> None:
+    with transaction.atomic():
+        ConfigDrive.objects.filter(pk=drive.pk).update(**changes)
+        _told(vm, in_full=True)
+
+
+def _told(vm: VirtualMachine, *, in_full: bool) -> None:
+    VirtualMachine.objects.filter(pk=vm.pk).update(needs_restart=not in_full)
+    vm.needs_restart = not in_full
+
+
+def digest(image: bytes) -> str:
+    """SHA-256, in hex."""
+    return hashlib.sha256(image).hexdigest()
+
+
+def _lies_there(drive: ConfigDrive, place: Place) -> bool:
+    try:
+        files = place.hypervisor.list_media(within(CALL), storage=storage_name(drive))
+    except (AskTheOperator, DoNotTryAgain):
+        return False
+    return any((file.name, file.size) == (drive.name, drive.size) for file in files)
+
+
+def _copy_of(vm: VirtualMachine, drive: ConfigDrive, source: Place) -> bytes:
+    """The drive's bytes; built anew if somebody has deleted its file."""
+    try:
+        return source.hypervisor.read(drive.name, within(CALL), storage=storage_name(drive))
+    except NotFound:
+        image = build(vm, drive.dated)
+        ConfigDrive.objects.filter(pk=drive.pk).update(size=len(image), sha256=digest(image))
+        return image
+
+
+def _both_see(drive: ConfigDrive) -> bool:
+    return drive.storage is not None and drive.storage.shared
+
+
+def _forget_drive(vm: VirtualMachine) -> None:
+    with transaction.atomic():
+        drive = ConfigDrive.objects.filter(vm=vm).exclude(name="").select_related("storage").first()
+        if drive:
+            _forget_file(drive)
+            ConfigDrive.objects.filter(pk=drive.pk).update(name="", path="", host=None, storage=None)
+
+
+def _forget_file(drive: ConfigDrive) -> None:
+    """In a transaction: the drive's present file becomes a leftover."""
+    if drive.name and drive.host:
+        _note_leftover(drive.host, drive.storage, drive.name)
+
+
+def _note_leftover(host: Host, storage: PrimaryStorage | None, name: str) -> None:
+    """Whatever is known of the file from before, its time begins now."""
+    Leftover.objects.update_or_create(host=host, name=name, defaults={"storage": storage, "since": timezone.now()})
+
+
+def _leftovers_of(vm: VirtualMachine) -> QuerySet[Leftover]:
+    return Leftover.objects.filter(name__startswith=f"{vm.instance_name}-")

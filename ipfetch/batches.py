@@ -26,7 +26,7 @@ from networks.hypervisors.base import (
     VmRef,
     abandoned_calls,
 )
-from networks.models import AddressState, Endpoint, Nic
+from networks.models import AddressState, Endpoint, Nic, VirtualMachine
 from networks.services.places import hypervisor_at, record_health, within
 
 log = structlog.get_logger(__name__)
@@ -131,6 +131,7 @@ def record(row: IpFetch, reading: Reading, now: datetime) -> bool:
     """Write what a guest answered; False if the row has moved on since it was claimed."""
     if reading.problem:
         return record_none(row, Outcome(reading.problem.value), reading.detail)
+    VirtualMachine.objects.filter(pk=row.nic.vm_id).update(guest_seen_at=now)
     own = own_addresses(_facts(row.nic), reading.addresses)
     if own.ip4:
         return record_found(row, own, now)

@@ -40,7 +40,16 @@ from networks.services import offerings, vms
 
 @admin.register(Zone)
 class ZoneAdmin(ModelAdmin):
-    fields = ["name", "allocation_state", "domain", "dns1", "dns2", "internal_dns1", "bridge_pattern"]
+    fields = [
+        "name",
+        "allocation_state",
+        "domain",
+        "dns1",
+        "dns2",
+        "internal_dns1",
+        "bridge_pattern",
+        "config_drive_label",
+    ]
     list_display = ["name", "allocation_state", "domain", "dns1", "bridge_pattern"]
     list_select_related = ["domain"]
     list_filter = ["allocation_state"]
@@ -230,6 +239,7 @@ class TemplateAdmin(ModelAdmin):
     fieldsets = [
         (None, {"fields": ["name", "display_text", "account", "public", "zone", "hypervisor"]}),
         ("Guest", {"fields": ["os_family", "guest_os_type", "password_enabled"]}),
+        ("Config drive", {"fields": ["drive_reader", "config_drive_label", "drive_required"]}),
         (
             "What it boots",
             {
@@ -240,7 +250,7 @@ class TemplateAdmin(ModelAdmin):
     ]
     list_display = ["name", "account", "public", "zone", "hypervisor", "os_family", "password_enabled", "format"]
     list_select_related = ["account__domain", "zone"]
-    list_filter = ["public", "hypervisor", "os_family", "format", "password_enabled"]
+    list_filter = ["public", "hypervisor", "os_family", "format", "password_enabled", "drive_reader"]
     search_fields = ["name", "display_text", "guest_os_type", "image"]
     autocomplete_fields = ["account"]
 
@@ -440,6 +450,9 @@ class VirtualMachineAdmin(ReadOnlyAdmin):
         "last_host",
         "migrating_to",
         "key_pairs",
+        "drive_use",
+        "needs_restart",
+        "guest_seen_at",
         "created_at",
         "destroyed_at",
     ]

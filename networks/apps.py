@@ -10,3 +10,4 @@ class NetworksConfig(AppConfig):
         from networks.services import lifecycle
 
         tasks.every(1, lifecycle.housekeeping)
+        tasks.every(1, lifecycle.find_migrated)

@@ -33,6 +33,9 @@ class NetworkElement:
     def release(self, vm: VirtualMachine, place: Place) -> None:
         """The VM is off: remove what it has on the host."""
 
+    def refresh(self, vm: VirtualMachine, place: Place) -> None:
+        """The VM runs, and what its guest is to know has changed: bring it there now, if that can be done."""
+
     def prepare_migration(self, vm: VirtualMachine, source: Place, target: Place) -> None:
         """Before the switch: the target must have all that the running guest uses."""
 
@@ -52,6 +55,9 @@ class NetworkElement:
 
     def stopped(self, vm: VirtualMachine, now: datetime) -> None:
         pass
+
+    def changed(self, vm: VirtualMachine, now: datetime) -> None:
+        """What the guest is to know has changed: password, keys, user data, name."""
 
     def nic_added(self, nic: Nic, now: datetime) -> None:
         pass

@@ -34,7 +34,8 @@ class AsyncJob(UuidModel):
     command = models.CharField(max_length=64)
     status = models.PositiveSmallIntegerField(choices=Status.choices, default=Status.PENDING)
     account = models.ForeignKey(Account, on_delete=models.PROTECT, related_name="+")
-    user = models.ForeignKey(User, on_delete=models.PROTECT, related_name="+")
+    # Null: the system itself submitted it.
+    user = models.ForeignKey(User, on_delete=models.PROTECT, null=True, related_name="+")
     instance_type = models.CharField(max_length=40)
     instance_uuid = models.UUIDField(db_index=True)
     # The object's uuid while the job is pending, then null: one job at a time works on an object.
@@ -51,6 +52,8 @@ class AsyncJob(UuidModel):
     error_code = models.PositiveSmallIntegerField(null=True)
     error_text = models.CharField(max_length=1024, blank=True)
     error_for_operator = models.CharField(max_length=1024, blank=True)
+    # What the result says beside the object as it is: {"passworddelivery": "agent"}. No secrets.
+    remarks = models.JSONField(default=dict)
     # What only the caller may read, and not for long: {"password": ...}.
     secret = EncryptedTextField(null=True)
     secret_read_at = models.DateTimeField(null=True)

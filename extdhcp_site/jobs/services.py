@@ -63,10 +63,11 @@ def renders(instance_type: str) -> Callable[[Renderer], Renderer]:
     return register
 
 
-def submit(command: str, on: UuidModel, *, account: Account, by: Caller, **arguments: object) -> AsyncJob:
+def submit(command: str, on: UuidModel, *, account: Account, by: Caller | None, **arguments: object) -> AsyncJob:
     """Write a job and queue it, inside the caller's transaction.
 
-    `account` owns the object. `arguments` are stored as JSON and must hold no secret.
+    `account` owns the object; `by` is None for what the system does by itself. `arguments` are stored
+    as JSON and must hold no secret.
     Raises ResourceInUse while another job works on the object.
     """
     _, event_type = _handlers[command]
@@ -75,7 +76,7 @@ def submit(command: str, on: UuidModel, *, account: Account, by: Caller, **argum
             job = AsyncJob.objects.create(
                 command=command,
                 account=account,
-                user=by.user,
+                user=by.user if by else None,
                 instance_type=events.type_name(on),
                 instance_uuid=on.uuid,
                 busy_with=on.uuid,
@@ -130,6 +131,12 @@ def keep_secret(job: AsyncJob, **secrets: str) -> None:
     AsyncJob.objects.filter(pk=job.pk).update(secret=seal(job, "secret", json.dumps(secrets)))
 
 
+def remark(job: AsyncJob, **remarks: str) -> None:
+    """Say in the job's result what the object itself does not show."""
+    job.remarks = {**job.remarks, **remarks}
+    AsyncJob.objects.filter(pk=job.pk, attempt=job.attempt).update(remarks=job.remarks)
+
+
 def finish(job: AsyncJob, error: ApiError | None = None) -> None:
     """End the job, once: freed object, COMPLETED event, result."""
     with transaction.atomic():
@@ -164,9 +171,9 @@ def result(job: AsyncJob, caller: Caller) -> dict | None:
     shown = render(str(job.instance_uuid), caller) if render else None
     if shown is None:
         return {"success": True}
-    if job.user_id == caller.user.pk:
-        for fields in shown.values():
-            fields.update(_read_secrets(job))
+    own = _read_secrets(job) if job.user_id == caller.user.pk else {}
+    for fields in shown.values():
+        fields.update({**job.remarks, **own})
     return shown
 
 
@@ -230,7 +237,7 @@ def _record(
         description=text[: events.LONGEST_DESCRIPTION],
         for_operator=for_operator[: events.LONGEST_DESCRIPTION],
         account=job.account,
-        username=job.user.username,
+        **({"username": job.user.username} if job.user else {}),
         level=level,
         state=state,
         parent_uuid=job.scheduled_event,

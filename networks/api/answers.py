@@ -104,6 +104,9 @@ class TemplateAnswer(Answer):
     ispublic = flag("public", "true if every account may use it")
     isready = Constant(True, "always true: its image lies on the hosts already")
     passwordenabled = flag("password_enabled", "true if its guests set the password that the config drive brings")
+    drivereader = text("drive_reader", "what in its guests reads the config drive (not in CloudStack)")
+    configdrivelabel = text("config_drive_label", "the config drive's label, where it says one (not in CloudStack)")
+    configdriverequired = flag("drive_required", "true if no VM starts without its drive (not in CloudStack)")
     format = text("format", "QCOW2, RAW or KERNEL")
     hypervisor = text("hypervisor", "the hypervisor that it is for")
     ostypename = computed("guest operating system")
@@ -282,6 +285,11 @@ class VmAnswer(Answer):
     tags = Constant([], "always empty")
     jobid = text("pending_job", "the job that works on it now")
     jobstatus = computed("0 while a job works on it")
+    configdrive = text("drive_use", "whether it has a config drive: Always, FirstBoot or Never (not in CloudStack)")
+    needsrestart = flag(
+        "needs_restart",
+        "true if its guest has yet to learn of a change, by a stop and a start, or a reboot (not in CloudStack)",
+    )
     errortext = text("error_text", "why it is in Error, or did not start (not in CloudStack)")
 
     for_root = ("hostid", "hostname", "instancename")
@@ -300,6 +308,14 @@ class VmAnswer(Answer):
 
     def get_jobstatus(self, vm: VirtualMachine) -> int | None:
         return 0 if vm.pending_job else None
+
+
+class UserDataAnswer(Answer):
+    virtualmachineid = text("uuid", "the VM's id")
+    userdata = computed("its user data, in base64; absent if it has none")
+
+    def get_userdata(self, vm: VirtualMachine) -> str | None:
+        return vm.user_data
 
 
 class VolumeAnswer(Answer):

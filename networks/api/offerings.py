@@ -22,7 +22,7 @@ from extdhcp_site.api.registry import EVERYBODY, ROOT_ADMIN, Command, ListComman
 from extdhcp_site.errors import InvalidParameter, NotInThisProduct
 from networks.api.answers import NetworkOfferingAnswer, ServiceOfferingAnswer, TemplateAnswer
 from networks.api.infrastructure import by_id, matching
-from networks.models import GuestType, HypervisorType, NetworkOffering, ServiceOffering, Template, Zone
+from networks.models import DriveReader, GuestType, HypervisorType, NetworkOffering, ServiceOffering, Template, Zone
 from networks.models.offerings import OsFamily, TemplateFormat
 from networks.services import offerings as services
 
@@ -89,6 +89,12 @@ class RegisterTemplateParams(OwnerParams):
     zoneid = ObjectField("The zone; absent or -1 for all zones.", visible(Zone), nothing=("", "-1"))
     ispublic = Bool("True if every account may use it. Root admins only.")
     passwordenabled = Bool("True if its guests set the password that the config drive brings.")
+    drivereader = Choice(
+        "What in its guests reads the config drive, which then gets the label that it looks for (not in CloudStack).",
+        DriveReader.values,
+    )
+    configdrivelabel = Text("The config drive's label; absent: its reader's (not in CloudStack).", max_length=16)
+    configdriverequired = Bool("True if its VMs must not start without their config drive (not in CloudStack).")
     osfamily = Choice("Linux or Windows (not in CloudStack).", OsFamily.values)
     guestostype = Text("The operating system in words (not in CloudStack).", max_length=100)
     ostypeid = Text("Accepted and ignored: say osfamily and guestostype.")
@@ -118,6 +124,9 @@ class RegisterTemplate(Command):
             os_family=params["osfamily"] or OsFamily.LINUX,
             guest_os_type=params["guestostype"] or "",
             password_enabled=bool(params["passwordenabled"]),
+            drive_reader=params["drivereader"] or "",
+            config_drive_label=params["configdrivelabel"] or "",
+            drive_required=bool(params["configdriverequired"]),
             format=wanted,
             size=params["size"] or 0,
             image=params["url"] or "",

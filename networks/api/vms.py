@@ -16,14 +16,15 @@ from extdhcp_site.api.parameters import (
     Values,
     visible,
 )
-from extdhcp_site.api.registry import EVERYBODY, ROOT_ADMIN, AsyncCommand, ListCommand, command
+from extdhcp_site.api.registry import EVERYBODY, ROOT_ADMIN, AsyncCommand, Command, ListCommand, command
 from extdhcp_site.errors import InvalidParameter, NotInThisProduct, PermissionDenied
 from extdhcp_site.jobs import services as jobs
 from extdhcp_site.jobs.models import AsyncJob
-from networks.api.answers import NicAnswer, VmAnswer, VolumeAnswer
+from networks.api.answers import NicAnswer, UserDataAnswer, VmAnswer, VolumeAnswer
 from networks.api.infrastructure import by_id, matching
 from networks.models import (
     Cluster,
+    ConfigDriveUse,
     Host,
     HypervisorType,
     Network,
@@ -37,9 +38,15 @@ from networks.models import (
     Volume,
     Zone,
 )
+from networks.services import guest_data, nics
 from networks.services import vms as services
 
 VM = ("virtualmachine", VmAnswer)
+_CONFIG_DRIVE = (
+    "Its config drive (not in CloudStack): Always, while it runs; FirstBoot, until the guest has booted with what is "
+    "new on it; Never."
+)
+_USER_DATA_LIMITS = {"max_length": 2**20, "max_in_url": 4096, "multiline": True}
 
 
 @jobs.renders("VirtualMachine")
@@ -106,12 +113,13 @@ class DeployVirtualMachineParams(OwnerParams):
     iptonetworklist = MapList("The networks, spelt iptonetworklist[0].networkid=...", IpToNetwork)
     name = Text("The VM's host name.", max_length=63)
     displayname = Text("The VM's name for people.")
-    userdata = Text("User data in base64.", max_length=2**20, max_in_url=4096, multiline=True)
+    userdata = Text("User data in base64.", **_USER_DATA_LIMITS)
     keypair = Text("The name of an SSH key pair.")
     keypairs = CommaList("Names of SSH key pairs.")
     password = Text("The password that a password enabled template's guest is to set.", max_length=128)
     startvm = Bool("False to leave it stopped.")
     hostid = ObjectField("The host. Root admins only.", visible(Host))
+    configdrive = Choice(_CONFIG_DRIVE, ConfigDriveUse.values)
     hypervisor = Choice("The template's hypervisor.", HypervisorType.values)
     ipaddress = Text("Not accepted: the external DHCP server gives the address.")
     diskofferingid = Text("Not in this product.")
@@ -140,10 +148,11 @@ class DeployVirtualMachine(AsyncCommand):
             name=params["name"] or "",
             display_name=params["displayname"] or "",
             user_data=params["userdata"] or "",
-            key_pairs=_key_pairs(account, params),
+            key_pairs=_key_pairs(account, params["keypair"], params["keypairs"]),
             password=params["password"] or "",
             host=params["hostid"],
             start=params["startvm"] is not False,
+            drive_use=params["configdrive"] or ConfigDriveUse.ALWAYS,
         )
         _, job = services.deploy(wanted, account, caller)
         return job
@@ -158,9 +167,9 @@ def _refuse_what_is_not_here(params: Values) -> None:
         raise NotInThisProduct("extraconfig is")
 
 
-def _key_pairs(account: Account, params: Values) -> list[SshKeyPair]:
+def _key_pairs(account: Account, one: str | None, several: list[str] | None) -> list[SshKeyPair]:
     """The owner's key pairs of these names; nobody else's are even looked at."""
-    names = list(params["keypairs"] or []) + ([params["keypair"]] if params["keypair"] else [])
+    names = list(several or []) + ([one] if one else [])
     found = {pair.name: pair for pair in SshKeyPair.objects.filter(account=account, name__in=names)}
     for name in names:
         if name not in found:
@@ -228,6 +237,158 @@ class DestroyVirtualMachine(AsyncCommand):
         if params["expunge"] and caller.role == Role.USER:
             raise PermissionDenied("Only an administrator may expunge a VM at once. Destroy it; it is expunged later.")
         return services.destroy(params["id"], caller, expunge=bool(params["expunge"]))
+
+
+@command(since="1.0", roles=EVERYBODY)
+class RecoverVirtualMachine(Command):
+    """Take back a destroyed VM that has not been expunged; it is Stopped then."""
+
+    params = VmParams
+    answer = VM
+
+    def run(self, caller: Caller, params: Values) -> VirtualMachine:
+        services.recover(params["id"], caller)
+        return _as_it_is(params["id"])
+
+
+class UpdateVirtualMachineParams(VmParams):
+    name = Text("A new host name; the VM must be Stopped.", max_length=63)
+    displayname = Text("A new name for people.")
+    userdata = Text("New user data in base64; empty: none from now on.", allow_blank=True, **_USER_DATA_LIMITS)
+    configdrive = Choice(_CONFIG_DRIVE, ConfigDriveUse.values)
+
+
+@command(since="1.0", roles=EVERYBODY)
+class UpdateVirtualMachine(Command):
+    """Change a VM's names, user data, and whether it has a config drive."""
+
+    params = UpdateVirtualMachineParams
+    answer = VM
+
+    def run(self, caller: Caller, params: Values) -> VirtualMachine:
+        guest_data.update(
+            params["id"],
+            caller,
+            name=params["name"],
+            display_name=params["displayname"],
+            user_data=params["userdata"],
+            drive_use=params["configdrive"],
+        )
+        return _as_it_is(params["id"])
+
+
+class ResetPasswordForVirtualMachineParams(VmParams):
+    password = Text("The new password; absent: one is made up, and shown in the job's result.", max_length=128)
+    guestuser = Text(
+        "Set this user's password at once through the guest agent of the running VM, for instance root "
+        "(not in CloudStack). The result's passworddelivery says how it was delivered."
+    )
+
+
+@command(since="1.0", roles=EVERYBODY)
+class ResetPasswordForVirtualMachine(AsyncCommand):
+    """Give a VM's guest a new password, by its config drive: at its next start or reboot."""
+
+    params = ResetPasswordForVirtualMachineParams
+    answer = VM
+
+    def submit(self, caller: Caller, params: Values) -> AsyncJob:
+        return guest_data.reset_password(
+            params["id"], caller, params["password"] or "", agent_user=params["guestuser"] or ""
+        )
+
+
+class ResetSshKeyForVirtualMachineParams(VmParams):
+    keypair = Text("The name of an SSH key pair of the VM's owner.")
+    keypairs = CommaList("Names of SSH key pairs of the VM's owner.")
+
+
+@command(since="1.0", roles=EVERYBODY, name="resetSSHKeyForVirtualMachine")
+class ResetSshKeyForVirtualMachine(AsyncCommand):
+    """Replace a VM's SSH keys, by its config drive: at its next start or reboot."""
+
+    params = ResetSshKeyForVirtualMachineParams
+    answer = VM
+
+    def submit(self, caller: Caller, params: Values) -> AsyncJob:
+        vm = params["id"]
+        pairs = _key_pairs(vm.account, params["keypair"], params["keypairs"])
+        if not pairs:
+            raise InvalidParameter("Name a key pair in keypair, or several in keypairs.")
+        return guest_data.reset_ssh_keys(vm, caller, pairs)
+
+
+class ResetUserDataForVirtualMachineParams(VmParams):
+    userdata = Text("The new user data in base64; empty: none from now on.", allow_blank=True, **_USER_DATA_LIMITS)
+
+
+@command(since="1.0", roles=EVERYBODY)
+class ResetUserDataForVirtualMachine(Command):
+    """Replace a VM's user data, by its config drive: at its next start or reboot."""
+
+    params = ResetUserDataForVirtualMachineParams
+    answer = VM
+
+    def run(self, caller: Caller, params: Values) -> VirtualMachine:
+        guest_data.reset_user_data(params["id"], caller, params["userdata"] or "")
+        return _as_it_is(params["id"])
+
+
+class GetVirtualMachineUserDataParams(Params):
+    virtualmachineid = ObjectField("The VM's id.", visible(VirtualMachine), required=True)
+
+
+@command(since="1.0", roles=EVERYBODY)
+class GetVirtualMachineUserData(Command):
+    """Show a VM's user data, in base64."""
+
+    params = GetVirtualMachineUserDataParams
+    answer = ("virtualmachineuserdata", UserDataAnswer)
+
+    def run(self, caller: Caller, params: Values) -> VirtualMachine:
+        return params["virtualmachineid"]
+
+
+class AddNicToVirtualMachineParams(Params):
+    virtualmachineid = ObjectField("The VM's id.", visible(VirtualMachine), required=True)
+    networkid = ObjectField("The network.", visible(Network), required=True)
+    ipaddress = Text("Not accepted: the external DHCP server gives the address.")
+    macaddress = Text("Not accepted: MAC addresses are made here.")
+
+
+@command(since="1.0", roles=EVERYBODY)
+class AddNicToVirtualMachine(AsyncCommand):
+    """Give a VM, running or stopped, a NIC on another network."""
+
+    params = AddNicToVirtualMachineParams
+    answer = VM
+
+    def submit(self, caller: Caller, params: Values) -> AsyncJob:
+        vm = params["virtualmachineid"]
+        if params["ipaddress"] or params["macaddress"]:
+            raise InvalidParameter("Leave ipaddress and macaddress out: the DHCP server gives the one, we the other.")
+        services.check_owner_may_use(vm.account, caller, params["networkid"])
+        return nics.add_nic(vm, params["networkid"], caller)
+
+
+class RemoveNicFromVirtualMachineParams(Params):
+    virtualmachineid = ObjectField("The VM's id.", visible(VirtualMachine), required=True)
+    nicid = ObjectField("The NIC's id.", visible(Nic), required=True)
+
+
+@command(since="1.0", roles=EVERYBODY)
+class RemoveNicFromVirtualMachine(AsyncCommand):
+    """Take a NIC other than the default one from a VM, running or stopped."""
+
+    params = RemoveNicFromVirtualMachineParams
+    answer = VM
+
+    def submit(self, caller: Caller, params: Values) -> AsyncJob:
+        return nics.remove_nic(params["virtualmachineid"], params["nicid"], caller)
+
+
+def _as_it_is(vm: VirtualMachine) -> VirtualMachine:
+    return VirtualMachine.objects.for_listing().get(pk=vm.pk)
 
 
 class MigrateVirtualMachineParams(Params):

@@ -3,6 +3,7 @@
 from networks.models.infrastructure import Cluster, Endpoint, Host, HypervisorType, Pod, PrimaryStorage, Zone
 from networks.models.networks import Network
 from networks.models.offerings import (
+    DriveReader,
     GuestType,
     NetworkOffering,
     OfferedService,
@@ -11,11 +12,13 @@ from networks.models.offerings import (
     ServiceOffering,
     Template,
 )
-from networks.models.vms import AddressState, Nic, SshKeyPair, VirtualMachine, VmState, Volume
+from networks.models.vms import AddressState, ConfigDriveUse, Nic, SshKeyPair, VirtualMachine, VmState, Volume
 
 __all__ = [
     "AddressState",
     "Cluster",
+    "ConfigDriveUse",
+    "DriveReader",
     "Endpoint",
     "GuestType",
     "Host",

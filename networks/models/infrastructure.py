@@ -12,6 +12,15 @@ from extdhcp_site.accounts.models import Caller, Domain, Role
 from extdhcp_site.encryption import EncryptedTextField
 from extdhcp_site.models import UuidModel
 from networks.hypervisors.base import EndpointAddress, Transport
+from networks.volume_label import InvalidLabel, check_label
+
+
+def volume_label(label: str) -> None:
+    """`check_label` as a field's validator."""
+    try:
+        check_label(label)
+    except InvalidLabel as error:
+        raise ValidationError(str(error)) from None
 
 
 class HypervisorType(models.TextChoices):
@@ -57,6 +66,12 @@ class Zone(UuidModel):
         max_length=15,
         default="cloudbr{vlan}",
         help_text="KVM: the bridge that carries a VLAN on each host, made by the host's admin.",
+    )
+    config_drive_label = models.CharField(
+        max_length=16,
+        blank=True,
+        validators=[volume_label],
+        help_text="For VMs whose template does not say; empty: vm.configdrive.label.",
     )
     allocation_state = models.CharField(max_length=8, choices=AllocationState.choices, default=AllocationState.ENABLED)
 

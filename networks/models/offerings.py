@@ -9,7 +9,7 @@ from django.utils import timezone
 
 from extdhcp_site.accounts.models import Account, Caller, OwnedQuerySet
 from extdhcp_site.models import UuidModel
-from networks.models.infrastructure import AllocationState, HypervisorType, Zone
+from networks.models.infrastructure import AllocationState, HypervisorType, Zone, volume_label
 
 
 class ServiceOfferingQuerySet(models.QuerySet["ServiceOffering"]):
@@ -82,6 +82,16 @@ class TemplateQuerySet(OwnedQuerySet):
         return self.filter(Q(public=True) | Q(pk__in=super().visible_to(caller).values("pk")))
 
 
+class DriveReader(models.TextChoices):
+    """What in a guest reads the config drive. All but our own scripts look for one fixed volume label."""
+
+    CLOUD_INIT = "cloud-init", "cloud-init"
+    CLOUDBASE_INIT = "cloudbase-init", "cloudbase-init"
+    IGNITION = "ignition", "Ignition or Afterburn"
+    CLOUDSTACK = "cloudstack", "CloudStack's guest scripts"
+    SCRIPTS = "scripts", "the scripts of /guest/"
+
+
 class Template(UuidModel):
     """An operating system to deploy from, registered by reference to what lies on the hosts already."""
 
@@ -96,6 +106,24 @@ class Template(UuidModel):
         "guest OS type", max_length=100, blank=True, help_text="As in Debian GNU/Linux 12."
     )
     password_enabled = models.BooleanField(default=False)
+    drive_reader = models.CharField(
+        "read by",
+        max_length=14,
+        choices=DriveReader.choices,
+        blank=True,
+        help_text="What in the guest reads the config drive. All but the scripts of /guest/ get the label config-2.",
+    )
+    config_drive_label = models.CharField(
+        max_length=16,
+        blank=True,
+        validators=[volume_label],
+        help_text="Empty: what its reader looks for, else the zone's, else vm.configdrive.label.",
+    )
+    drive_required = models.BooleanField(
+        "requires its drive",
+        default=False,
+        help_text="Without its config drive a VM of it does not start. Others start, and the drive is tried again.",
+    )
     format = models.CharField(max_length=6, choices=TemplateFormat.choices, default=TemplateFormat.QCOW2)
     image = models.CharField(max_length=255, blank=True, help_text="The image's name in the primary storage.")
     size = models.PositiveBigIntegerField("ROOT volume (bytes)", default=0, help_text="0: as large as the image.")

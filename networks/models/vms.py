@@ -42,6 +42,14 @@ class VmState(models.TextChoices):
     ERROR = "Error"
 
 
+class ConfigDriveUse(models.TextChoices):
+    """Whether a VM has a config drive."""
+
+    ALWAYS = "Always", "While it runs"
+    FIRST_BOOT = "FirstBoot", "Until the guest has booted with what is new on it"
+    NEVER = "Never", "No drive"
+
+
 class VirtualMachineQuerySet(OwnedQuerySet):
     def for_listing(self) -> Self:
         """With all that a list shows, in a fixed number of queries."""
@@ -85,6 +93,14 @@ class VirtualMachine(UuidModel):
     user_data = EncryptedTextField(null=True, editable=False)
     # Only while it still has to reach the guest.
     password = EncryptedTextField(null=True, editable=False)
+    drive_use = models.CharField(
+        max_length=9, choices=ConfigDriveUse.choices, default=ConfigDriveUse.ALWAYS, editable=False
+    )
+    # What the guest is to know has changed, and could not be brought to it while it runs: it is told at the
+    # next start, and a reboot becomes a stop and a start.
+    needs_restart = models.BooleanField(default=False, editable=False)
+    # When the guest last showed that it has booted: its agent answered, or an address of its was seen.
+    guest_seen_at = models.DateTimeField(null=True, editable=False)
     created_at = models.DateTimeField(default=timezone.now, editable=False)
     destroyed_at = models.DateTimeField(null=True, editable=False)
 

@@ -21,22 +21,34 @@ from extdhcp_site.events import models as events
 from extdhcp_site.events.models import EventType, Level
 from extdhcp_site.jobs import services as jobs
 from extdhcp_site.jobs import tasks
-from extdhcp_site.jobs.models import AsyncJob
+from extdhcp_site.jobs.models import AsyncJob, Status
 from extdhcp_site.locks import models as locks
 from extdhcp_site.locks.models import Held
 from networks import elements
 from networks.configuration import EXPUNGE_DELAY, SHUTDOWN_WAIT
 from networks.elements import Place
-from networks.hypervisors.base import HypervisorError, ImageRoot, KernelRoot, NicSpec, PowerState, VmSpec, heartbeat
-from networks.models import AddressState, Endpoint, Host, Nic, PrimaryStorage, VirtualMachine, Volume
+from networks.hypervisors.base import (
+    GuestAgent,
+    HypervisorError,
+    ImageRoot,
+    KernelRoot,
+    NicSpec,
+    PowerState,
+    VmSpec,
+    heartbeat,
+)
+from networks.models import AddressState, Cluster, Endpoint, Host, Nic, PrimaryStorage, VirtualMachine, Volume
 from networks.models.infrastructure import HostState
 from networks.models.offerings import TemplateFormat
 from networks.models.vms import VmState, VolumeState
 from networks.services import capacity
+from networks.services.nics import drop_nic
 from networks.services.places import CALL, LONG_CALL, hypervisor_at, place, record_health, tolerated, translated, within
+from networks.services.vms import adopt_migration as submit_adoption
 
 log = structlog.get_logger(__name__)
 
+NOT_AGAIN_FOR = timedelta(minutes=30)
 STUCK_AFTER = timedelta(minutes=2)
 HEALTH_CALL = 15.0
 MOST_VMS_A_MINUTE = 50
@@ -59,22 +71,23 @@ def start(job: AsyncJob) -> None:
 
 @jobs.handler("stopVirtualMachine", EventType.VM_STOP)
 def stop(job: AsyncJob) -> None:
-    vm = _vm(job)
+    vm = vm_of(job)
     _stop(job, vm, grace=0.0 if job.arguments["forced"] else float(SHUTDOWN_WAIT.get()))
 
 
 @jobs.handler("rebootVirtualMachine", EventType.VM_REBOOT)
 def reboot(job: AsyncJob) -> None:
-    """A reset keeps the guest's definition and drive; a forced one is a stop and a start, with a new drive."""
-    vm = _vm(job)
-    if job.arguments["forced"]:
+    """A reset keeps the guest's definition and drive; a stop and a start, when forced or when the guest has
+    to be told what it could not be told while it ran, builds the drive anew."""
+    vm = vm_of(job)
+    if job.arguments["forced"] or vm.needs_restart or vm.state != VmState.RUNNING:
         _move(vm, VmState.RUNNING, VmState.STOPPING)
         if vm.state != VmState.STARTING:
-            _stop(job, vm, grace=0.0)
+            _stop(job, vm, grace=0.0 if job.arguments["forced"] else float(SHUTDOWN_WAIT.get()))
             _move(vm, VmState.STOPPED, VmState.STARTING)
         _start(job)
         return
-    with _working(job, vm.host, "Rebooting"):
+    with working(job, vm.host, "Rebooting"):
         there = place(vm.host)
         there.hypervisor.reboot(vm.on_host, within(CALL))
     _tell(vm, VmState.RUNNING, {"state_since": timezone.now()}, lambda element, now: element.started(vm, now))
@@ -82,7 +95,7 @@ def reboot(job: AsyncJob) -> None:
 
 @jobs.handler("migrateVirtualMachine", EventType.VM_MIGRATE)
 def migrate(job: AsyncJob) -> None:
-    vm = _vm(job)
+    vm = vm_of(job)
     if vm.state == VmState.RUNNING and not vm.migrating_to_id:
         return  # a former attempt came to its end
     try:
@@ -109,6 +122,162 @@ def destroy(job: AsyncJob) -> None:
     VirtualMachine.objects.filter(pk=vm.pk, state__in=[VmState.STOPPED, VmState.ERROR]).update(**gone)
     if job.arguments["expunge"]:
         expunge(vm)
+
+
+@jobs.handler("adoptMigration", EventType.VM_MIGRATE)
+def adopt_migration(job: AsyncJob) -> None:
+    """The hypervisors moved a VM behind our back: our rows follow it, and what its guest uses comes after."""
+    vm = vm_of(job)
+    try:
+        if vm.state == VmState.MIGRATING:
+            # `_stay` asks the target: the VM arrives if it runs there, else it never left.
+            if vm.migrating_to is None:
+                capacity.reserve_target(vm, _named_host(job))
+            _stay(vm)
+            vm = vm_of(job)
+    except ApiError:
+        with _cleaning_up(job):
+            _stay(vm)
+        raise
+    if vm.host_id != job.arguments["host"]:
+        return
+    refresh_guest(job, vm)
+    if vm.last_host:
+        for element in elements.registered():
+            with tolerated(log, "Cleaning up after a migration"), translated(vm.last_host):
+                element.commit_migration(vm, place(vm.last_host), place(vm.host))
+
+
+# What a guest is to know, and its NICs
+
+
+@jobs.handler("resetPasswordForVirtualMachine", EventType.VM_RESETPASSWORD)
+def reset_password(job: AsyncJob) -> None:
+    vm = vm_of(job)
+    if vm.state != VmState.RUNNING:
+        jobs.remark(job, passworddelivery="at the next start")
+        return
+    user = job.arguments["agent_user"]
+    by_agent = bool(user) and _set_by_agent(job, vm, user)
+    if by_agent:
+        # Delivered: on the drive it would undo, at the next boot, what its owner changes from now on.
+        VirtualMachine.objects.filter(pk=vm.pk).update(password=None)
+        vm.refresh_from_db()
+    refresh_guest(job, vm)
+    waits = "at the next start" if vm.needs_restart else "on the drive, for the next reboot"
+    jobs.remark(job, passworddelivery="by the guest agent" if by_agent else waits)
+
+
+@jobs.handler("resetSSHKeyForVirtualMachine", EventType.VM_RESETSSHKEY)
+def reset_ssh_keys(job: AsyncJob) -> None:
+    refresh_guest(job, vm_of(job))
+
+
+@jobs.handler("refreshVirtualMachine", EventType.VM_CONFIGDRIVE)
+def refresh(job: AsyncJob) -> None:
+    refresh_guest(job, vm_of(job))
+
+
+@jobs.handler("addNicToVirtualMachine", EventType.NIC_CREATE)
+def add_nic(job: AsyncJob) -> None:
+    vm = vm_of(job)
+    nic = next(nic for nic in vm.nics.all() if nic.network_id == job.arguments["network"])
+    if vm.state != VmState.RUNNING:
+        return
+    try:
+        with working(job, vm.host, f"Plugging in {nic}"):
+            there = place(vm.host)
+            there.hypervisor.ensure_network(nic.network.on_host, within(CALL))
+            there.hypervisor.add_nic(vm.on_host, NicSpec(nic.mac_address, nic.network.on_host), within(CALL))
+    except ApiError:
+        with _cleaning_up(job):
+            drop_nic(nic)
+        raise
+    refresh_guest(job, vm)
+
+
+@jobs.handler("removeNicFromVirtualMachine", EventType.NIC_DELETE)
+def remove_nic(job: AsyncJob) -> None:
+    vm = vm_of(job)
+    nic = next((nic for nic in vm.nics.all() if nic.pk == job.arguments["nic"]), None)
+    if nic and vm.state == VmState.RUNNING:
+        with working(job, vm.host, f"Unplugging {nic}"):
+            place(vm.host).hypervisor.remove_nic(vm.on_host, nic.mac_address, within(CALL))
+    if nic:
+        drop_nic(nic)
+    refresh_guest(job, vm_of(job))
+
+
+def refresh_guest(job: AsyncJob, vm: VirtualMachine) -> None:
+    """Let every element bring to the running guest what it is to know.
+
+    Never fails the job: what could not be brought now is brought at the next start, and the row says so.
+    """
+    if vm.state != VmState.RUNNING:
+        return
+    try:
+        with working(job, vm.host, "Telling the guest"):
+            there = place(vm.host)
+            for element in elements.registered():
+                element.refresh(vm, there)
+    except ApiError as error:
+        log.warning("A running guest could not be told", vm=str(vm.uuid), error=error.for_operator or error.text)
+        VirtualMachine.objects.filter(pk=vm.pk).update(needs_restart=True)
+    vm.refresh_from_db(fields=["needs_restart"])
+
+
+def _set_by_agent(job: AsyncJob, vm: VirtualMachine, user: str) -> bool:
+    """Whether the guest's agent has set the pending password; if not, the drive brings it."""
+    hypervisor = place(vm.host).hypervisor
+    if not isinstance(hypervisor, GuestAgent) or not vm.password:
+        return False
+    jobs.beat(job, "Asking the guest agent")
+    with heartbeat(lambda: jobs.beat(job)):
+        try:
+            hypervisor.set_password(vm.on_host, user, vm.password, within(CALL))
+        except HypervisorError as error:
+            log.warning("The guest agent did not set the password", vm=str(vm.uuid), error=str(error))
+            return False
+    return True
+
+
+@tasks.task
+def find_migrated() -> None:
+    """Task, every minute: find VMs that run on another host of their cluster than our rows say."""
+    if (lock := locks.acquire("find-migrated", f"{socket.gethostname()}:{os.getpid()}")) is None:
+        return
+    try:
+        with heartbeat(lock.renew):
+            for cluster in Cluster.objects.filter(hosts__state=HostState.UP).distinct():
+                if not lock.renew():
+                    return
+                with tolerated(log, f"Looking for VMs that moved in {cluster}"):
+                    _find_migrated_in(cluster)
+    finally:
+        lock.release()
+
+
+def _find_migrated_in(cluster: Cluster) -> None:
+    hosts = list(cluster.hosts.filter(state=HostState.UP).select_related("endpoint"))
+    if len(hosts) < 2:
+        return
+    running: dict[str, set[int]] = {}
+    for host in hosts:
+        with translated(host):
+            for record in place(host).hypervisor.list_vms(within(CALL)):
+                if record.power == PowerState.RUNNING:
+                    running.setdefault(record.vm.uuid, set()).add(host.pk)
+    busy = AsyncJob.objects.exclude(busy_with=None).values("busy_with")
+    in_vain = AsyncJob.objects.filter(
+        command="adoptMigration", status=Status.FAILED, completed_at__gt=timezone.now() - NOT_AGAIN_FOR
+    )
+    idle = VirtualMachine.objects.filter(state=VmState.RUNNING, host__in=hosts).exclude(uuid__in=busy)
+    for vm in idle.exclude(uuid__in=in_vain.values("instance_uuid")).select_related("account"):
+        on = running.get(str(vm.uuid), set())
+        # On two hosts at once, a migration is under way.
+        if len(on) == 1 and vm.host_id not in on:
+            with tolerated(log, f"Following {vm.uuid}"):
+                submit_adoption(vm, next(host for host in hosts if host.pk in on))
 
 
 @tasks.task
@@ -186,7 +355,7 @@ def expunge(vm: VirtualMachine) -> None:
 
 
 def _start(job: AsyncJob) -> None:
-    vm = _vm(job)
+    vm = vm_of(job)
     if vm.state == VmState.RUNNING:
         return  # a former attempt came to its end
     try:
@@ -194,7 +363,7 @@ def _start(job: AsyncJob) -> None:
             with heartbeat(lambda: jobs.beat(job)):
                 _drive_out(vm)
         host = vm.host or capacity.reserve_host(vm, _named_host(job))
-        with _working(job, host, f"Starting on {host}"):
+        with working(job, host, f"Starting on {host}"):
             _bring_up(job, vm, place(host))
     except ApiError as error:
         with _cleaning_up(job):
@@ -267,7 +436,7 @@ def _stop(job: AsyncJob, vm: VirtualMachine, grace: float) -> None:
     if vm.host is None:
         return
     try:
-        with _working(job, vm.host, f"Stopping on {vm.host}"):
+        with working(job, vm.host, f"Stopping on {vm.host}"):
             there = place(vm.host)
             there.hypervisor.stop(vm.on_host, within(CALL + grace), grace=grace)
             there.hypervisor.undefine(vm.on_host, within(CALL))
@@ -282,7 +451,7 @@ def _stop(job: AsyncJob, vm: VirtualMachine, grace: float) -> None:
 
 
 def _migrate(job: AsyncJob, vm: VirtualMachine, source: Host, target: Host) -> None:
-    with _working(job, target, f"Migrating from {source} to {target}"):
+    with working(job, target, f"Migrating from {source} to {target}"):
         here, there = place(source), place(target)
         # A former attempt may have died after the switch; the guest on the target must not be disturbed.
         if there.hypervisor.power_state(vm.on_host, within(CALL)) != PowerState.RUNNING:
@@ -423,7 +592,7 @@ _NO_JOB = "The job that worked on this VM was lost. Start it again."
 # Helpers --------------------------------------------------------------------------------------
 
 
-def _vm(job: AsyncJob) -> VirtualMachine:
+def vm_of(job: AsyncJob) -> VirtualMachine:
     vm = (
         VirtualMachine.objects.for_listing()
         .select_related(
@@ -460,7 +629,7 @@ def _host_that_sees(volume: Volume, vm: VirtualMachine) -> Host:
 
 
 @contextlib.contextmanager
-def _working(job: AsyncJob, host: Host | None, progress: str) -> Iterator[None]:
+def working(job: AsyncJob, host: Host | None, progress: str) -> Iterator[None]:
     """While slow calls are made: the job's heart beats, and drivers' errors become ours."""
     assert host is not None
     jobs.beat(job, progress)

@@ -11,6 +11,7 @@ from extdhcp_site.events.models import EventType
 from networks.models import GuestType, NetworkOffering, OfferedService, Provider, Service, Template
 from networks.models.infrastructure import AllocationState
 from networks.models.offerings import OsFamily, TemplateFormat
+from networks.volume_label import InvalidLabel, check_label
 
 
 def create_offering(
@@ -84,6 +85,11 @@ def register_template(template: Template, by: Caller) -> Template:
         )
     if template.os_family not in OsFamily.values:
         raise InvalidParameter(f"OS family must be {' or '.join(OsFamily.values)}.")
+    if template.config_drive_label:
+        try:
+            check_label(template.config_drive_label)
+        except InvalidLabel as error:
+            raise InvalidParameter(str(error)) from None
     if template.format == TemplateFormat.KERNEL:
         for what, path in (("kernel", template.kernel), ("initrd", template.initrd)):
             if not path.startswith("/") or ".." in path.split("/") or not path.isascii() or not path.isprintable():

@@ -1,12 +1,8 @@
 """What users ask of VMs: each function validates, writes rows and a job in one transaction, and answers at once.
 
-The work itself is in `lifecycle`, done by the job.
+The work itself is in `lifecycle`, done by the job. What the guest is to know, is in `guest_data`, its NICs in `nics`.
 """
 
-import base64
-import binascii
-import secrets
-import string
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
@@ -16,15 +12,25 @@ from django.utils import timezone
 
 from extdhcp_site.accounts.models import Account, Caller, Role
 from extdhcp_site.errors import InvalidParameter
+from extdhcp_site.events import models as events
+from extdhcp_site.events.models import EventType
 from extdhcp_site.jobs import services as jobs
 from extdhcp_site.jobs.models import AsyncJob
-from networks import elements
-from networks.configuration import PASSWORD_LENGTH, USER_DATA_MAX_LENGTH
-from networks.models import Host, Network, Nic, ServiceOffering, SshKeyPair, Template, VirtualMachine, Volume, Zone
+from networks.models import (
+    ConfigDriveUse,
+    Host,
+    Network,
+    ServiceOffering,
+    SshKeyPair,
+    Template,
+    VirtualMachine,
+    Volume,
+    Zone,
+)
 from networks.models.vms import VmState, host_name
-
-ALPHABET = string.ascii_letters + string.digits
-MOST_NICS = 8
+from networks.services.guest_data import check_password, check_user_data, keys_of, new_password
+from networks.services.nics import MOST_NICS, write_nic
+from networks.services.submission import submit
 
 
 @dataclass(frozen=True)
@@ -42,13 +48,13 @@ class Deployment:
     password: str = field(default="", repr=False)
     host: Host | None = None
     start: bool = True
+    drive_use: str = ConfigDriveUse.ALWAYS
 
 
 def deploy(wanted: Deployment, account: Account, by: Caller) -> tuple[VirtualMachine, AsyncJob]:
     """Write a VM with its NICs and submit its first start. Raises InvalidParameter; nothing is half-made."""
     _check(wanted)
-    if account != by.account:
-        _check_owner_may_use(wanted, account, by)
+    check_owner_may_use(account, by, wanted.zone, wanted.template, *wanted.networks)
     password = wanted.password or (new_password() if wanted.template.password_enabled else "")
     with transaction.atomic():
         vm = _create(wanted, account, password)
@@ -66,15 +72,15 @@ def deploy(wanted: Deployment, account: Account, by: Caller) -> tuple[VirtualMac
 
 
 def start(vm: VirtualMachine, by: Caller, host: Host | None = None) -> AsyncJob:
-    return _submit("startVirtualMachine", vm, by, {VmState.STOPPED: VmState.STARTING}, host=host.pk if host else None)
+    return submit("startVirtualMachine", vm, by, {VmState.STOPPED: VmState.STARTING}, host=host.pk if host else None)
 
 
 def stop(vm: VirtualMachine, by: Caller, *, forced: bool = False) -> AsyncJob:
-    return _submit("stopVirtualMachine", vm, by, {VmState.RUNNING: VmState.STOPPING}, forced=forced)
+    return submit("stopVirtualMachine", vm, by, {VmState.RUNNING: VmState.STOPPING}, forced=forced)
 
 
 def reboot(vm: VirtualMachine, by: Caller, *, forced: bool = False) -> AsyncJob:
-    return _submit("rebootVirtualMachine", vm, by, {VmState.RUNNING: VmState.RUNNING}, forced=forced)
+    return submit("rebootVirtualMachine", vm, by, {VmState.RUNNING: VmState.RUNNING}, forced=forced)
 
 
 def migrate(vm: VirtualMachine, by: Caller, host: Host | None = None) -> AsyncJob:
@@ -82,36 +88,38 @@ def migrate(vm: VirtualMachine, by: Caller, host: Host | None = None) -> AsyncJo
         raise InvalidParameter(f"{vm} is on host {host} already. Name another host.")
     if host and vm.host and host.cluster_id != vm.host.cluster_id:
         raise InvalidParameter(f"Host {host} is in another cluster. A VM migrates live within its cluster only.")
-    return _submit(
-        "migrateVirtualMachine", vm, by, {VmState.RUNNING: VmState.MIGRATING}, host=host.pk if host else None
-    )
+    return submit("migrateVirtualMachine", vm, by, {VmState.RUNNING: VmState.MIGRATING}, host=host.pk if host else None)
 
 
 def destroy(vm: VirtualMachine, by: Caller, *, expunge: bool = False) -> AsyncJob:
     states = {VmState.RUNNING: VmState.STOPPING, VmState.STOPPED: VmState.STOPPED, VmState.ERROR: VmState.ERROR}
     if expunge:
         states[VmState.DESTROYED] = VmState.DESTROYED
-    return _submit("destroyVirtualMachine", vm, by, states, expunge=expunge)
+    return submit("destroyVirtualMachine", vm, by, states, expunge=expunge)
 
 
-def new_password() -> str:
-    """Letters and digits only: guest scripts expand it unquoted, and Windows reads it as ANSI."""
-    return "".join(secrets.choice(ALPHABET) for _ in range(PASSWORD_LENGTH.get()))
-
-
-def _submit(
-    command: str, vm: VirtualMachine, by: Caller, states: dict[VmState, VmState], **arguments: object
-) -> AsyncJob:
-    """Move the VM from one of `states` to what stands behind it, and submit the job, or neither."""
+def recover(vm: VirtualMachine, by: Caller) -> None:
+    """Take a destroyed VM back, stopped, while it has not been expunged. Its name must be free still."""
+    stopped = {"state": VmState.STOPPED, "state_since": timezone.now(), "destroyed_at": None}
+    destroyed = VirtualMachine.objects.filter(pk=vm.pk, state=VmState.DESTROYED)
     with transaction.atomic():
-        job = jobs.submit(command, vm, account=vm.account, by=by, **arguments)
-        for before, after in states.items():
-            # Even when the word stays the same, the update asks for it: that is the check.
-            changes = {"state": after} if before == after else {"state": after, "state_since": timezone.now()}
-            if VirtualMachine.objects.filter(pk=vm.pk, state=before).update(**changes):
-                return job
-        now = VirtualMachine.objects.values_list("state", flat=True).get(pk=vm.pk)
-        raise InvalidParameter(f"{vm} is {now}; {command} needs it {' or '.join(states)}.")
+        if AsyncJob.objects.filter(busy_with=vm.uuid).exists():
+            raise InvalidParameter(f"A job works on {vm}. Wait for it to end, then try again.")
+        try:
+            with transaction.atomic():
+                recovered = destroyed.update(**stopped, taken_name=vm.name.lower())
+        except IntegrityError:
+            raise InvalidParameter(
+                f"Another VM of the account is named {vm.name} by now. Rename or destroy it."
+            ) from None
+        if not recovered:
+            raise InvalidParameter(f"{vm} is not Destroyed: there is nothing to recover.")
+        events.record(EventType.VM_RECOVER, f"{vm} recovered", account=vm.account, on=vm, by=by)
+
+
+def adopt_migration(vm: VirtualMachine, found_on: Host) -> AsyncJob:
+    """By the system: the VM was found running on a host to which nobody here migrated it."""
+    return submit("adoptMigration", vm, None, {VmState.RUNNING: VmState.MIGRATING}, host=found_on.pk)
 
 
 def _check(wanted: Deployment) -> None:
@@ -132,31 +140,19 @@ def _check(wanted: Deployment) -> None:
         except ValidationError as error:
             raise InvalidParameter(f"name: {error.messages[0]}") from None
     check_user_data(wanted.user_data)
-    if wanted.password and not (wanted.password.isascii() and wanted.password.isprintable()):
-        raise InvalidParameter("password: printable ASCII characters only, on one line.")
+    check_password(wanted.password)
     if wanted.password and not wanted.template.password_enabled:
         raise InvalidParameter(f"Template {wanted.template} is not password enabled.")
 
 
-def _check_owner_may_use(wanted: Deployment, account: Account, by: Caller) -> None:
-    """Who deploys for another account deploys with what that account could have deployed with."""
+def check_owner_may_use(account: Account, by: Caller, *rows: Zone | Template | Network) -> None:
+    """Who acts for another account gives it nothing that it could not have taken itself."""
+    if account == by.account:
+        return
     owner = Caller(by.user, account, Role(account.role), account.domain.path)
-    for row in (wanted.zone, wanted.template, *wanted.networks):
+    for row in rows:
         if not type(row).objects.visible_to(owner).filter(pk=row.pk).exists():
             raise InvalidParameter(f"Account {account.name} may not use {row}.")
-
-
-def check_user_data(user_data: str) -> None:
-    """Raises InvalidParameter unless it is strict base64 of at most `vm.userdata.max.length` characters."""
-    longest = USER_DATA_MAX_LENGTH.get()
-    if len(user_data) > longest:
-        raise InvalidParameter(
-            f"userdata has {len(user_data)} base64 characters; vm.userdata.max.length allows {longest}."
-        )
-    try:
-        base64.b64decode(user_data, validate=True)
-    except (binascii.Error, ValueError):
-        raise InvalidParameter("userdata must be base64 (RFC 4648, section 4), without line breaks.") from None
 
 
 def _create(wanted: Deployment, account: Account, password: str) -> VirtualMachine:
@@ -169,9 +165,10 @@ def _create(wanted: Deployment, account: Account, password: str) -> VirtualMachi
         service_offering=wanted.service_offering,
         template=wanted.template,
         state=VmState.STARTING if wanted.start else VmState.STOPPED,
-        ssh_keys=[{"name": pair.name, "public_key": pair.public_key} for pair in wanted.key_pairs],
+        ssh_keys=keys_of(wanted.key_pairs),
         user_data=wanted.user_data or None,
         password=password or None,
+        drive_use=wanted.drive_use,
     )
     vm.name = wanted.name or f"VM-{vm.uuid}"
     vm.taken_name = vm.name.lower()
@@ -182,9 +179,6 @@ def _create(wanted: Deployment, account: Account, password: str) -> VirtualMachi
     except IntegrityError:
         raise InvalidParameter(f"You have a VM named {vm.name} already. Choose another name.") from None
     Volume.objects.create(vm=vm, size=wanted.template.size)
-    now = timezone.now()
     for device, network in enumerate(wanted.networks):
-        nic = Nic.objects.create(vm=vm, network=network, device_id=device, is_default=device == 0)
-        for element in elements.registered():
-            element.nic_added(nic, now)
+        write_nic(vm, network, device)
     return vm

@@ -281,7 +281,7 @@ class TestSchedules:
         assert {name for name, *_ in declared} >= {
             "extdhcp_site.jobs.services.housekeeping",
             "networks.services.lifecycle.housekeeping",
-            "configdrive.storage.remove_leftovers",
+            "configdrive.upkeep.remove_leftovers",
         }
 
     def test_each_is_a_task_that_a_worker_may_run(self):

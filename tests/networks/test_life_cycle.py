@@ -538,7 +538,7 @@ def test_a_vm_with_a_root_volume_starts_only_where_that_volume_is(fake, caller, 
 def test_a_password_that_has_arrived_is_not_on_the_next_drive(fake, caller, cluster, host):
     vm = deploy(caller, cluster, template=make_template(password_enabled=True))
     assert vm.password
-    Nic.objects.update(ip4_address="192.0.2.7", address_seen_at=timezone.now())
+    VirtualMachine.objects.update(guest_seen_at=timezone.now() + timezone.timedelta(seconds=30))
 
     run(vms.stop(vm, caller))
 

@@ -2,14 +2,18 @@
 
 import json
 import os
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
 from django.core.management.base import BaseCommand, CommandError, CommandParser
+from django.utils import timezone
 
-from configdrive import storage
 from configdrive.content import drive_files
+from configdrive.facts import build, facts, label
+from configdrive.models import ConfigDrive
 from extdhcp_site.errors import ApiError
+from networks.models import VirtualMachine
 from networks.selection import one_vm
 
 
@@ -25,19 +29,25 @@ class Command(BaseCommand):
         vm = one_vm(options["vm"])
         output = options["output"] or Path(f"{vm.instance_name}.iso")
         try:
-            image, label = storage.build(vm)
+            image = build(vm, _dated(vm))
         except ApiError as error:
             raise CommandError(error.text) from error
         _write_new(output, image)
-        files = {path: len(content) for path, content in sorted(drive_files(storage.facts(vm)).items())}
+        files = {path: len(content) for path, content in sorted(drive_files(facts(vm)).items())}
         if options["json"]:
-            shown = {"virtualmachine": str(vm.uuid), "file": str(output), "label": label, "size": len(image)}
+            shown = {"virtualmachine": str(vm.uuid), "file": str(output), "label": label(vm), "size": len(image)}
             self.stdout.write(json.dumps({**shown, "files": files}))
             return
-        self.stderr.write(f"Config drive of {vm}, label {label}, {len(image)} bytes:")
+        self.stderr.write(f"Config drive of {vm}, label {label(vm)}, {len(image)} bytes:")
         for path, size in files.items():
             self.stderr.write(f"  {size:>8}  {path}")
         self.stdout.write(str(output))
+
+
+def _dated(vm: VirtualMachine) -> datetime:
+    """As on the host, so that the same content is the same file."""
+    drive = ConfigDrive.objects.filter(vm=vm).first()
+    return drive.dated if drive else timezone.now().replace(microsecond=0)
 
 
 def _write_new(output: Path, image: bytes) -> None:

@@ -1,0 +1,64 @@
+"""From a VM's rows to its drive: what goes onto it, under which label, and the finished image."""
+
+from datetime import datetime
+
+from configdrive.configuration import CLOUD_IDENTIFIER, LABEL
+from configdrive.content import DriveError, DriveFacts, drive_files
+from configdrive.guest_scripts import boothook
+from configdrive.iso import build_iso
+from extdhcp_site.errors import InvalidParameter
+from networks.models import DriveReader, VirtualMachine
+from networks.models.offerings import OsFamily
+
+# The one label that stock cloud images, Windows and CoreOS look for, each in its own code.
+STOCK_LABEL = "config-2"
+FIXED_LABELS = {
+    DriveReader.CLOUD_INIT: STOCK_LABEL,
+    DriveReader.CLOUDBASE_INIT: STOCK_LABEL,
+    DriveReader.IGNITION: STOCK_LABEL,
+    DriveReader.CLOUDSTACK: STOCK_LABEL,
+}
+
+
+def facts(vm: VirtualMachine) -> DriveFacts:
+    """What goes onto a VM's drive now."""
+    nics = sorted(vm.nics.all(), key=lambda nic: (not nic.is_default, nic.device_id))
+    return DriveFacts(
+        uuid=str(vm.uuid),
+        instance_name=vm.instance_name,
+        vm_number=vm.pk,
+        hostname=vm.name,
+        availability_zone=vm.zone.name,
+        service_offering=vm.service_offering.name,
+        cloud_identifier=CLOUD_IDENTIFIER.get(),
+        local_ipv4=next((nic.ip4_address for nic in nics if nic.is_default), None),
+        public_keys=tuple(key["public_key"].strip() for key in vm.ssh_keys),
+        user_data=vm.user_data_bytes,
+        password=vm.password,
+        windows=vm.template.os_family == OsFamily.WINDOWS,
+        macs=tuple(nic.mac_address for nic in nics),
+        per_boot_script=_per_boot_script(vm),
+    )
+
+
+def label(vm: VirtualMachine) -> str:
+    """The template's own word, else what its reader looks for, else the zone's, else the setting's."""
+    template = vm.template
+    fixed = FIXED_LABELS.get(DriveReader(template.drive_reader), "") if template.drive_reader else ""
+    return template.config_drive_label or fixed or vm.zone.config_drive_label or LABEL.get()
+
+
+def build(vm: VirtualMachine, dated: datetime) -> bytes:
+    """The VM's drive as an ISO image, all of it `dated`. Raises InvalidParameter when its content cannot be written."""
+    try:
+        return build_iso(drive_files(facts(vm)), label(vm), dated)
+    except DriveError as error:
+        raise InvalidParameter(f"The config drive of {vm} cannot be built: {error}") from error
+
+
+def _per_boot_script(vm: VirtualMachine) -> str:
+    """For guests with cloud-init, which reads a password once: so that a reset reaches a stock image too."""
+    template = vm.template
+    if not template.password_enabled or template.os_family == OsFamily.WINDOWS:
+        return ""
+    return boothook(label(vm)) if template.drive_reader in ("", DriveReader.CLOUD_INIT) else ""

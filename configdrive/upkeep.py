@@ -1,0 +1,216 @@
+"""What keeps drives true while nobody asks: ejected once read, verified, repaired; files that nobody needs removed."""
+
+from collections.abc import Iterable
+from datetime import datetime, timedelta
+
+import structlog
+from django.db.models import F, Q
+from django.utils import timezone
+
+from configdrive.models import ConfigDrive, Leftover
+from configdrive.storage import digest, eject, installation_mark, note_served, remove, storage_name
+from extdhcp_site.accounts.models import Caller
+from extdhcp_site.errors import InvalidParameter
+from extdhcp_site.events import models as events
+from extdhcp_site.events.models import EventType, Level
+from extdhcp_site.jobs import services as jobs
+from extdhcp_site.jobs import tasks
+from extdhcp_site.jobs.models import AsyncJob
+from networks.elements import Place
+from networks.hypervisors.base import AskTheOperator, DoNotTryAgain, MediaFile, NotFound, Refused
+from networks.models import ConfigDriveUse, Host, PrimaryStorage, VirtualMachine, VmState
+from networks.models.infrastructure import HostState
+from networks.services import guest_data, lifecycle
+from networks.services.places import CALL, place, tolerated, translated, within
+from networks.services.submission import submit
+
+log = structlog.get_logger(__name__)
+
+# Younger ones belong to a job that is at work.
+LEFT_FOR = timedelta(minutes=15)
+# A guest that answers may still be reading: its agent comes up beside what reads the drive.
+READ_WITHIN = timedelta(minutes=1)
+TRIED_AGAIN_AFTER = timedelta(minutes=10)
+READ_BACK_A_PASS = 20  # drives a host
+RUNNING = {VmState.RUNNING: VmState.RUNNING}
+
+
+# On demand ------------------------------------------------------------------------------------
+
+
+def rebuild(drive: ConfigDrive, by: Caller) -> AsyncJob:
+    """Bring the drive of a running VM up to date; one that tells the same already is left as it is."""
+    return guest_data.refresh(drive.vm, by)
+
+
+def verify(drive: ConfigDrive, by: Caller | None) -> AsyncJob:
+    """Compare what lies on the host with what was built, and repair it if it differs."""
+    return submit("verifyConfigDrive", _vm_with_disc(drive), by, RUNNING)
+
+
+def eject_now(drive: ConfigDrive, by: Caller) -> AsyncJob:
+    """Take the disc out of a running VM, until its next start or until what it tells changes."""
+    return submit("ejectConfigDrive", _vm_with_disc(drive), by, RUNNING)
+
+
+def _vm_with_disc(drive: ConfigDrive) -> VirtualMachine:
+    if not drive.name:
+        raise InvalidParameter(f"{drive.vm} has no config drive on any host now. It gets one when it starts.")
+    return drive.vm
+
+
+@jobs.handler("verifyConfigDrive", EventType.VM_CONFIGDRIVE)
+def _verify(job: AsyncJob) -> None:
+    vm, drive = _at_work_on(job)
+    if drive is None:
+        return
+    with lifecycle.working(job, vm.host, "Verifying the config drive"):
+        fault = fault_of(drive, place(vm.host))
+    if not fault:
+        ConfigDrive.objects.filter(pk=drive.pk).update(verified_at=timezone.now())
+        return
+    # Without its digest it counts as changed, and is built and placed anew.
+    ConfigDrive.objects.filter(pk=drive.pk).update(sha256="")
+    events.record(
+        EventType.VM_CONFIGDRIVE,
+        f"{vm}: its config drive was found {fault}, and is made anew",
+        account=vm.account,
+        on=vm,
+        level=Level.WARN,
+    )
+    lifecycle.refresh_guest(job, vm)
+
+
+@jobs.handler("ejectConfigDrive", EventType.VM_CONFIGDRIVE)
+def _eject(job: AsyncJob) -> None:
+    vm, drive = _at_work_on(job)
+    if drive:
+        with lifecycle.working(job, vm.host, "Ejecting the config drive"):
+            eject(vm, drive, place(vm.host))
+
+
+def _at_work_on(job: AsyncJob) -> tuple[VirtualMachine, ConfigDrive | None]:
+    vm = lifecycle.vm_of(job)
+    return vm, ConfigDrive.objects.filter(vm=vm, host=vm.host).exclude(name="").select_related("storage").first()
+
+
+def fault_of(drive: ConfigDrive, there: Place) -> str:
+    """What is wrong with a running VM's drive on its host; empty if nothing. Raises a HypervisorError."""
+    storage = storage_name(drive)
+    if there.hypervisor.inserted(drive.vm.on_host, within(CALL)) != drive.path:
+        return "missing from the VM's CD-ROM"
+    try:
+        content = there.hypervisor.read(drive.name, within(CALL), storage=storage)
+    except NotFound:
+        return "deleted on its host"
+    except Refused:
+        # libvirt's test driver keeps no content.
+        return "" if _lies_whole(drive, there.hypervisor.list_media(within(CALL), storage=storage)) else "incomplete"
+    return "" if digest(content) == drive.sha256 else "changed on its host"
+
+
+# By itself ------------------------------------------------------------------------------------
+
+
+@tasks.task
+def look_after() -> None:
+    """Task, every minute: note which guests have read their drives, eject where that is wanted, try failures again."""
+    now = timezone.now()
+    note_served(ConfigDrive.objects.filter(vm__state=VmState.RUNNING))
+    running = ConfigDrive.objects.filter(vm__state=VmState.RUNNING, vm__host__state=HostState.UP)
+    read = Q(vm__drive_use=ConfigDriveUse.FIRST_BOOT, served=True, vm__guest_seen_at__lt=now - READ_WITHIN)
+    switched_off = Q(vm__drive_use=ConfigDriveUse.NEVER)
+    failed = ~Q(last_error="") & ~Q(vm__uuid__in=_refreshed_since(now - TRIED_AGAIN_AFTER))
+    _refresh_each(running.filter((read | switched_off) & ~Q(name="") | failed))
+
+
+@tasks.task
+def remove_leftovers() -> None:
+    """Task, every minute: delete the ISOs that no VM needs and that could not be deleted at once."""
+    old = Leftover.objects.filter(since__lt=timezone.now() - LEFT_FOR)
+    # One that is down is asked by the life cycle's housekeeping; here it would cost a time-out each minute.
+    up = Host.objects.filter(state=HostState.UP)
+    for host in up.select_related("endpoint").filter(pk__in=old.values("host")):
+        remove(old.filter(host=host)[:100], place(host))
+
+
+@tasks.task
+def reconcile() -> None:
+    """Task, every five minutes: compare what lies on the hosts with what our rows say."""
+    for host in Host.objects.filter(state=HostState.UP).select_related("endpoint"):
+        with tolerated(log, f"Looking at the config drives of {host}"), translated(host):
+            _reconcile(place(host))
+
+
+def _reconcile(there: Place) -> None:
+    for storage in [None, *PrimaryStorage.objects.filter(cluster=there.host.cluster_id)]:
+        try:
+            files = there.hypervisor.list_media(within(CALL), storage=storage.name if storage else "")
+        except (AskTheOperator, DoNotTryAgain):
+            continue  # it holds no files, or not now
+        _note_orphans(there, storage, files)
+        _check_drives(there, storage, files)
+
+
+def _note_orphans(there: Place, storage: PrimaryStorage | None, files: Iterable[MediaFile]) -> None:
+    """An ISO with our mark that no row knows, of a VM that the host does not know, becomes a leftover.
+
+    A row is written before its file is made, so the file of a job at work is known. One whose VM is on the
+    host may be in use: after a database was restored from an old backup, for instance.
+    """
+    ours = {file.name for file in files if _bears_our_mark(file.name)}
+    known = set(ConfigDrive.objects.filter(name__in=ours).values_list("name", flat=True))
+    known |= set(Leftover.objects.filter(name__in=ours).values_list("name", flat=True))
+    if not (unknown := ours - known):
+        return
+    on_host = {record.vm.name for record in there.hypervisor.list_vms(within(CALL))}
+    for name in unknown:
+        if _instance_of(name) not in on_host:
+            log.warning("An ISO that no VM needs was found; it will be deleted.", host=str(there.host), name=name)
+            Leftover.objects.get_or_create(host=there.host, name=name, defaults={"storage": storage})
+
+
+def _check_drives(there: Place, storage: PrimaryStorage | None, files: list[MediaFile]) -> None:
+    """Those that are missing are repaired at once; of the others a few are read back, the longest unread first."""
+    drives = ConfigDrive.objects.filter(host=there.host, storage=storage, vm__state=VmState.RUNNING).exclude(name="")
+    drives = drives.exclude(vm__uuid__in=_busy()).select_related("vm__account", "storage")
+    whole, broken = [], []
+    for drive in drives.order_by(F("verified_at").asc(nulls_first=True)):
+        (whole if _lies_whole(drive, files) else broken).append(drive)
+    for drive in whole[:READ_BACK_A_PASS]:
+        with tolerated(log, f"Reading back the drive of {drive.vm.uuid}"):
+            if fault_of(drive, there):
+                broken.append(drive)
+            else:
+                ConfigDrive.objects.filter(pk=drive.pk).update(verified_at=timezone.now())
+    for drive in broken:
+        # The job looks again: only then does nothing else work on the VM.
+        with tolerated(log, f"Repairing the drive of {drive.vm.uuid}"):
+            verify(drive, by=None)
+
+
+def _refresh_each(drives: Iterable[ConfigDrive]) -> None:
+    for drive in drives.exclude(vm__uuid__in=_busy()).select_related("vm__account"):
+        with tolerated(log, f"Looking after the drive of {drive.vm.uuid}"):
+            guest_data.refresh(drive.vm, by=None)
+
+
+def _busy():
+    return AsyncJob.objects.exclude(busy_with=None).values("busy_with")
+
+
+def _refreshed_since(then: datetime):
+    return AsyncJob.objects.filter(command="refreshVirtualMachine", created_at__gt=then).values("instance_uuid")
+
+
+def _lies_whole(drive: ConfigDrive, files: Iterable[MediaFile]) -> bool:
+    return any((file.name, file.size) == (drive.name, drive.size) for file in files)
+
+
+def _bears_our_mark(name: str) -> bool:
+    return name.rpartition("-")[2].startswith(installation_mark())
+
+
+def _instance_of(name: str) -> str:
+    """i-2-21-VM of i-2-21-VM-3-<random>.iso."""
+    return name.rsplit("-", 2)[0]
