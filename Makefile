@@ -1,4 +1,4 @@
-.PHONY: help demo test lint run lab lab-down
+.PHONY: help demo test lint run lab lab-down bench
 .DEFAULT_GOAL := help
 PY := .venv/bin/python
 
@@ -31,3 +31,7 @@ lab:  ## Real KVM hosts and a real DHCP server in network namespaces, and the se
 
 lab-down:  ## End what `make lab` started.
 	@$(PY) -m tests.lab.served down
+
+bench:  ## What things cost, as a table and in tests/bench/results.json; ONLY=configdrive measures one part.
+	@.ci/setup test
+	@$(PY) -m tests.bench $(ONLY)

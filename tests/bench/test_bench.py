@@ -1,0 +1,41 @@
+"""`make bench` writes what it measured. How fast that was is not asked here: the machine may be busy."""
+
+import json
+import re
+
+import pytest
+
+from tests.bench import __main__ as bench
+from tests.bench import configdrive
+
+KEYS = {"genisoimage_over_ours_2k", "genisoimage_over_ours_32k", "ours_over_floor_2k", "ours_over_floor_32k"}
+
+
+@pytest.fixture
+def results(tmp_path, monkeypatch):
+    monkeypatch.setattr(bench, "RESULTS", tmp_path / "results.json")
+    monkeypatch.setattr(bench, "PARTS", {"configdrive": lambda: configdrive.measure(rounds=2), "other": dict})
+    return tmp_path / "results.json"
+
+
+def test_the_config_drive_part_writes_its_figures_with_commit_and_date(results, capsys):
+    bench.main(["configdrive"])
+
+    written = json.loads(results.read_text())
+    assert set(written["configdrive"]) >= KEYS
+    assert all(figure > 0 for figure in written["configdrive"].values())
+    assert re.fullmatch("[0-9a-f]{40}|unknown", written["commit"])
+    assert written["measured"]["configdrive"] == {"commit": written["commit"], "date": written["date"]}
+    assert "genisoimage_over_ours_2k" in capsys.readouterr().out
+
+
+def test_one_part_measured_again_keeps_the_figures_of_the_others(results):
+    of_others = {"pass_100k_10pct_sqlite_s": 12.5}
+    then = {"commit": "0" * 40, "date": "2026-05-04T12:00:00+00:00"}
+    results.write_text(json.dumps({**then, "measured": {"discovery": then}, "discovery": of_others}))
+
+    bench.record(results, "configdrive", {"ours_over_floor_2k": 1.98765})
+
+    written = json.loads(results.read_text())
+    assert (written["discovery"], written["measured"]["discovery"]) == (of_others, then)
+    assert written["configdrive"] == {"ours_over_floor_2k": 1.988}
