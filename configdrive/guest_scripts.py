@@ -42,6 +42,7 @@ _SCRIPTS = {
     "cloud-set-vm-password.ps1": "Windows: the same in one script, and printing; untried on Windows",
     BOOTHOOK: "cloud-init: the boothook that drives carry for stock images, to be read or tried alone",
 }
+_MARKS = re.compile(r"^# not in the boothook [{}]\n", re.MULTILINE)
 _INCLUDE = re.compile(r"^# include: (\w+\.sh)\n", re.MULTILINE)
 _NOT_IN_THE_BOOTHOOK = re.compile(
     r"^# not in the boothook \{\n.*?^# not in the boothook \}\n", re.MULTILINE | re.DOTALL
@@ -70,7 +71,7 @@ def render(name: str, label: str) -> str:
     check_label(label)
     if name not in _SCRIPTS:
         raise NoSuchScript(name)
-    return boothook(label) if name == BOOTHOOK else _read(name).replace("@LABEL@", label)
+    return boothook(label) if name == BOOTHOOK else _MARKS.sub("", _read(name)).replace("@LABEL@", label)
 
 
 def boothook(label: str) -> str:
