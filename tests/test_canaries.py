@@ -1,7 +1,8 @@
 """No secret shows where it does not belong: one of each kind is planted, everything is run, every sink is searched.
 
 Where a secret may be: a VM's password in its job's result as the job's own caller reads it, and with the
-user data in the ISO that the hypervisor is handed; a key's secret and token in what create_api_key prints.
+user data in the ISO that the hypervisor is handed; a key's secret and token in what create_api_key prints; an SSH
+key pair's private half in the one answer that makes it.
 """
 
 import base64
@@ -50,7 +51,7 @@ from extdhcp_site.jobs import services as jobs
 from extdhcp_site.jobs.models import AsyncJob, Status
 from networks.hypervisors.base import HypervisorError
 from networks.hypervisors.kvm_connection import translate
-from networks.models import Endpoint, Template, VirtualMachine, VmState
+from networks.models import Endpoint, SshKeyPair, Template, VirtualMachine, VmState
 from networks.services import lifecycle
 from tests.api.client import ENDPOINT, Signer, send
 from tests.factories import (
@@ -447,6 +448,7 @@ class Flows:
             self.offerings_and_networks,
             self.a_vms_life,
             self.a_generated_password,
+            self.key_pairs,
             self.refused_deploys,
             self.doubled_parameters,
             self.wrong_signatures,
@@ -524,6 +526,21 @@ class Flows:
             generated = self.result(job, self.owner)["virtualmachine"]["password"]
         self.planted["VM password, generated"] = generated
         self.everybody_else_asks_for(job)
+
+    def key_pairs(self) -> None:
+        with self.web.private():
+            made = self.call("createSSHKeyPair", by=self.owner, name="made")["keypair"]["privatekey"]
+        # Whole as it was answered, and a line from its middle.
+        self.planted |= {"SSH private key": made, "SSH private key, a line": made.splitlines()[10]}
+        self.call("createSSHKeyPair", by=self.owner, name="made")
+        for name, key in (("pasted", made), (made, "ssh-ed25519 AAAA"), ("pasted", f"ssh-rsa {made}")):
+            assert "errorcode" in self.call("registerSSHKeyPair", by=self.owner, name=name, publickey=key)
+        public = SshKeyPair.objects.get(name="made").public_key
+        self.call("registerSSHKeyPair", by=self.owner, name="known", publickey=public)
+        self.deploy(name="with-key", keypair="made")
+        self.call("listSSHKeyPairs", by=self.owner)
+        self.call("deleteSSHKeyPair", by=self.owner, name="known")
+        self.call("deleteSSHKeyPair", by=self.people["stranger"], name="made")
 
     def refused_deploys(self) -> None:
         plain = make_template()
