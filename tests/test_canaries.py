@@ -684,7 +684,7 @@ class Flows:
             assert client.post(page, {**fields, "usable_password": "true"}).status_code == 200
 
     def commands(self, tmp_path: Path) -> None:
-        for words in (["list_vms"], ["list_nics"], ["fetch_ips"]):
+        for words in (["list_vms"], ["list_nics"], ["fetch_ips"], ["guest_script"]):
             for as_json in ([], ["--json"]):
                 run_command(self.sinks, *words, *as_json)
         with self.broken("read_addresses"):
