@@ -31,6 +31,7 @@ from tests.factories import (
     make_zone,
 )
 from tests.fakes import FakeHypervisor, hypervisors
+from tests.life import deploy, run
 
 pytestmark = pytest.mark.django_db
 
@@ -55,27 +56,6 @@ def cluster():
 @pytest.fixture
 def host(cluster):
     return make_host(cluster)
-
-
-def deploy(caller, cluster, **wanted) -> VirtualMachine:
-    zone = cluster.pod.zone
-    defaults = {
-        "zone": zone,
-        "template": make_template(),
-        "service_offering": make_service_offering(),
-        "networks": [make_network(zone)],
-    }
-    vm, job = vms.deploy(Deployment(**{**defaults, **wanted}), caller.account, caller)
-    run(job)
-    vm.refresh_from_db()
-    return vm
-
-
-def run(job: AsyncJob) -> AsyncJob:
-    """What a worker does with the job's task."""
-    jobs.run(job.pk, job.attempt)
-    job.refresh_from_db()
-    return job
 
 
 def free_memory(host: Host) -> int:
