@@ -121,15 +121,16 @@ class FakeHypervisor:
         path = self.discs[vm.uuid]
         assert path is None or path in target.paths(), "the target lacks the disc that the guest reads"
         self.moved_behind_our_back(vm, target)
+        self._forget(vm)
 
     def moved_behind_our_back(self, vm: VmRef, target: "FakeHypervisor") -> None:
-        """Somebody else migrated the VM; a disc that the target does not have is dropped on the way."""
+        """What `virsh migrate --live` does: a disc that the target lacks is dropped, the definition stays here."""
         path = self.discs[vm.uuid]
         target.defined[vm.uuid], target.nics[vm.uuid] = self.defined[vm.uuid], self.nics[vm.uuid]
         target.discs[vm.uuid] = path if path in target.paths() else None
         target.running.add(vm.uuid)
         target.reads[vm.uuid] = 0
-        self._forget(vm)
+        self.running.discard(vm.uuid)
 
     def add_nic(self, vm: VmRef, nic: NicSpec, deadline: float) -> None:
         self._called("add_nic")

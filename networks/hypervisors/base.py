@@ -408,7 +408,8 @@ class MediaStore(Protocol):
     def bytes_read(self, vm: VmRef, deadline: float) -> int | None:
         """How much the guest has read from our CD-ROM since it was powered on; None when the host cannot tell.
 
-        Raises NotFound. A migrated guest is counted from its arrival.
+        Raises NotFound. A migrated guest is counted from its arrival. A hint, not a proof: a BIOS alone
+        reads a block or so at each reset, and a kernel that looks for file systems some kilobytes.
         """
         ...
 

@@ -64,12 +64,16 @@ def _change_live(session: Session, domain: Any, path: str | None) -> None:
         raise Refused("The running VM has lost the CD-ROM of its config drive: it needs a stop and a start.")
     flags = libvirt.VIR_DOMAIN_AFFECT_LIVE | libvirt.VIR_DOMAIN_AFFECT_CONFIG
     force = libvirt.VIR_DOMAIN_DEVICE_MODIFY_FORCE
-    # Forced is an ejection: the guest gets read errors, but the drive must go. So is filling a drive that
-    # the host emptied under the guest, as migration does when the target lacks the file: nothing is lost.
-    # Any other new disc can wait.
-    may_force = path is None or kvm_xml.inserted_path(now) is None
+    if kvm_xml.inserted_path(now) is None:
+        # Migration emptied the drive when the target lacked the file; a guest that has it mounted keeps the
+        # tray of the empty drive shut. By force nothing is lost.
+        attempts = [flags | force]
+    elif path is None:
+        attempts = [flags, flags, flags | force]  # the guest gets read errors, but the drive must go
+    else:
+        attempts = [flags, flags]  # a new disc can wait
     drive = kvm_xml.config_drive(path)
-    for attempt in [flags, flags, flags | force] if may_force else [flags, flags]:
+    for attempt in attempts:
         try:
             session.do(domain.updateDeviceFlags, drive, attempt)
             return

@@ -94,15 +94,7 @@ def _ask(session: Session, domain: Any, call: Callable[..., T], *arguments: obje
 def read_file(session: Session, domain: Any, path: str, most: int) -> bytes:
     if not 0 < most <= FILE_MAX_BYTES:
         raise Refused(f"Of a guest's file, 1 to {FILE_MAX_BYTES} bytes can be read.")
-    try:
-        opened = _command(session, domain, "guest-file-open", 0, path=path, mode="r")
-    except (AgentAbsent, EndpointUnreachable):
-        raise
-    except HypervisorError as error:
-        # The agent has no codes either; a guest that lies about this has hidden its own file.
-        if _NO_SUCH_FILE.search(str(error.__cause__)):
-            raise NotFound("The guest has no such file.") from error
-        raise Refused("The guest does not let its agent read this file.") from error
+    opened = _command(session, domain, "guest-file-open", 0, path=path, mode="r")
     if type(opened) is not int:
         raise _nonsense()
     try:
@@ -116,7 +108,15 @@ def read_file(session: Session, domain: Any, path: str, most: int) -> bytes:
 def _command(session: Session, domain: Any, name: str, expected_bytes: int, **arguments: object) -> object:
     """What the agent returns, parsed; `expected_bytes` of content are in it, in base64, at most."""
     question = json.dumps({"execute": name, "arguments": arguments})
-    answer = _ask(session, domain, libvirt_qemu.qemuAgentCommand, domain, question, AGENT_RESPONSE_SECONDS, 0)
+    try:
+        answer = _ask(session, domain, libvirt_qemu.qemuAgentCommand, domain, question, AGENT_RESPONSE_SECONDS, 0)
+    except (AgentAbsent, EndpointUnreachable):
+        raise
+    except HypervisorError as error:
+        # The agent has no codes. A guest that lies about this has hidden its own file.
+        if _NO_SUCH_FILE.search(str(error.__cause__)):
+            raise NotFound("The guest has no such file.") from error
+        raise Refused("The guest does not let its agent read this file.") from error
     if not isinstance(answer, str) or len(answer) > 2 * expected_bytes + _AROUND_BYTES:
         raise _nonsense()
     try:
