@@ -6,11 +6,12 @@ class ConfigDriveConfig(AppConfig):
     verbose_name = "Config drives"
 
     def ready(self) -> None:
-        from configdrive import storage, upkeep
+        from configdrive import storage, troubleshooting, upkeep
         from extdhcp_site.jobs import tasks
-        from networks import elements
+        from networks import checks, elements
 
         elements.register(storage.ConfigDriveElement())
+        checks.troubleshoots(troubleshooting.drive_checks)
         tasks.every(1, upkeep.remove_leftovers)
         tasks.every(1, upkeep.look_after)
         tasks.every(5, upkeep.reconcile)

@@ -1,9 +1,10 @@
 """From a VM's rows to its drive: what goes onto it, under which label, and the finished image."""
 
+from dataclasses import dataclass, replace
 from datetime import datetime
 
 from configdrive.configuration import CLOUD_IDENTIFIER, LABEL
-from configdrive.content import DriveError, DriveFacts, drive_files
+from configdrive.content import PASSWORD_CHECKSUM_FILES, DriveError, DriveFacts, drive_files
 from configdrive.guest_scripts import boothook
 from configdrive.iso import build_iso
 from extdhcp_site.errors import InvalidParameter
@@ -12,6 +13,7 @@ from networks.models.offerings import OsFamily
 
 # The one label that stock cloud images, Windows and CoreOS look for, each in its own code.
 STOCK_LABEL = "config-2"
+MASK = "(not shown)"
 FIXED_LABELS = {
     DriveReader.CLOUD_INIT: STOCK_LABEL,
     DriveReader.CLOUDBASE_INIT: STOCK_LABEL,
@@ -62,3 +64,32 @@ def _per_boot_script(vm: VirtualMachine) -> str:
     if not template.password_enabled or template.os_family == OsFamily.WINDOWS:
         return ""
     return boothook(label(vm)) if template.drive_reader in ("", DriveReader.CLOUD_INIT) else ""
+
+
+@dataclass(frozen=True)
+class ShownFile:
+    """A file of a drive as a person may see it; `size` in bytes is the real one."""
+
+    path: str
+    size: int
+    text: str
+
+
+def shown_files(vm: VirtualMachine) -> list[ShownFile]:
+    """What would be on the VM's drive if it were built now, with password and user data masked."""
+    real = facts(vm)
+    masked = replace(
+        real,
+        password=MASK if real.password else None,
+        user_data=MASK.encode() if real.user_data else None,
+        per_boot_script=f"#cloud-boothook {MASK}" if real.per_boot_script else "",
+    )
+    texts = drive_files(masked)
+    return [
+        ShownFile(path, len(content), _masked_text(path, texts[path])) for path, content in drive_files(real).items()
+    ]
+
+
+def _masked_text(path: str, content: bytes) -> str:
+    # A checksum of a password is a means to guess it.
+    return MASK if path in PASSWORD_CHECKSUM_FILES else content.decode()

@@ -8,10 +8,11 @@ class IpFetchConfig(AppConfig):
     def ready(self) -> None:
         from extdhcp_site.console import panels as console
         from extdhcp_site.jobs import tasks
-        from ipfetch import element, panels, planner
-        from networks import elements
+        from ipfetch import element, panels, planner, troubleshooting
+        from networks import checks, elements
 
         elements.register(element.IpFetchElement())
+        checks.troubleshoots(troubleshooting.address_checks)
         tasks.every(1, planner.run_pass)
         for panel in panels.PANELS:
             console.register(panel)

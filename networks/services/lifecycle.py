@@ -143,9 +143,17 @@ def adopt_migration(job: AsyncJob) -> None:
         return
     refresh_guest(job, vm)
     if vm.last_host:
-        for element in elements.registered():
-            with tolerated(log, "Cleaning up after a migration"), translated(vm.last_host):
-                element.commit_migration(vm, place(vm.last_host), place(vm.host))
+        _clear_former_host(vm, place(vm.last_host), place(vm.host))
+
+
+def _clear_former_host(vm: VirtualMachine, source: Place, target: Place) -> None:
+    with tolerated(log, "Cleaning up after a migration"), translated(source.host):
+        # Who moves VMs by hand often leaves the definition behind.
+        if source.hypervisor.power_state(vm.on_host, within(CALL)) == PowerState.OFF:
+            source.hypervisor.undefine(vm.on_host, within(CALL))
+    for element in elements.registered():
+        with tolerated(log, "Cleaning up after a migration"), translated(source.host):
+            element.commit_migration(vm, source, target)
 
 
 # What a guest is to know, and its NICs

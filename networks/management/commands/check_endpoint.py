@@ -1,26 +1,14 @@
 """Find out whether a hypervisor can be used, before a deploy does."""
 
-import json
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
 from typing import Any
 
 from django.core.management.base import BaseCommand, CommandError, CommandParser
 
+from networks.checks import Check, tell
 from networks.hypervisors import base
 from networks.models import Endpoint, Host, Network
 from networks.services.places import CALL, hypervisor_at, record_health, within
-
-MARKS = {True: "ok     ", False: "FAILED ", None: "unknown"}
-
-
-@dataclass(frozen=True)
-class Check:
-    """`passed` is None where the question could not be asked."""
-
-    name: str
-    passed: bool | None
-    text: str
 
 
 class Command(BaseCommand):
@@ -35,14 +23,7 @@ class Command(BaseCommand):
         if endpoint is None:
             names = ", ".join(Endpoint.objects.values_list("name", flat=True)[:20]) or "none yet"
             raise CommandError(f"There is no endpoint {options['endpoint']}. There are: {names}.")
-        found = []
-        for check in checks(endpoint):
-            found.append(check)
-            if not options["json"]:
-                self.stdout.write(f"{MARKS[check.passed]} {check.name}: {check.text}")
-        if options["json"]:
-            self.stdout.write(json.dumps([vars(check) for check in found]))
-        failed = [check for check in found if check.passed is False]
+        failed = tell(self, checks(endpoint), as_json=options["json"])
         record_health(endpoint, failed[0].text if failed else "")
         if failed:
             raise SystemExit(1)
