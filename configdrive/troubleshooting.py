@@ -14,7 +14,6 @@ from networks.models import DriveReader, VirtualMachine, VmState
 from networks.models.offerings import OsFamily
 from networks.services.places import CALL, place, within
 
-
 # SeaBIOS reads one sector of each CD-ROM at every reset; a mount and a look at the smallest file read some 10 KB.
 MORE_THAN_FIRMWARE_READS = 8192
 
