@@ -51,7 +51,8 @@ class DriveFacts:
     `cloud_identifier` is the cloud's bare UUID, `user_data` the decoded bytes, `password` clear text,
     there only while it waits to be set. `windows` adds the checksums that CloudStack's Windows script needs.
     `macs` are those of all NICs, lower case, the default one first; `per_boot_script` is a boothook for
-    cloud-init, which by itself sets a password at an instance's first boot only.
+    cloud-init, which by itself sets a password at an instance's first boot only. With
+    `always_keys_file`, a VM without keys has an empty file of them: to Afterburn a missing one is an error.
     """
 
     uuid: str
@@ -67,6 +68,7 @@ class DriveFacts:
     password: str | None = field(default=None, repr=False)
     windows: bool = False
     macs: tuple[str, ...] = ()
+    always_keys_file: bool = False
     per_boot_script: str = ""
 
 
@@ -122,10 +124,12 @@ def _metadata_files(facts: DriveFacts) -> dict[str, bytes]:
         "service_offering": facts.service_offering,
         "vm_id": str(facts.vm_number),
     }
+    wanted = {name: value for name, value in values.items() if value}
+    if facts.always_keys_file:
+        wanted.setdefault("public_keys", "")
     return {
         f"{METADATA_DIR}/{spelling}.txt": value.encode()
-        for name, value in values.items()
-        if value
+        for name, value in wanted.items()
         for spelling in (name, name.replace("_", "-"))
     }
 

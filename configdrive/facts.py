@@ -40,6 +40,7 @@ def facts(vm: VirtualMachine) -> DriveFacts:
         windows=vm.template.os_family == OsFamily.WINDOWS,
         macs=tuple(nic.mac_address for nic in nics),
         per_boot_script=_per_boot_script(vm),
+        always_keys_file=vm.template.drive_reader == DriveReader.IGNITION,
     )
 
 

@@ -265,3 +265,41 @@ def test_whatever_the_values_are_metadata_is_one_line_and_never_empty(hostname, 
         assert content
         lines = len([key for key in keys if key]) if "public" in path else 1
         assert len(content.decode().splitlines()) == lines
+
+
+def test_a_vm_without_keys_has_a_file_of_them_for_afterburn_alone():
+    path = "cloudstack/metadata/public_keys.txt"
+    assert path not in drive_files(make_facts())
+    assert drive_files(make_facts(always_keys_file=True))[path] == b""
+
+
+# Several NICs ---------------------------------------------------------------------------------
+
+NETWORK_DATA = "openstack/latest/network_data.json"
+
+
+@pytest.mark.parametrize("macs", [(), ("06:00:00:00:00:01",)])
+def test_one_nic_needs_no_network_data(macs):
+    """An empty file makes cloud-init leave every NIC down; without one it asks by DHCP."""
+    assert NETWORK_DATA not in drive_files(make_facts(macs=macs))
+
+
+def test_several_nics_each_ask_by_dhcp():
+    macs = ("06:00:00:00:00:01", "06:00:00:00:00:02")
+    network_data = json.loads(drive_files(make_facts(macs=macs))[NETWORK_DATA])
+    assert [link["ethernet_mac_address"] for link in network_data["links"]] == list(macs)
+    assert {link["type"] for link in network_data["links"]} == {"phy"}
+    assert [(network["link"], network["type"]) for network in network_data["networks"]] == [
+        (link["id"], "ipv4_dhcp") for link in network_data["links"]
+    ]
+
+
+# The per-boot part ----------------------------------------------------------------------------
+
+
+def test_the_per_boot_script_comes_after_the_password_and_stays_without_one():
+    script = "#cloud-boothook\n#!/bin/sh\n"
+    both = vendor_data(make_facts(password=PASSWORD, per_boot_script=script))["cloud-init"]
+    assert [part.split("\n", 1)[0] for part in both] == ["#cloud-config", "#cloud-boothook"]
+    assert vendor_data(make_facts(per_boot_script=script)) == {"cloud-init": script}
+    assert vendor_data(make_facts()) == {}
