@@ -4,6 +4,7 @@ import json
 import re
 from datetime import UTC, datetime
 from io import StringIO
+from pathlib import Path
 
 import pytest
 import tree_sitter_powershell
@@ -74,6 +75,19 @@ def test_label_that_no_drive_can_have_is_refused(name, label):
 def test_other_names_are_no_scripts(name):
     with pytest.raises(NoSuchScript):
         render(name, "config")
+
+
+def test_document_names_every_script_and_every_line_of_the_status():
+    page = (Path(__file__).resolve().parents[2] / "docs/guest-scripts.md").read_text()
+
+    for name in scripts():
+        assert f"`{name}`" in page
+    assert (
+        parse_status(re.search(r"^```\n(version=.*?)```", page, re.MULTILINE | re.DOTALL)[1].encode()).password
+        is Act.SET
+    )
+    for act in Act:
+        assert f"`{act}`" in page
 
 
 def test_boothook_is_what_cloud_init_takes_for_one():

@@ -2,7 +2,7 @@
 
 Debian packages are downloaded and unpacked, never installed. What `init` and its helpers in
 `guest_files/` do, the guest does: it prints its config drive, asks DHCP on every NIC, runs the
-agent, and obeys the power button.
+agent, and obeys the power button. The product's guest scripts are installed, and run when a test says so.
 """
 
 import gzip
@@ -15,11 +15,15 @@ import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 
+from configdrive.guest_scripts import render
 from tests.lab.system import LabError, run, say
 
 FILES = Path(__file__).parent / "guest_files"
 COMMAND_LINE = "console=ttyS0 quiet"
 DISK_BYTES = 32 * 1024 * 1024
+SCRIPTS = {
+    f"usr/local/sbin/{name}": render(name, "config") for name in ("config-drive-read.sh", "cloud-set-vm-password.sh")
+}
 
 
 @dataclass(frozen=True)
@@ -44,7 +48,7 @@ def build() -> GuestImage:
     with tempfile.TemporaryDirectory(prefix="guest-", dir=home.parent) as work:
         unpacked, root, result = (Path(work, name) for name in ("unpacked", "root", "result"))
         result.mkdir()
-        for package in (_kernel_package(), "busybox-static", "qemu-guest-agent"):
+        for package in (_kernel_package(), "busybox-static", "qemu-guest-agent", "passwd", "libpam-modules"):
             _unpack(package, unpacked)
         _lay_out(root, unpacked)
         shutil.copy(next(unpacked.glob("boot/vmlinuz-*")), result / "vmlinuz")
@@ -59,6 +63,8 @@ def _recipe() -> str:
     digest = hashlib.sha256()
     for path in [Path(__file__), *sorted(FILES.iterdir())]:
         digest.update(path.name.encode() + b"\0" + path.read_bytes())
+    for path, script in SCRIPTS.items():
+        digest.update(f"{path}\0{script}".encode())
     return digest.hexdigest()[:16]
 
 
@@ -79,15 +85,24 @@ def _unpack(package: str, target: Path) -> None:
 
 def _lay_out(root: Path, unpacked: Path) -> None:
     """Fill the guest's root directory."""
-    for name in ("bin", "sbin", "dev", "proc", "sys", "run", "etc/acpi/PWRF", "var", "lib/modules", "mnt/config"):
+    for name in (
+        "bin",
+        "sbin",
+        "dev",
+        "proc",
+        "sys",
+        "run",
+        "etc/acpi/PWRF",
+        "var",
+        "lib/modules",
+        "mnt/config",
+        "root",
+    ):
         (root / name).mkdir(parents=True)
     (root / "var/run").symlink_to("/run")
     shutil.copy(next(unpacked.glob("**/bin/busybox")), root / "bin/busybox")
-    agent = next(unpacked.glob("**/sbin/qemu-ga"))
-    shutil.copy(agent, root / "bin/qemu-ga")
-    for library in re.findall(r"(/\S+) \(0x", run("ldd", agent)):
-        (root / library[1:]).parent.mkdir(parents=True, exist_ok=True)
-        shutil.copy(library, root / library[1:])
+    (root / "bin/busybox").chmod(0o4755)  # for its `su`; it gives the right up for what does not need it
+    _copy_program(next(unpacked.glob("**/sbin/qemu-ga")), root, "bin/qemu-ga")
     # Inserted in this order: a module comes after those it uses.
     for module in (FILES / "modules").read_text().split():
         shutil.copy(next(unpacked.glob(f"**/kernel/**/{module}.ko")), root / "lib/modules")
@@ -100,6 +115,32 @@ def _lay_out(root: Path, unpacked: Path) -> None:
     for name in ("mount-drive", "print-drive", "reread"):
         shutil.copy(FILES / name, root / "bin")
     (root / "etc/acpi/PWRF/00000080").symlink_to("/sbin/shutdown")  # the path busybox acpid runs
+    _add_accounts(root, unpacked)
+    for path, script in SCRIPTS.items():
+        (root / path).parent.mkdir(parents=True, exist_ok=True)
+        (root / path).write_text(script)
+        (root / path).chmod(0o755)
+
+
+def _add_accounts(root: Path, unpacked: Path) -> None:
+    """Users, and chpasswd to give them passwords: Debian's, because its busybox has none."""
+    _copy_program(next(unpacked.glob("**/sbin/chpasswd")), root, "sbin/chpasswd")
+    _copy_program(next(unpacked.glob("**/security/pam_unix.so")), root, "lib/pam_unix.so")
+    (root / "etc/pam.d").mkdir()
+    for service in ("chpasswd", "other"):
+        (root / "etc/pam.d" / service).write_text("password required /lib/pam_unix.so sha512\n")
+    (root / "etc/passwd").write_text("root:x:0:0:root:/root:/bin/sh\nnobody:x:65534:65534::/:/bin/sh\n")
+    (root / "etc/group").write_text("root:x:0:\nnogroup:x:65534:\n")
+    (root / "etc/shadow").write_text("root:*:19000:0:99999:7:::\nnobody:*:19000:0:99999:7:::\n")
+    (root / "etc/shadow").chmod(0o600)
+
+
+def _copy_program(program: Path, root: Path, path: str) -> None:
+    """A program, or what a program loads, with the libraries that it needs: this machine's."""
+    shutil.copy(program, root / path)
+    for library in re.findall(r"(/\S+) \(0x", run("ldd", program)):
+        (root / library[1:]).parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy(library, root / library[1:])
 
 
 def _pack(root: Path, initrd: Path) -> None:
