@@ -40,13 +40,31 @@ def seal(row: models.Model, field_name: str, value: str) -> Sealed:
 
 
 def unseal(row: models.Model, field: models.Field, sealed: Sealed) -> str:
+    return _open(tuple(settings.FIELD_ENCRYPTION_KEYS), row, field, sealed)
+
+
+def is_current(row: models.Model, field: models.Field, sealed: Sealed) -> bool:
+    """Whether the first key, the one that seals, opens it for this row."""
     try:
-        place, value = json.loads(_fernet(tuple(settings.FIELD_ENCRYPTION_KEYS)).decrypt(sealed.encode()))
+        _open((settings.FIELD_ENCRYPTION_KEYS[0],), row, field, sealed)
+    except CannotUnseal:
+        return False
+    return True
+
+
+def _open(keys: tuple[str, ...], row: models.Model, field: models.Field, sealed: Sealed) -> str:
+    try:
+        place, value = json.loads(_fernet(keys).decrypt(sealed.encode()))
     except InvalidToken:
         raise CannotUnseal(f"{field}: no key in FIELD_ENCRYPTION_KEYS opens it.") from None
     if place != _place(field, row):
         raise CannotUnseal(f"{field}: the value was sealed for another row.")
     return value
+
+
+def seal_anew(row: models.Model, field: models.Field, sealed: Sealed) -> Sealed:
+    """The same value under the first key; `sealed` itself where it is so already. Raises CannotUnseal."""
+    return sealed if is_current(row, field, sealed) else seal(row, field.name, unseal(row, field, sealed))
 
 
 class _UnsealOnRead:
@@ -79,9 +97,18 @@ class EncryptedTextField(models.TextField):
 
     def pre_save(self, row: models.Model, add: bool) -> Sealed | None:
         value = row.__dict__[self.attname]
-        if value is None or isinstance(value, Sealed):
-            return value
-        return seal(row, self.name, value)
+        if isinstance(value, Sealed):
+            return self._for_saving(row, value)
+        return None if value is None else seal(row, self.name, value)
+
+    def _for_saving(self, row: models.Model, sealed: Sealed) -> Sealed:
+        if len(settings.FIELD_ENCRYPTION_KEYS) == 1:
+            return sealed
+        # Read before rotate_keys came by and saved after it, a row would bring the old key's ciphertext back.
+        try:
+            return seal_anew(row, self, sealed)
+        except CannotUnseal:
+            return sealed
 
     def get_prep_value(self, value: Any) -> Any:
         if value is not None and not isinstance(value, Sealed):
