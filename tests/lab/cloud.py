@@ -1,0 +1,131 @@
+"""The product served on the lab's hosts, and CloudStack's own `cs` client for it."""
+
+import base64
+import contextlib
+import sqlite3
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from cs import CloudStack
+
+from tests.lab import Lab
+from tests.lab.hosts import Host
+from tests.lab.system import wait_for
+from tests.server import Server
+
+BOOT = 120  # seconds; about 12 on an idle machine
+USER_DATA = b"#!/bin/sh\necho lab\n"
+
+
+@dataclass
+class Cloud:
+    """The product on the lab's hosts, and what was made in it."""
+
+    lab: Lab
+    server: Server
+    api: CloudStack
+    network: str
+    silent_network: str
+
+    def deploy(
+        self, name: str, host: Host, network: str, template: str = "small-linux", **fields: object
+    ) -> dict[str, Any]:
+        """Deploy through the API and wait for the job, as the client does. `fields` are more of the call's own."""
+        fields = {"userdata": base64.b64encode(USER_DATA).decode(), **fields}
+        return self.api.deployVirtualMachine(
+            name=name,
+            zoneid=self.id_of("zone", self.api.listZones()),
+            templateid=self.id_of("template", self.api.listTemplates(templatefilter="executable", name=template)),
+            serviceofferingid=self.id_of("serviceoffering", self.api.listServiceOfferings()),
+            networkids=network,
+            hostid=self.host_id(host),
+            fetch_result=True,
+            **fields,
+        )["virtualmachine"]
+
+    def host_id(self, host: Host) -> str:
+        return self.id_of("host", self.api.listHosts(name=host.name))
+
+    @staticmethod
+    def id_of(word: str, answer: dict[str, Any]) -> str:
+        assert answer["count"] == 1
+        return str(answer[word][0]["id"])
+
+    def vm(self, vm_id: str) -> dict[str, Any]:
+        return self.api.listVirtualMachines(id=vm_id)["virtualmachine"][0]
+
+    def nic(self, vm_id: str) -> dict[str, Any]:
+        return self.api.listNics(virtualmachineid=vm_id)["nic"][0]
+
+    def address(self, vm_id: str) -> str:
+        return wait_for("the address in listNics", lambda: self.nic(vm_id).get("ipaddress"), BOOT)
+
+    def queue(self, vm_id: str) -> list[tuple[str, int]]:
+        """State and tries left of the VM's NICs in the queue, read beside the server."""
+        return self.sql(
+            "SELECT f.state, f.retries_left FROM ipfetch_ipfetch f JOIN networks_nic n ON n.id = f.nic_id "
+            "JOIN networks_virtualmachine v ON v.id = n.vm_id WHERE v.uuid = ?",
+            vm_id.replace("-", ""),
+        )
+
+    def sql(self, statement: str, *values: object) -> list[tuple]:
+        database = sqlite3.connect(f"file:{self.server.state / 'extdhcp.sqlite3'}?mode=ro", uri=True)
+        try:
+            return database.execute(statement, values).fetchall()
+        finally:
+            database.close()
+
+    def drives_of(self, host: Host) -> list[str]:
+        return sorted(path.name for path in host.config_drives.iterdir())
+
+    def domains_of(self, host: Host) -> list[str]:
+        return host.virsh("list", "--all", "--name").split()
+
+    def console(self, host: Host, instance: str) -> str:
+        path = host.qemu_logs / f"{instance}-serial.log"
+        return path.read_text(errors="replace") if path.exists() else ""
+
+
+@contextlib.contextmanager
+def served(lab: Lab, directory: Path) -> Iterator[Cloud]:
+    """Offering without services, its networks, and the server: made by the calls that the docs name."""
+    server = Server(directory / "state", directory / "var")
+    server.prepare()
+    server.run("-m", "tests.seed", "lab")
+    server.start()
+    try:
+        fields = server.announced
+        api = CloudStack(fields["endpoint"], fields["api_key"], fields["secret_key"], poll_interval=0.5)
+        offering = api.createNetworkOffering(
+            name="external-dhcp",
+            displaytext="DHCP and DNS are external",
+            guestiptype="Shared",
+            traffictype="Guest",
+            specifyvlan=True,
+            specifyipranges=True,
+        )["networkoffering"]
+        assert (offering["state"], offering["service"]) == ("Disabled", [])
+        api.updateNetworkOffering(id=offering["id"], state="Enabled")
+        networks = [_create_network(api, offering["id"], vlan) for vlan in (lab.network, lab.silent_network)]
+        yield Cloud(lab, server, api, *networks)
+        for vm in api.listVirtualMachines(listall=True).get("virtualmachine", []):
+            api.destroyVirtualMachine(id=vm["id"], expunge=True, fetch_result=True)
+    finally:
+        server.stop()
+
+
+def _create_network(api: CloudStack, offering: str, vlan) -> str:
+    network = api.createNetwork(
+        name=vlan.name,
+        displaytext=vlan.name,
+        networkofferingid=offering,
+        zoneid=api.listZones()["zone"][0]["id"],
+        vlan=str(vlan.vlan),
+        gateway=str(vlan.gateway),
+        netmask=str(vlan.cidr.netmask),
+        startip=str(vlan.start),
+        endip=str(vlan.end),
+    )["network"]
+    return str(network["id"])
