@@ -18,7 +18,15 @@ README = ROOT / "README.md"
 EXTERNAL_DHCP, TEMPLATES, ARCHITECTURE, LEFT_OUT = (
     ROOT / "docs" / f"{name}.md" for name in ("external-dhcp", "templates", "architecture", "left-out")
 )
-PAGES = (README, EXTERNAL_DHCP, TEMPLATES, ROOT / "docs" / "guest-scripts.md", ARCHITECTURE, LEFT_OUT)
+PAGES = (
+    README,
+    EXTERNAL_DHCP,
+    TEMPLATES,
+    ROOT / "docs" / "guest-scripts.md",
+    ROOT / "docs" / "keys.md",
+    ARCHITECTURE,
+    LEFT_OUT,
+)
 # Outcomes that no driver reports yet, and one that needs no advice.
 NOT_SEEN = {Outcome.FOUND, Outcome.AMBIGUOUS}
 
