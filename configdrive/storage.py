@@ -39,7 +39,7 @@ log = structlog.get_logger(__name__)
 SHORTEST_BOOT = timedelta(seconds=5)
 
 
-class TrayShut(Exception):
+class TrayShut(Refused):
     """A running guest's disc cannot be changed now; it boots with the new one when it is stopped and started."""
 
 
@@ -56,7 +56,7 @@ class ConfigDriveElement(NetworkElement):
             return
         try:
             provide(vm, drive, place)
-        except (ApiError, AskTheOperator, DoNotTryAgain, TrayShut) as error:
+        except (ApiError, AskTheOperator, DoNotTryAgain) as error:
             # Trying the same again is of no use, and most VMs can do without.
             note_failure(vm, drive, error)
             if vm.template.drive_required:
@@ -137,16 +137,15 @@ def provide(vm: VirtualMachine, drive: ConfigDrive, place: Place) -> None:
     """
     note_served(ConfigDrive.objects.filter(pk=drive.pk))
     vm.refresh_from_db(fields=["password"])
-    image, dated = build(vm, drive.dated), drive.dated
-    if digest(image) == drive.sha256:
-        if drive.host_id == place.host.pk and _lies_there(drive, place):
-            _insert(vm, place, Media(drive.name, drive.path))
-            _settle(vm, drive, last_error="")
-            return
-    else:
+    as_before = build(vm, drive.dated)
+    if digest(as_before) != drive.sha256:
         dated = timezone.now().replace(microsecond=0)
-        image = build(vm, dated)
-    _replace(vm, drive, place, image, dated)
+        _replace(vm, drive, place, build(vm, dated), dated)
+    elif drive.host_id == place.host.pk and _lies_there(drive, place):
+        _insert(vm, place, Media(drive.name, drive.path))
+        _settle(vm, drive, last_error="")
+    else:
+        _replace(vm, drive, place, as_before, drive.dated)
 
 
 def _replace(vm: VirtualMachine, drive: ConfigDrive, place: Place, image: bytes, dated: datetime) -> None:
@@ -154,7 +153,7 @@ def _replace(vm: VirtualMachine, drive: ConfigDrive, place: Place, image: bytes,
     media, storage = _place(vm, drive, place, image)
     try:
         _insert(vm, place, media)
-    except (TrayShut, HypervisorError):
+    except HypervisorError:
         remove(Leftover.objects.filter(host=place.host, name=media.name), place)
         raise
     with transaction.atomic():

@@ -120,8 +120,8 @@ def look_after() -> None:
     running = ConfigDrive.objects.filter(vm__state=VmState.RUNNING, vm__host__state=HostState.UP)
     read = Q(vm__drive_use=ConfigDriveUse.FIRST_BOOT, served=True, vm__guest_seen_at__lt=now - READ_WITHIN)
     switched_off = Q(vm__drive_use=ConfigDriveUse.NEVER)
-    failed = ~Q(last_error="") & ~Q(vm__uuid__in=_refreshed_since(now - TRIED_AGAIN_AFTER))
-    _refresh_each(running.filter((read | switched_off) & ~Q(name="") | failed))
+    due = running.filter((read | switched_off) & ~Q(name="") | ~Q(last_error=""))
+    _refresh_each(due.exclude(vm__uuid__in=_refreshed_since(now - TRIED_AGAIN_AFTER)))
 
 
 @tasks.task
@@ -155,19 +155,30 @@ def _reconcile(there: Place) -> None:
 def _note_orphans(there: Place, storage: PrimaryStorage | None, files: Iterable[MediaFile]) -> None:
     """An ISO with our mark that no row knows, of a VM that the host does not know, becomes a leftover.
 
-    A row is written before its file is made, so the file of a job at work is known. One whose VM is on the
-    host may be in use: after a database was restored from an old backup, for instance.
+    A row is written before its file is made, so the file of a job at work is known. One whose VM is on a
+    host that sees it may be in use: after a database was restored from an old backup, for instance.
     """
     ours = {file.name for file in files if _bears_our_mark(file.name)}
     known = set(ConfigDrive.objects.filter(name__in=ours).values_list("name", flat=True))
     known |= set(Leftover.objects.filter(name__in=ours).values_list("name", flat=True))
     if not (unknown := ours - known):
         return
-    on_host = {record.vm.name for record in there.hypervisor.list_vms(within(CALL))}
+    present = set().union(*(_vms_on(witness) for witness in _who_sees(there, storage)))
     for name in unknown:
-        if _instance_of(name) not in on_host:
+        if _instance_of(name) not in present:
             log.warning("An ISO that no VM needs was found; it will be deleted.", host=str(there.host), name=name)
             Leftover.objects.get_or_create(host=there.host, name=name, defaults={"storage": storage})
+
+
+def _who_sees(there: Place, storage: PrimaryStorage | None) -> list[Place]:
+    if storage is None or not storage.shared:
+        return [there]
+    return [place(host) for host in there.host.cluster.hosts.select_related("endpoint")]
+
+
+def _vms_on(there: Place) -> set[str]:
+    """Raises a HypervisorError: nothing is deleted on the word of some of the hosts."""
+    return {record.vm.name for record in there.hypervisor.list_vms(within(CALL))}
 
 
 def _check_drives(there: Place, storage: PrimaryStorage | None, files: list[MediaFile]) -> None:

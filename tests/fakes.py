@@ -63,6 +63,7 @@ class FakeHypervisor:
         return HostFacts("fake", "1", 8, 2000, 16 * 1024**3)
 
     def list_vms(self, deadline: float) -> list[VmRecord]:
+        self._called("list_vms")
         return [VmRecord(spec.vm, self._power(spec.vm)) for spec in self.defined.values()]
 
     def _power(self, vm: VmRef) -> PowerState:

@@ -14,7 +14,8 @@ from extdhcp_site.events.models import Event, EventType, Level
 from extdhcp_site.jobs import services as jobs
 from extdhcp_site.jobs.models import AsyncJob, Status
 from networks.hypervisors.base import AgentAbsent, Busy, EndpointUnreachable, StorageProblem
-from networks.models import ConfigDriveUse, Nic, PrimaryStorage, SshKeyPair, VirtualMachine, VmState
+from networks.models import ConfigDriveUse, Host, Nic, PrimaryStorage, SshKeyPair, VirtualMachine, VmState
+from networks.models.infrastructure import HostState
 from networks.services import guest_data, lifecycle, nics, vms
 from tests.configdrive.drives import contents
 from tests.factories import make_caller, make_cluster, make_endpoint, make_host, make_network, make_template
@@ -498,6 +499,19 @@ class TestUpkeep:
         one.media[name] = b"somebody's"
         upkeep.reconcile()
         assert not Leftover.objects.exists()
+
+    def test_an_orphan_on_shared_storage_stays_while_a_host_cannot_be_asked(self, vm, one, two):
+        PrimaryStorage.objects.update(name="primary", shared=True)
+        orphan = f"i-9-99-VM-1-{upkeep.installation_mark()}{'0' * 24}.iso"
+        one.stored["primary"][orphan] = b"perhaps in use"
+        two.failing["list_vms"] = EndpointUnreachable("silent")
+        upkeep.reconcile()
+        assert not Leftover.objects.exists()
+
+        two.failing.clear()
+        Host.objects.update(state=HostState.UP)
+        upkeep.reconcile()
+        assert Leftover.objects.get().name == orphan
 
     def test_a_person_ejects_it_until_the_next_start(self, vm, caller, one):
         run(upkeep.eject_now(drive_of(vm), caller))
