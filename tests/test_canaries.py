@@ -1,12 +1,14 @@
 """No secret shows where it does not belong: one of each kind is planted, everything is run, every sink is searched.
 
-Where a secret may be: a VM's password in its job's result as the job's own caller reads it, and with the
-user data in the ISO that the hypervisor is handed; a key's secret and token in what create_api_key prints; an SSH
-key pair's private half in the one answer that makes it.
+Where a secret may be: a VM's password in its job's result as the job's own caller reads it, in what a guest agent
+is told, and with the user data in the ISO that the hypervisor is handed; user data in getVirtualMachineUserData's
+answer to its owner; a key's secret and token in what create_api_key prints; an SSH key pair's private half in the
+one answer that makes it.
 """
 
 import base64
 import contextlib
+import hashlib
 import html
 import io
 import json
@@ -41,6 +43,9 @@ from django_q.conf import Conf
 from django_q.models import OrmQ
 from django_q.signing import SignedPackage
 
+from configdrive import upkeep
+from configdrive.guest_scripts import STATUS_FILE
+from configdrive.models import ConfigDrive, Leftover
 from extdhcp_site import logs
 from extdhcp_site.accounts.models import NewApiKey, Role, User
 from extdhcp_site.api import registry
@@ -49,9 +54,9 @@ from extdhcp_site.encryption import EncryptedTextField
 from extdhcp_site.events import models as events
 from extdhcp_site.jobs import services as jobs
 from extdhcp_site.jobs.models import AsyncJob, Status
-from networks.hypervisors.base import HypervisorError
+from networks.hypervisors.base import AgentAbsent, Busy, HypervisorError, Media, StorageProblem
 from networks.hypervisors.kvm_connection import translate
-from networks.models import Endpoint, SshKeyPair, Template, VirtualMachine, VmState
+from networks.models import Endpoint, Nic, SshKeyPair, Template, VirtualMachine, VmState
 from networks.services import lifecycle
 from tests.api.client import ENDPOINT, Signer, send
 from tests.factories import (
@@ -357,7 +362,12 @@ class Flows:
 
     def _keep_isos(self, fake: FakeHypervisor) -> None:
         place = fake.place
-        fake.place = lambda name, content, deadline: (self.isos.append(content), place(name, content, deadline))[1]
+
+        def keep_and_place(name: str, content: bytes, deadline: float, *, storage: str = "") -> Media:
+            self.isos.append(content)
+            return place(name, content, deadline, storage=storage)
+
+        fake.place = keep_and_place
 
     def _set_up(self) -> None:
         domain = make_domain()
@@ -381,6 +391,8 @@ class Flows:
             make_host(cluster, endpoint=endpoint, memory=(16 + number) * GIB)
         self.network = make_network(self.zone, account)
         self.template = make_template(password_enabled=True)
+        self.strict_template = make_template(password_enabled=True, drive_required=True)
+        self.windows_template = make_template(password_enabled=True, os_family="Windows")
         self.size = make_service_offering()
 
     def _person(self, who: str, account) -> Signer:
@@ -426,6 +438,16 @@ class Flows:
     def result(self, job: str, by: Signer) -> dict:
         return self.call("queryAsyncJobResult", by=by, jobid=job)["jobresult"]
 
+    def on_the_hosts(self, secret: str) -> bool:
+        """Whether it lies on some host now: ISOs that were removed do not count."""
+        stores = [store for fake in self.fakes.values() for store in (fake.media, *fake.stored.values())]
+        return any(secret.encode() in content for store in stores for content in store.values())
+
+    def own_result(self, job: str) -> dict:
+        """As the job's caller reads it, password and all."""
+        with self.web.private():
+            return self.result(job, self.owner)
+
     def everybody_else_asks_for(self, job: str) -> None:
         for person in self.people.values():
             if person != self.owner:
@@ -449,14 +471,24 @@ class Flows:
             self.a_vms_life,
             self.a_generated_password,
             self.key_pairs,
+            self.password_resets,
+            self.passwords_by_the_agent,
+            self.other_resets,
+            self.nics,
+            self.a_destroyed_vm_recovered,
             self.refused_deploys,
             self.doubled_parameters,
             self.wrong_signatures,
             self.broken_hosts,
+            self.broken_hosts_and_drives,
+            self.drives_looked_after,
             self.settings,
             self.rest_and_log_in,
             self.admin_forms,
+            self.admin_pages_of_drives,
+            self.troubleshooting,
             lambda: self.commands(tmp_path),
+            self.keys_rotated,
             self.housekeeping,
         ):
             flow()
@@ -542,6 +574,148 @@ class Flows:
         self.call("deleteSSHKeyPair", by=self.owner, name="known")
         self.call("deleteSSHKeyPair", by=self.people["stranger"], name="made")
 
+    def password_resets(self) -> None:
+        """One password after the other on a running VM and a stopped one: the old one is nowhere any more."""
+        first, second, third = (f"{word}{secrets.token_hex(8)}" for word in ("Fst", "Snd", "Thd"))
+        self.planted |= {"first password": first, "second password": second, "third password": third}
+        vm = self.deploy(name="reset", password=first)["id"]
+        assert self.on_the_hosts(first)
+
+        job = self.call("resetPasswordForVirtualMachine", by=self.owner, id=vm, password=second)["jobid"]
+        self.work()
+        self.everybody_else_asks_for(job)
+        assert self.own_result(job)["virtualmachine"]["password"] == second
+        assert self.on_the_hosts(second)
+        assert not self.on_the_hosts(first)
+
+        self.call("stopVirtualMachine", by=self.owner, id=vm)
+        self.work()
+        job = self.call("resetPasswordForVirtualMachine", by=self.owner, id=vm, password=third)["jobid"]
+        self.work()
+        self.call("startVirtualMachine", by=self.owner, id=vm)
+        self.work()
+        assert self.own_result(job)["virtualmachine"]["password"] == third
+        assert self.on_the_hosts(third)
+        assert not self.on_the_hosts(second)
+
+        job = self.call("resetPasswordForVirtualMachine", by=self.owner, id=vm)["jobid"]
+        self.work()
+        self.everybody_else_asks_for(job)
+        made_up = self.own_result(job)["virtualmachine"]["password"]
+        self.planted["VM password, made up by a reset"] = made_up
+        assert self.on_the_hosts(made_up)
+        assert not self.on_the_hosts(third)
+
+        job = self.deploy(name="windows", templateid=self.windows_template.uuid, password=first)["jobid"]
+        self.own_result(job)
+        checksum = hashlib.md5(first.encode(), usedforsecurity=False).hexdigest()
+        self.planted["checksum of a VM's password"] = checksum
+        assert self.on_the_hosts(checksum)
+
+        plain = self.deploy(name="plain", templateid=make_template().uuid, password=None)["id"]
+        for by, refused in (
+            (self.owner, {"id": plain, "password": self.password}),
+            (self.owner, {"id": vm, "password": f"{self.password}é"}),
+            (self.owner, {"id": vm, "password": f" {self.password}"}),
+            (self.owner, {"id": vm, "password": f"$6$salt${self.password}"}),
+            (self.owner, {"id": vm, "password": f"{self.password}\n"}),
+            (self.owner, {"id": vm, "password": self.password * 20}),
+            (self.owner, {"id": "none", "password": self.password}),
+            (self.owner, {"password": self.password}),
+            (self.people["stranger"], {"id": vm, "password": self.password}),
+        ):
+            assert "errorcode" in self.call("resetPasswordForVirtualMachine", by=by, **refused)
+        # While one is under way, a second one is refused.
+        job = self.call("resetPasswordForVirtualMachine", by=self.owner, id=vm, password=self.password)["jobid"]
+        again = self.call("resetPasswordForVirtualMachine", by=self.owner, id=vm, password=self.password)
+        assert "errorcode" in again
+        self.work()
+        self.own_result(job)
+
+    def passwords_by_the_agent(self) -> None:
+        password = f"Agt{secrets.token_hex(8)}"
+        self.planted["password for the agent"] = password
+        vm = self.deployed["id"]
+        wanted = {"id": vm, "password": password, "guestuser": "root"}
+        for error in (
+            AgentAbsent("no agent"),
+            Busy("busy"),
+            library_error(password),
+            None,
+        ):
+            with self.broken("set_password", error) if error else contextlib.nullcontext():
+                job = self.call("resetPasswordForVirtualMachine", by=self.owner, **wanted)["jobid"]
+                self.work()
+            assert self.own_result(job)["virtualmachine"]["password"] == password
+            assert self.on_the_hosts(password) == bool(error), "what the agent has set is on the drive no more"
+            self.everybody_else_asks_for(job)
+        assert password in [told for fake in self.fakes.values() for told in fake.passwords.values()]
+        refused = self.call("resetPasswordForVirtualMachine", by=self.owner, **{**wanted, "guestuser": password * 3})
+        assert "errorcode" in refused
+        refused = self.call("resetPasswordForVirtualMachine", by=self.owner, **{**wanted, "guestuser": f"-{password}"})
+        assert "errorcode" in refused
+
+    def other_resets(self) -> None:
+        vm = self.deployed["id"]
+        secret = f"new{secrets.token_hex(12)}"
+        self.planted["user data, new"] = secret
+        data = base64.b64encode(f"#!/bin/sh\n# {secret}\n".encode()).decode()
+        for command in ("resetUserDataForVirtualMachine", "updateVirtualMachine"):
+            assert "virtualmachine" in self.call(command, by=self.owner, id=vm, userdata=data)
+            self.work()
+            for bad in (f"{data}!", data[:-3], data * 1000, f"{data}\n"):
+                assert "errorcode" in self.call(command, by=self.owner, id=vm, userdata=bad)
+            assert "errorcode" in self.call(command, by=self.people["stranger"], id=vm, userdata=data)
+            too_much = ("userdata", data * 60)
+            self.failed += self.owner.call(command, too_much, id=vm).status != 200
+        assert self.on_the_hosts(secret)
+        with self.web.private():
+            told = self.call("getVirtualMachineUserData", by=self.owner, virtualmachineid=vm)
+            assert told["virtualmachineuserdata"]["userdata"] == data
+        assert "errorcode" in self.call(
+            "getVirtualMachineUserData", by=self.people["stranger"], virtualmachineid=vm, userdata=data
+        )
+        for changes in ({"name": self.password}, {"name": "web2"}, {"displayname": "Web"}):
+            self.call("updateVirtualMachine", by=self.owner, id=vm, **changes)
+        for use in ("Never", self.password, "Always"):
+            self.call("updateVirtualMachine", by=self.owner, id=vm, configdrive=use)
+            self.work()
+        self.call("resetSSHKeyForVirtualMachine", by=self.owner, id=vm, keypair="made")
+        self.work()
+        for name in ("none", self.planted["SSH private key"]):
+            assert "errorcode" in self.call("resetSSHKeyForVirtualMachine", by=self.owner, id=vm, keypair=name)
+
+    def nics(self) -> None:
+        vm = self.deployed["id"]
+        network = make_network(self.zone, self.owner.user.account)
+        wanted = {"virtualmachineid": vm, "networkid": network.uuid}
+        with self.broken("add_nic"):
+            job = self.call("addNicToVirtualMachine", by=self.owner, **wanted)["jobid"]
+            self.work()
+        assert self.result(job, self.owner)["errorcode"]
+        self.call("addNicToVirtualMachine", by=self.owner, **wanted)
+        self.work()
+        self.call("addNicToVirtualMachine", by=self.owner, **wanted)
+        self.call("addNicToVirtualMachine", by=self.owner, **wanted, ipaddress=self.password)
+        nic = Nic.objects.get(vm__uuid=vm, is_default=False)
+        with self.broken("remove_nic"):
+            self.call("removeNicFromVirtualMachine", by=self.owner, virtualmachineid=vm, nicid=nic.uuid)
+            self.work()
+        self.call("removeNicFromVirtualMachine", by=self.people["stranger"], virtualmachineid=vm, nicid=nic.uuid)
+        self.call("removeNicFromVirtualMachine", by=self.owner, virtualmachineid=vm, nicid=nic.uuid)
+        self.work()
+        assert Nic.objects.filter(vm__uuid=vm).count() == 1
+
+    def a_destroyed_vm_recovered(self) -> None:
+        vm = self.deploy(name="back")["id"]
+        self.call("destroyVirtualMachine", by=self.owner, id=vm)
+        self.work()
+        self.call("recoverVirtualMachine", by=self.people["stranger"], id=vm, password=self.password)
+        assert self.call("recoverVirtualMachine", by=self.owner, id=vm)["virtualmachine"]["state"] == "Stopped"
+        assert "errorcode" in self.call("recoverVirtualMachine", by=self.owner, id=vm)
+        self.call("startVirtualMachine", by=self.owner, id=vm)
+        self.work()
+
     def refused_deploys(self) -> None:
         plain = make_template()
         refused = [
@@ -610,7 +784,7 @@ class Flows:
         Client().put(f"{ENDPOINT}?password={self.log_in_password}", body, content_type="application/json")
 
     def broken_hosts(self) -> None:
-        for number, method in enumerate(("power_state", "ensure_network", "define", "place", "insert", "start")):
+        for number, method in enumerate(("power_state", "ensure_network", "define", "start")):
             with self.broken(method):
                 answer = self.deploy(name=f"broken-{number}")
             self.result(answer["jobid"], self.owner)
@@ -631,6 +805,47 @@ class Flows:
                 self.work()
             self.everybody_else_asks_for(answer["jobid"])
         VirtualMachine.objects.filter(uuid=vm, state=VmState.STOPPING).update(state=VmState.RUNNING)
+
+    def broken_hosts_and_drives(self) -> None:
+        """A VM whose drive cannot be made starts without, unless its template requires it; either way it is told."""
+        for number, (method, error) in enumerate(
+            (
+                ("place", library_error(self.password[:18])),
+                ("place", StorageProblem("The pool is full.")),
+                ("insert", library_error(self.password[:18])),
+                ("insert", Busy("shut")),
+            )
+        ):
+            for template, state in ((self.template, VmState.RUNNING), (self.strict_template, VmState.ERROR)):
+                with self.broken(method, error):
+                    answer = self.deploy(name=f"{template.drive_required}-{number}", templateid=template.uuid)
+                assert VirtualMachine.objects.get(uuid=answer["id"]).state == state, (method, error)
+                self.own_result(answer["jobid"])
+                self.everybody_else_asks_for(answer["jobid"])
+        assert ConfigDrive.objects.exclude(last_error="").exists()
+        vm = self.deployed["id"]
+        for method in ("list_media", "place", "insert", "remove"):
+            with self.broken(method):
+                job = self.call("resetPasswordForVirtualMachine", by=self.owner, id=vm, password=self.password)["jobid"]
+                self.work()
+            self.own_result(job)
+            self.everybody_else_asks_for(job)
+
+    def drives_looked_after(self) -> None:
+        old = timezone.now() - upkeep.LEFT_FOR * 2
+        for method in ("none", "list_media", "inserted", "read", "remove", "insert", "place"):
+            Leftover.objects.update(since=old)
+            AsyncJob.objects.filter(command="refreshVirtualMachine").update(created_at=old)
+            for fake in self.fakes.values():
+                for name in list(fake.media)[:2]:
+                    fake.media[name] = b"changed"
+            with self.broken(method):
+                for task in (upkeep.look_after, upkeep.remove_leftovers, upkeep.reconcile):
+                    task()
+                    self.work()
+        upkeep.reconcile()
+        self.work()
+        assert AsyncJob.objects.filter(command="verifyConfigDrive").exists()
 
     def settings(self) -> None:
         for name, value in (
@@ -682,6 +897,61 @@ class Flows:
         for page in ("/admin/accounts/user/add/", f"/admin/accounts/user/{self.owner.user.pk}/password/"):
             fields = {"username": "", "password1": self.log_in_password, "password2": f"{self.log_in_password}x"}
             assert client.post(page, {**fields, "usable_password": "true"}).status_code == 200
+
+    def admin_pages_of_drives(self) -> None:
+        """Every drive's page and every VM's, as they are and while their drives cannot be built."""
+        client = Client()
+        client.force_login(self.root.user)
+        drives = reverse("admin:configdrive_configdrive_changelist")
+        every = list(ConfigDrive.objects.values_list("pk", flat=True))
+        for action in ("verify", "rebuild", "eject"):
+            assert client.post(drives, {"action": action, "_selected_action": every}, follow=True).status_code == 200
+            self.work()
+        for drive in ConfigDrive.objects.all():
+            for page, key in (("networks_virtualmachine", drive.vm_id), ("configdrive_configdrive", drive.pk)):
+                assert client.get(reverse(f"admin:{page}_change", args=[key])).status_code == 200
+        VirtualMachine.objects.filter(name="web").update(ssh_keys=[{"name": "x", "public_key": "a\nb"}])
+        drive = ConfigDrive.objects.get(vm__name="web")
+        page = client.get(reverse("admin:configdrive_configdrive_change", args=[drive.pk]))
+        assert "cannot be built" in page.text
+        VirtualMachine.objects.filter(name="web").update(ssh_keys=[])
+        self.call("stopVirtualMachine", by=self.owner, id=self.deployed["id"])
+        self.work()
+        self.call("startVirtualMachine", by=self.owner, id=self.deployed["id"])
+        self.work()
+
+    def troubleshooting(self) -> None:
+        vm = VirtualMachine.objects.get(name="web")
+        assert vm.password, "the canary must wait to be set"
+        nic = vm.nics.get()
+        fakes = self.fakes.values()
+        reports = (b"", b"version=1\n", self.password.encode(), f"password={self.password}\n".encode() * 3, b"\xff")
+        for report in reports:
+            for fake in fakes:
+                fake.guest_files[str(vm.uuid), STATUS_FILE] = report
+            run_command(self.sinks, "troubleshoot", "web")
+        for names in ("web", vm.uuid, vm.instance_name, nic.uuid, nic.mac_address, "nobody", "reset", "windows"):
+            for as_json in ([], ["--json"]):
+                run_command(self.sinks, "troubleshoot", names, *as_json)
+        for method in ("power_state", "inserted", "read", "bytes_read", "read_guest_file"):
+            with self.broken(method):
+                run_command(self.sinks, "troubleshoot", "web", verbosity=3)
+        for other in VirtualMachine.objects.exclude(pk=vm.pk):
+            run_command(self.sinks, "troubleshoot", other.uuid)
+
+    def keys_rotated(self) -> None:
+        """A new key before the old one; and the old one lost."""
+        first = django_settings.FIELD_ENCRYPTION_KEYS[0]
+        second, lost = (Fernet.generate_key().decode() for _ in range(2))
+        self.planted |= {"field key, new": second, "field key, wrong": lost}
+        for as_json in ([], ["--json"]):
+            with mock.patch.object(django_settings, "FIELD_ENCRYPTION_KEYS", [lost]):
+                run_command(self.sinks, "rotate_keys", *as_json)
+        django_settings.FIELD_ENCRYPTION_KEYS = [second, first]
+        for as_json in ([], ["--json"]):
+            run_command(self.sinks, "rotate_keys", *as_json)
+        django_settings.FIELD_ENCRYPTION_KEYS = [second]
+        assert Endpoint.objects.first().password == self.endpoint_password
 
     def commands(self, tmp_path: Path) -> None:
         for words in (["list_vms"], ["list_nics"], ["fetch_ips"], ["guest_script"]):
