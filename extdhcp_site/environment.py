@@ -67,6 +67,8 @@ def secret(name: str) -> str:
 def field_encryption_keys() -> list[str]:
     """The Fernet keys that seal secrets at rest: the first encrypts, all decrypt."""
     keys = [key.strip() for key in secret("FIELD_ENCRYPTION_KEYS").split(",") if key.strip()]
+    if not keys:
+        raise EnvError("FIELD_ENCRYPTION_KEYS has no key in it: give one, or several with commas between.")
     for number, key in enumerate(keys, start=1):
         try:
             Fernet(key)

@@ -61,6 +61,13 @@ def test_a_missing_key_stops_the_start(monkeypatch):
         environment.secret("SECRET_KEY")
 
 
+@pytest.mark.parametrize("keys", [",", " , ,"])
+def test_a_list_of_keys_without_a_key_is_refused(monkeypatch, keys):
+    monkeypatch.setenv("FIELD_ENCRYPTION_KEYS", keys)
+    with pytest.raises(EnvError, match="no key in it"):
+        environment.field_encryption_keys()
+
+
 def test_a_malformed_key_is_not_quoted(monkeypatch):
     monkeypatch.setenv("FIELD_ENCRYPTION_KEYS", "not-a-key-but-perhaps-a-secret")
     with pytest.raises(EnvError, match="key 1 of 1") as refused:

@@ -5,8 +5,6 @@ import hashlib
 import secrets
 from typing import Self
 
-from cryptography.exceptions import UnsupportedAlgorithm
-from cryptography.hazmat.primitives.serialization import load_ssh_public_key
 from django.core.exceptions import ValidationError
 from django.core.validators import RegexValidator
 from django.db import models
@@ -21,6 +19,7 @@ from networks.hypervisors.base import VmRef
 from networks.models.infrastructure import Host, HypervisorType, PrimaryStorage, Zone
 from networks.models.networks import Network
 from networks.models.offerings import ServiceOffering, Template
+from networks.public_keys import NotAPublicKey, public_key_line
 
 # RFC 1123, section 2.1: a host name's label.
 host_name = RegexValidator(
@@ -247,11 +246,10 @@ class SshKeyPair(UuidModel):
         return self.name
 
     def clean(self) -> None:
-        self.public_key = self.public_key.strip()
         try:
-            load_ssh_public_key(self.public_key.encode())
-        except (ValueError, UnsupportedAlgorithm):
-            raise ValidationError({"public_key": "One line as in ~/.ssh/id_ed25519.pub: type, key, comment."}) from None
+            self.public_key = public_key_line(self.public_key)
+        except NotAPublicKey as error:
+            raise ValidationError({"public_key": str(error)}) from None
 
     def save(self, *args, **kwargs) -> None:
         # As `ssh-keygen -l -E md5` shows it, and CloudStack too.

@@ -66,9 +66,11 @@ def check_user_data(user_data: str) -> None:
             f"userdata has {len(user_data)} base64 characters; vm.userdata.max.length allows {longest}."
         )
     try:
-        base64.b64decode(user_data, validate=True)
+        strict = base64.b64encode(base64.b64decode(user_data, validate=True)).decode() == user_data
     except (binascii.Error, ValueError):
-        raise InvalidParameter("userdata must be base64 (RFC 4648, section 4), without line breaks.") from None
+        strict = False
+    if not strict:
+        raise InvalidParameter("userdata must be base64 (RFC 4648, section 4), without line breaks.")
 
 
 def _check_takes_passwords(vm: VirtualMachine) -> None:
