@@ -61,11 +61,6 @@ def stranger() -> Signer:
 
 
 @pytest.fixture
-def root() -> Signer:
-    return Signer.of(make_account(Role.ROOT_ADMIN))
-
-
-@pytest.fixture
 def cluster():
     cluster = make_cluster()
     make_host(cluster)
@@ -350,7 +345,7 @@ class TestNics:
         return make_network(cluster.pod.zone, owner.user.account)
 
     def test_one_of_another_vm_is_refused_and_stays(self, vm, owner, cluster):
-        other = make_vm(owner.user.account, networks=list(make_two_networks(cluster)))
+        other = make_vm(owner.user.account, networks=[make_network(cluster.pod.zone) for _ in range(2)])
         nic = other.nics.get(is_default=False)
         reply = owner.call("removeNicFromVirtualMachine", virtualmachineid=vm.uuid, nicid=nic.uuid)
         refused(reply, "has no such NIC")
@@ -390,10 +385,6 @@ class TestNics:
             Nic.objects.create(vm=vm, network=network, device_id=vm.nics.count(), is_default=False)
         ninth = make_network(cluster.pod.zone, owner.user.account)
         refused(owner.call("addNicToVirtualMachine", virtualmachineid=vm.uuid, networkid=ninth.uuid), "at most 8")
-
-
-def make_two_networks(cluster):
-    return (make_network(cluster.pod.zone) for _ in range(2))
 
 
 class TestRecover:
