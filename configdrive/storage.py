@@ -52,7 +52,7 @@ class ConfigDriveElement(NetworkElement):
         drive, _ = ConfigDrive.objects.get_or_create(vm=vm)
         if not wanted(vm, drive):
             self.release(vm, place)
-            _told(vm, in_full=True)
+            _settle(vm, drive, last_error="")
             return
         try:
             provide(vm, drive, place)
@@ -68,7 +68,7 @@ class ConfigDriveElement(NetworkElement):
         if not wanted(vm, drive):
             if drive.name:
                 eject(vm, drive, place)
-            _told(vm, in_full=True)
+            _settle(vm, drive, last_error="")
             return
         try:
             provide(vm, drive, place)

@@ -28,9 +28,8 @@ def drive_checks(vm: VirtualMachine) -> Iterator[Check]:
     yield _on_host(drive, there)
     yield _label(vm, drive)
     if vm.needs_restart:
-        yield Check(
-            "news", False, "What changed has not reached the guest: reboot the VM by the API, or stop and start it."
-        )
+        advice = drive.last_error or "Reboot the VM by the API, or stop and start it."
+        yield Check("news", False, f"What changed has not reached the guest. {advice}")
     if there and vm.state == VmState.RUNNING:
         yield _read(vm, there)
         yield _boot(vm, drive)
@@ -52,7 +51,8 @@ def _data(vm: VirtualMachine) -> Iterator[Check]:
 
 def _why_none(vm: VirtualMachine, drive: ConfigDrive | None) -> Check:
     if drive and drive.last_error:
-        return Check("drive", False, f"There is none: {drive.last_error} It is tried again every ten minutes.")
+        when = "every ten minutes" if vm.state == VmState.RUNNING else "when the VM starts"
+        return Check("drive", False, f"There is none: {drive.last_error} It is tried again {when}.")
     if vm.state != VmState.RUNNING:
         return Check("drive", None, "There is none while the VM is off; it is built when it starts.")
     if drive and not wanted(vm, drive):
