@@ -477,10 +477,8 @@ def _power_off(session: Session, domain: Any) -> None:
 
 def _check_storage_shared(source: Session, domain: Any, destination: Session) -> None:
     for path in kvm_xml.disk_paths(source.do(domain.XMLDesc, 0)):
-        try:
-            destination.do(destination.connection.storageVolLookupByPath, path)
-        except NotFound:
-            raise Refused("The target does not see this VM's ROOT volume: the storage pool is not shared.") from None
+        if not kvm_storage.sees(destination, path):
+            raise Refused("The target does not see this VM's ROOT volume: the storage pool is not shared.")
 
 
 # Networks ---------------------------------------------------------------------------------------

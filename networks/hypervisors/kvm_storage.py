@@ -101,6 +101,25 @@ def find_volume(session: Session, pool: Any, name: str, *, refresh: bool = False
     return find_volume(session, pool, name)
 
 
+def sees(session: Session, path: str) -> bool:
+    """Whether one of the host's pools has this volume. One that another host made, libvirt has to look for."""
+    for look_again in (True, False):
+        try:
+            session.do(session.connection.storageVolLookupByPath, path)
+            return True
+        except NotFound:
+            if look_again:
+                _refresh_pools_in(session, path.rpartition("/")[0])
+    return False
+
+
+def _refresh_pools_in(session: Session, directory: str) -> None:
+    active = libvirt.VIR_CONNECT_LIST_STORAGE_POOLS_ACTIVE
+    for pool in session.do(session.connection.listAllStoragePools, active):
+        if kvm_xml.pool_directory(session.do(pool.XMLDesc, 0)) == directory:
+            refresh_pool(session, pool)
+
+
 def refresh_pool(session: Session, pool: Any) -> None:
     with contextlib.suppress(DoNotTryAgain, AskTheOperator):  # refused while another volume is being written
         session.do(pool.refresh, 0)
