@@ -5,6 +5,7 @@ import json
 import socket
 import stat
 from dataclasses import dataclass
+from datetime import timedelta
 from ipaddress import ip_address
 from unittest import mock
 
@@ -12,7 +13,11 @@ import pycdlib
 import pytest
 from django.core.management import call_command
 from django.core.management.base import CommandError
+from django.db import connection
+from django.test.utils import CaptureQueriesContext
+from django.utils import timezone
 
+from configdrive.guest_scripts import STATUS_FILE
 from extdhcp_site.accounts.models import ApiKey, Role, hash_token
 from extdhcp_site.events.models import Event, EventType
 from networks.hypervisors.base import (
@@ -26,6 +31,7 @@ from networks.models import Endpoint, Nic, VirtualMachine
 from tests.api.client import Signer
 from tests.factories import (
     make_account,
+    make_caller,
     make_cluster,
     make_endpoint,
     make_host,
@@ -37,6 +43,7 @@ from tests.factories import (
     make_zone,
 )
 from tests.fakes import FakeHypervisor, hypervisors
+from tests.life import deploy
 
 pytestmark = pytest.mark.django_db
 
@@ -379,6 +386,114 @@ class TestBuildConfigdrive:
             manage("build_configdrive", "db", "--output", tmp_path / "drive.iso")
 
         assert fake.calls == []
+
+
+class TestTroubleshoot:
+    @pytest.fixture
+    def fake(self):
+        fake = FakeHypervisor()
+        with hypervisors(fake):
+            yield fake
+
+    @pytest.fixture
+    def vm(self, fake):
+        """Running, its drive in order, and its guest seen."""
+        cluster = make_cluster()
+        make_host(cluster)
+        template = make_template(password_enabled=True, drive_reader="scripts")
+        vm = deploy(make_caller(), cluster, name="web", template=template)
+        fake.reads[str(vm.uuid)] = 10**6
+        Nic.objects.update(ip4_address="192.0.2.7", address_state="Confirmed")
+        VirtualMachine.objects.update(guest_seen_at=timezone.now() + timedelta(minutes=1))
+        return vm
+
+    def test_status_0_when_nothing_is_wrong(self, manage, vm):
+        run = manage("troubleshoot", "web")
+        assert (run.status, run.err) == (0, "")
+        assert "FAILED" not in run.out
+        for line in ("state: Running", "host: ", "power: ", "guest: last seen", "drive: generation 1", "label: config"):
+            assert f"ok      {line}" in run.out
+
+    def test_status_1_when_something_is_and_it_says_what_to_do(self, manage, vm, fake):
+        fake.media.clear()
+        run = manage("troubleshoot", "web")
+        assert run.status == 1
+        (line,) = [line for line in run.out.splitlines() if line.startswith("FAILED")]
+        assert "deleted on its host. Verify it in the admin" in line
+
+    def test_json_is_an_array_of_checks(self, manage, vm, fake):
+        fake.media.clear()
+        run = manage("troubleshoot", "web", "--json")
+        assert run.status == 1
+        assert {tuple(check) for check in run.json} == {("name", "passed", "text")}
+        assert [check["name"] for check in run.json if check["passed"] is False] == ["drive"]
+        assert {check["passed"] for check in run.json} == {True, False, None}
+
+    @pytest.mark.parametrize("spelling", ["name", "uuid", "instance_name"])
+    def test_a_vm_by_each_of_its_names(self, manage, vm, spelling):
+        assert manage("troubleshoot", getattr(vm, spelling)).out == manage("troubleshoot", "web").out
+
+    @pytest.mark.parametrize("spell", [str, str.upper, lambda text: text.replace(":", "-")])
+    def test_a_nic_by_its_mac_address(self, manage, vm, spell):
+        make_running_vm(name="other")
+        mac = vm.nics.get().mac_address
+        assert f"address of {mac}: 192.0.2.7" in manage("troubleshoot", spell(mac)).out
+
+    def test_a_nic_by_its_uuid(self, manage, vm):
+        assert manage("troubleshoot", vm.nics.get().uuid).out == manage("troubleshoot", "web").out
+
+    @pytest.mark.parametrize(
+        "name", ["nobody", "i-1-999-VM", "7f4d2a0e-0000-4000-8000-000000000000", "02:00:00:00:00:00", "", "' OR 1=1"]
+    )
+    def test_an_unknown_one(self, manage, vm, name):
+        run = manage("troubleshoot", name)
+        assert (run.status, run.out) == (1, "")
+        assert f"There is no VM {name}. list_vms shows all." in run.err
+
+    def test_a_name_that_two_accounts_use(self, manage, vm):
+        make_vm(name="web")
+        run = manage("troubleshoot", "web")
+        assert (run.status, run.out) == (1, "")
+        assert "Give its uuid" in run.err
+        assert manage("troubleshoot", vm.uuid).status == 0
+
+    def test_a_mac_address_that_two_zones_use(self, manage, vm):
+        mac = vm.nics.get().mac_address
+        other = make_vm()
+        Nic.objects.filter(vm=other).update(mac_address=mac)
+        run = manage("troubleshoot", mac)
+        assert (run.status, run.out) == (1, "")
+        assert "Several NICs" in run.err
+
+    def test_a_host_that_does_not_answer_is_said_to_and_nothing_is_guessed(self, manage, vm, fake):
+        for method in ("power_state", "inserted", "bytes_read", "read_guest_file"):
+            fake.failing[method] = EndpointUnreachable("No answer.")
+        run = manage("troubleshoot", "web", "--json")
+        by_name = {check["name"]: check for check in run.json}
+        for name in ("power", "drive", "read", "guest script"):
+            assert by_name[name]["passed"] is None
+            assert "No answer." in by_name[name]["text"]
+
+    def test_a_vm_that_the_host_does_not_know(self, manage, vm, fake):
+        fake.moved_behind_our_back(vm.on_host, FakeHypervisor())
+        fake.defined.clear()
+        run = manage("troubleshoot", "web")
+        assert run.status == 1
+        assert f"does not know {vm.instance_name}" in run.out
+
+    def test_what_a_guest_says_does_not_reach_the_terminal(self, manage, vm, fake):
+        fake.guest_files[str(vm.uuid), STATUS_FILE] = b"version=1\nscript=\x1b]0;owned\x07\n"
+        run = manage("troubleshoot", "web")
+        assert "is not its report" in run.out
+        assert all(line.isprintable() for line in run.out.splitlines())
+
+    def test_nothing_is_changed(self, manage, vm, fake):
+        before, calls = list(fake.media), len(fake.calls)
+        with CaptureQueriesContext(connection) as queries:
+            manage("troubleshoot", "web")
+        assert not [query for query in queries if not query["sql"].startswith("SELECT")]
+        assert list(fake.media) == before
+        assert not {"place", "insert", "remove", "start", "stop"} & set(fake.calls[calls:])
 
 
 class TestCreateApiKey:
