@@ -60,11 +60,12 @@ def build(vm: VirtualMachine, dated: datetime) -> bytes:
 
 
 def _per_boot_script(vm: VirtualMachine) -> str:
-    """For guests with cloud-init, which reads a password once: so that a reset reaches a stock image too."""
+    """For guests with cloud-init, which reads password and keys once: so that a reset reaches a stock image too."""
     template = vm.template
-    if not template.password_enabled or template.os_family == OsFamily.WINDOWS:
+    if template.os_family == OsFamily.WINDOWS:
         return ""
-    return boothook(label(vm)) if template.drive_reader in ("", DriveReader.CLOUD_INIT) else ""
+    perhaps = not template.drive_reader and template.password_enabled
+    return boothook(label(vm)) if perhaps or template.drive_reader == DriveReader.CLOUD_INIT else ""
 
 
 @dataclass(frozen=True)
@@ -81,7 +82,7 @@ def shown_files(vm: VirtualMachine) -> list[ShownFile]:
     real = facts(vm)
     masked = replace(
         real,
-        password=MASK if real.password else None,
+        password=real.password,
         user_data=MASK.encode() if real.user_data else None,
         per_boot_script=f"#cloud-boothook {MASK}" if real.per_boot_script else "",
     )

@@ -577,3 +577,22 @@ class TestLabels:
         type(cluster.pod.zone).objects.update(config_drive_label=zone)
         vm = deploy(caller, cluster, template=make_template(**template))
         assert drive_of(vm).label == label
+
+
+class TestPerBootPart:
+    """cloud-init alone gets a script that brings what is reset later."""
+
+    @pytest.mark.parametrize(
+        ("template", "carries_it"),
+        [
+            ({"drive_reader": "cloud-init"}, True),
+            ({"password_enabled": True}, True),
+            ({}, False),
+            ({"drive_reader": "scripts", "password_enabled": True}, False),
+            ({"password_enabled": True, "os_family": "Windows"}, False),
+        ],
+    )
+    def test_who_carries_it(self, hosts, caller, cluster, one, template, carries_it):
+        vm = deploy(caller, cluster, template=make_template(**template))
+        vendor_data = disc(vm, one)["openstack/latest/vendor_data.json"].decode()
+        assert ("#cloud-boothook" in vendor_data) == carries_it
