@@ -82,7 +82,7 @@ def shown_files(vm: VirtualMachine) -> list[ShownFile]:
     real = facts(vm)
     masked = replace(
         real,
-        password=real.password,
+        password=MASK if real.password else None,
         user_data=MASK.encode() if real.user_data else None,
         per_boot_script=f"#cloud-boothook {MASK}" if real.per_boot_script else "",
     )
