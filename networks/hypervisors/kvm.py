@@ -337,10 +337,10 @@ class KvmHost:
         kvm_xml.media_name(name)
         with self._session(deadline) as session:
             pool = _media_pool(session, storage)
-            volume = None if pool is None else kvm_storage.find_volume(session, pool, name, refresh=True)
-            if volume is None:
+            content = None if pool is None else kvm_storage.read_volume(session, pool, name)
+            if content is None:
                 raise NotFound(f"Host {self._name} has no ISO {name}.")
-            return session.do(kvm_storage.download, session.connection, volume)
+            return content
 
     def remove(self, name: str, deadline: float, *, storage: str = "") -> None:
         kvm_xml.media_name(name)

@@ -215,7 +215,22 @@ def _upload(connection: Any, volume: Any, content: bytes) -> None:
         raise
 
 
-def download(connection: Any, volume: Any) -> bytes:
+def read_volume(session: Session, pool: Any, name: str) -> bytes | None:
+    """None when there is no such file, whatever libvirt remembers."""
+    volume = find_volume(session, pool, name, refresh=True)
+    if volume is None:
+        return None
+    try:
+        content: bytes = session.do(_download, session.connection, volume)
+    except (Refused, AskTheOperator):
+        refresh_pool(session, pool)
+        if find_volume(session, pool, name) is not None:  # else the file had been removed behind libvirt's back
+            raise
+        return None
+    return content
+
+
+def _download(connection: Any, volume: Any) -> bytes:
     stream = connection.newStream(0)
     content = bytearray()
     try:
