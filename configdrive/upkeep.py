@@ -69,15 +69,16 @@ def _verify(job: AsyncJob) -> None:
     if not fault:
         ConfigDrive.objects.filter(pk=drive.pk).update(verified_at=timezone.now())
         return
-    # Without its digest it counts as changed, and is built and placed anew.
-    ConfigDrive.objects.filter(pk=drive.pk).update(sha256="")
-    events.record(
-        EventType.VM_CONFIGDRIVE,
-        f"{vm}: its config drive was found {fault}, and is made anew",
-        account=vm.account,
-        on=vm,
-        level=Level.WARN,
-    )
+    # Without its digest it counts as changed, and is built and placed anew. While the guest keeps the tray
+    # shut this is tried at each pass, and told once.
+    if ConfigDrive.objects.filter(pk=drive.pk).exclude(sha256="").update(sha256=""):
+        events.record(
+            EventType.VM_CONFIGDRIVE,
+            f"{vm}: its config drive was found {fault}, and is made anew",
+            account=vm.account,
+            on=vm,
+            level=Level.WARN,
+        )
     lifecycle.refresh_guest(job, vm)
 
 

@@ -454,6 +454,21 @@ class TestUpkeep:
         event = Event.objects.get(type=EventType.VM_CONFIGDRIVE, level=Level.WARN)
         assert "deleted on its host" in event.description
 
+    def test_a_tray_that_stays_shut_is_tried_again_and_told_once(self, vm, one):
+        one.media.clear()
+        one.failing["insert"] = Busy("shut")
+        for _ in range(2):
+            upkeep.reconcile()
+            run(AsyncJob.objects.filter(command="verifyConfigDrive").latest("pk"))
+        assert (again(vm).needs_restart, one.media) == (True, {})
+        assert Event.objects.filter(type=EventType.VM_CONFIGDRIVE, level=Level.WARN).count() == 1
+
+        one.failing.clear()
+        upkeep.reconcile()
+        run(AsyncJob.objects.filter(command="verifyConfigDrive").latest("pk"))
+        assert disc(vm, one)[PASSWORD].decode() == vm.password
+        assert not again(vm).needs_restart
+
     def test_an_iso_replaced_by_one_of_the_same_size_is_found_by_its_checksum(self, vm, one):
         (name,) = one.media
         one.media[name] = b"X" * len(one.media[name])
