@@ -9,7 +9,7 @@ import django
 
 django.setup()
 
-from extdhcp_site.accounts.models import Account  # noqa: E402 - models need Django set up
+from extdhcp_site.accounts.models import Account, Domain, User  # noqa: E402 - models need Django set up
 from networks.hypervisors.base import Transport  # noqa: E402
 from networks.models import Cluster, Endpoint, Host, Pod, PrimaryStorage, ServiceOffering, Template, Zone  # noqa: E402
 from networks.models.offerings import TemplateFormat  # noqa: E402
@@ -32,14 +32,17 @@ def lab() -> None:
     for host in lab.hosts:
         _host(cluster, host.name, memory=4 * GIB, transport=Transport.TCP.value, address=str(host.address))
     ServiceOffering.objects.create(name="Tiny", cpus=1, mhz=500, memory_mib=192)
-    _template(
-        "small-linux",
-        format=TemplateFormat.KERNEL,
-        kernel=str(lab.guest.kernel),
-        initrd=str(lab.guest.initrd),
-        command_line=lab.guest_command_line,
-    )
+    kernel = {
+        "format": TemplateFormat.KERNEL,
+        "kernel": str(lab.guest.kernel),
+        "initrd": str(lab.guest.initrd),
+        "command_line": lab.guest_command_line,
+    }
+    _template("small-linux", **kernel)
+    _template("small-linux-needs-drive", **kernel, drive_required=True)
     _template("small-linux-disk", format=TemplateFormat.QCOW2, image=lab.guest.disk.name)
+    # Somebody who owns none of the VMs.
+    User.objects.create_user("stranger", account=Account.objects.create(name="strangers", domain=Domain.root()))
 
 
 def _cluster(zone_name: str, storage: str) -> Cluster:

@@ -1,6 +1,7 @@
 """The KVM hosts: each a libvirtd with its own network, mounts, hostname and storage."""
 
 import base64
+import contextlib
 import json
 import socket
 from collections.abc import Iterator
@@ -101,6 +102,24 @@ class Host:
         if status.get("exitcode"):
             raise LabError(f"{program} in {domain} ended with {status['exitcode']}: {output}")
         return output
+
+    def run(self, *argv: str | Path) -> str:
+        """Run a program among the host's mounts and return what it printed."""
+        libvirtd = (self.directory / "run/libvirtd.pid").read_text().strip()
+        return run("nsenter", "--target", libvirtd, "--mount", *argv)
+
+    @contextlib.contextmanager
+    def without_bridge(self, bridge: str) -> Iterator[None]:
+        """Rename a bridge: nobody finds it, and what is joined to it stays."""
+        link = ("ip", "-n", self.namespace, "link", "set")
+        lost = f"{bridge}-lost"
+        run(*link, bridge, "down")
+        run(*link, bridge, "name", lost)
+        try:
+            yield
+        finally:
+            run(*link, lost, "name", bridge)
+            run(*link, bridge, "up")
 
     def unplug(self) -> None:
         """Cut the management cable: the host runs on, and nobody reaches it."""
