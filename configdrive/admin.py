@@ -1,5 +1,6 @@
 from typing import Any
 
+from django import forms
 from django.contrib import admin
 from django.db.models import QuerySet
 from django.http import HttpRequest, HttpResponse
@@ -13,10 +14,16 @@ from extdhcp_site.errors import ApiError
 from networks.models import VmState
 
 
+class DriveForm(forms.ModelForm):
+    class Meta:
+        labels = {"vm": "VM", "size": "Size in bytes", "sha256": "SHA-256"}
+
+
 @admin.register(ConfigDrive)
 class ConfigDriveAdmin(ReadOnlyAdmin):
     """What lies on the hosts, and what it says; secrets are the guest's alone."""
 
+    form = DriveForm
     note = "A drive is made when its VM starts, and removed when it stops. The actions submit jobs for running VMs."
     fields = [
         "vm",
