@@ -32,6 +32,7 @@ def lab() -> None:
     for host in lab.hosts:
         _host(cluster, host.name, memory=4 * GIB, transport=Transport.TCP.value, address=str(host.address))
     ServiceOffering.objects.create(name="Tiny", cpus=1, mhz=500, memory_mib=192)
+    ServiceOffering.objects.create(name="Small", cpus=2, mhz=500, memory_mib=1024)
     kernel = {
         "format": TemplateFormat.KERNEL,
         "kernel": str(lab.guest.kernel),

@@ -30,7 +30,13 @@ class Cloud:
     silent_network: str
 
     def deploy(
-        self, name: str, host: Host, network: str, template: str = "small-linux", **fields: object
+        self,
+        name: str,
+        host: Host,
+        network: str,
+        template: str = "small-linux",
+        offering: str = "Tiny",
+        **fields: object,
     ) -> dict[str, Any]:
         """Deploy through the API and wait for the job, as the client does. `fields` are more of the call's own."""
         fields = {"userdata": base64.b64encode(USER_DATA).decode(), **fields}
@@ -38,7 +44,7 @@ class Cloud:
             name=name,
             zoneid=self.id_of("zone", self.api.listZones()),
             templateid=self.id_of("template", self.api.listTemplates(templatefilter="executable", name=template)),
-            serviceofferingid=self.id_of("serviceoffering", self.api.listServiceOfferings()),
+            serviceofferingid=self.id_of("serviceoffering", self.api.listServiceOfferings(name=offering)),
             networkids=network,
             hostid=self.host_id(host),
             fetch_result=True,
@@ -59,8 +65,8 @@ class Cloud:
     def nic(self, vm_id: str) -> dict[str, Any]:
         return self.api.listNics(virtualmachineid=vm_id)["nic"][0]
 
-    def address(self, vm_id: str) -> str:
-        return wait_for("the address in listNics", lambda: self.nic(vm_id).get("ipaddress"), BOOT)
+    def address(self, vm_id: str, seconds: float = BOOT) -> str:
+        return wait_for("the address in listNics", lambda: self.nic(vm_id).get("ipaddress"), seconds)
 
     def queue(self, vm_id: str) -> list[tuple[str, int]]:
         """State and tries left of the VM's NICs in the queue, read beside the server."""

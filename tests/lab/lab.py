@@ -7,7 +7,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import astuple, dataclass
 from pathlib import Path
 
-from tests.lab import guest, network
+from tests.lab import debian, guest, network
 from tests.lab.dhcp import DhcpServer
 from tests.lab.guest import COMMAND_LINE, GuestImage
 from tests.lab.hosts import CONFIG_DRIVE_POOL, IMAGE_POOL, Host
@@ -34,6 +34,17 @@ class Lab:
     def images(self) -> Path:
         """The directory of `image_pool`, the same seen from a host and from outside."""
         return self.guest.disk.parent
+
+    def add_debian(self) -> str:
+        """The Debian guest's image in `image_pool`, put there by the first who asks: its name."""
+        image = self.images / "debian.qcow2"
+        if not image.exists():
+            part = self.directory / f"{image.name}.part"
+            shutil.copy(debian.build(), part)
+            part.rename(image)
+            for host in self.hosts:
+                host.virsh("pool-refresh", self.image_pool)
+        return image.name
 
 
 def lab_dir() -> Path:
