@@ -4,7 +4,7 @@ import os
 
 import pytest
 
-from tests.lab import bring_up, is_up, tear_down, why_not
+from tests.lab import alone, bring_up, is_up, tear_down, why_not
 
 
 @pytest.fixture(scope="session")
@@ -15,7 +15,8 @@ def lab():
         if os.environ.get("CI") == "true":
             pytest.fail(reason)
         pytest.skip(reason)
-    was_up = is_up()
-    yield bring_up()
-    if not was_up:
-        tear_down()
+    with alone():
+        was_up = is_up()
+        yield bring_up()
+        if not was_up:
+            tear_down()

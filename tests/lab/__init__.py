@@ -4,7 +4,7 @@
 does the same by hand. Only Debian packages and the Python standard library are needed.
 """
 
-from tests.lab.lab import Lab, bring_up, describe, is_up, tear_down, why_not
+from tests.lab.lab import Lab, alone, bring_up, describe, is_up, tear_down, why_not
 from tests.lab.system import LabError
 
-__all__ = ["Lab", "LabError", "bring_up", "describe", "is_up", "tear_down", "why_not"]
+__all__ = ["Lab", "LabError", "alone", "bring_up", "describe", "is_up", "tear_down", "why_not"]

@@ -1,8 +1,11 @@
 """The whole lab: what it offers, how it comes up, how it goes, and why a machine cannot have it."""
 
+import contextlib
+import fcntl
 import os
 import platform
 import shutil
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import astuple, dataclass
 from pathlib import Path
@@ -75,6 +78,19 @@ def is_up() -> bool:
     """Whether bring-up ended well and everything it started still runs."""
     ledger = _ledger()
     return ledger is not None and ledger.complete and all(process.is_alive() for process in ledger.processes)
+
+
+@contextlib.contextmanager
+def alone() -> Iterator[None]:
+    """Wait until no other test run of this machine has the lab: served products would give VMs the same names."""
+    directory = lab_dir()
+    with directory.with_name(f"{directory.name}.lock").open("w") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            say("waits for another test run to end")
+            fcntl.flock(lock, fcntl.LOCK_EX)
+        yield
 
 
 def bring_up() -> Lab:
