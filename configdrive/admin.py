@@ -6,7 +6,7 @@ from django.db.models import QuerySet
 from django.http import HttpRequest, HttpResponse
 
 from configdrive import upkeep
-from configdrive.facts import build, shown_files
+from configdrive.facts import plan, shown_files
 from configdrive.models import ConfigDrive, Leftover
 from configdrive.storage import digest, wanted
 from extdhcp_site.console.administration import ReadOnlyAdmin
@@ -83,7 +83,7 @@ def _content(drive: ConfigDrive | None) -> dict[str, Any]:
     if drive is None:
         return {}
     try:
-        as_built = digest(build(drive.vm, drive.dated)) == drive.sha256
+        as_built = digest(plan(drive.vm).image(drive.dated)) == drive.sha256
         return {"files": shown_files(drive.vm), "as_built": as_built and bool(drive.name)}
     except ApiError as error:
         return {"cannot_build": error.text}

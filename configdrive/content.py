@@ -92,7 +92,7 @@ def drive_files(facts: DriveFacts) -> dict[str, bytes]:
 
 
 def _check(facts: DriveFacts) -> None:
-    for name in ("instance_name", "hostname", "availability_zone", "service_offering", "cloud_identifier"):
+    for name in ("instance_name", "hostname", "cloud_identifier"):
         _check_line(name, getattr(facts, name))
     _check_line("local_ipv4", facts.local_ipv4 or "")
     _check_line("password", facts.password or "")
@@ -111,9 +111,14 @@ def _check_line(name: str, value: str) -> None:
         raise InvalidValue(f"{name}: must be one line of text; take out line breaks and control characters.")
 
 
+def _one_line(name: str) -> str:
+    """An operator's name for something: not worth a drive if it has a line break in it."""
+    return _NOT_IN_A_LINE.sub(" ", name)
+
+
 def _metadata_files(facts: DriveFacts) -> dict[str, bytes]:
     values = {
-        "availability_zone": facts.availability_zone,
+        "availability_zone": _one_line(facts.availability_zone),
         "cloud_identifier": f"CloudStack-{{{facts.cloud_identifier}}}" if facts.cloud_identifier else "",
         "instance_id": facts.instance_name,
         "local_hostname": facts.hostname,
@@ -121,7 +126,7 @@ def _metadata_files(facts: DriveFacts) -> dict[str, bytes]:
         # Scripts append this file to authorized_keys, so it alone ends with a newline: Afterburn
         # takes the others whole.
         "public_keys": "".join(f"{key}\n" for key in facts.public_keys if key),
-        "service_offering": facts.service_offering,
+        "service_offering": _one_line(facts.service_offering),
         "vm_id": str(facts.vm_number),
     }
     wanted = {name: value for name, value in values.items() if value}
@@ -153,7 +158,7 @@ def _meta_data(facts: DriveFacts) -> dict[str, object]:
         "uuid": str(UUID(facts.uuid)),
         "name": facts.hostname,
         "hostname": facts.hostname,
-        "availability_zone": facts.availability_zone,
+        "availability_zone": _one_line(facts.availability_zone),
         "public_keys": keys,
         "keys": [{"name": name, "type": "ssh", "data": key} for name, key in keys.items()],
         "admin_pass": facts.password,

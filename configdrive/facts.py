@@ -1,4 +1,4 @@
-"""From a VM's rows to its drive: what goes onto it, under which label, and the finished image."""
+"""From a VM's rows to its drive: what goes onto it, and under which label."""
 
 from dataclasses import dataclass, replace
 from datetime import datetime
@@ -7,8 +7,9 @@ from configdrive.configuration import CLOUD_IDENTIFIER, LABEL
 from configdrive.content import PASSWORD_CHECKSUM_FILES, DriveError, DriveFacts, drive_files
 from configdrive.guest_scripts import boothook
 from configdrive.iso import build_iso
+from configdrive.models import ConfigDrive
 from extdhcp_site.errors import InvalidParameter
-from networks.models import DriveReader, VirtualMachine
+from networks.models import DriveReader, Template, VirtualMachine
 from networks.models.offerings import OsFamily
 
 # The one label that stock cloud images, Windows and CoreOS look for, each in its own code.
@@ -22,10 +23,32 @@ FIXED_LABELS = {
 }
 
 
-def facts(vm: VirtualMachine) -> DriveFacts:
-    """What goes onto a VM's drive now."""
-    nics = sorted(vm.nics.all(), key=lambda nic: (not nic.is_default, nic.device_id))
-    return DriveFacts(
+@dataclass(frozen=True)
+class Plan:
+    """What a VM's drive is to be: its content and its label."""
+
+    facts: DriveFacts
+    label: str
+
+    def image(self, dated: datetime) -> bytes:
+        """As an ISO image, all of it `dated`. Raises InvalidParameter when the content cannot be written."""
+        try:
+            return build_iso(drive_files(self.facts), self.label, dated)
+        except DriveError as error:
+            raise InvalidParameter(f"The config drive of {self.facts.hostname} cannot be built: {error}") from error
+
+
+def plan(vm: VirtualMachine) -> Plan:
+    """The VM's drive as it is to be now.
+
+    While a disc is in the CD-ROM, what the VM's owner did not change stays as it is there: a boothook that
+    the guest keeps looks for the label of old, and an address that was learned meanwhile is no news to it.
+    """
+    disc = ConfigDrive.objects.filter(vm=vm).exclude(name="").first()
+    nics = sorted((nic for nic in vm.nics.all() if getattr(nic, "plugged", True)), key=lambda nic: (not nic.is_default, nic.device_id))
+    learned = next((nic.ip4_address for nic in nics if nic.is_default), None)
+    drive_label = disc.label if disc else label(vm)
+    facts = DriveFacts(
         uuid=str(vm.uuid),
         instance_name=vm.instance_name,
         vm_number=vm.pk,
@@ -33,39 +56,32 @@ def facts(vm: VirtualMachine) -> DriveFacts:
         availability_zone=vm.zone.name,
         service_offering=vm.service_offering.name,
         cloud_identifier=CLOUD_IDENTIFIER.get(),
-        local_ipv4=next((nic.ip4_address for nic in nics if nic.is_default), None),
+        local_ipv4=disc.local_ip4 if disc else learned,
         public_keys=tuple(key["public_key"].strip() for key in vm.ssh_keys),
         user_data=vm.user_data_bytes,
         password=vm.password,
         windows=vm.template.os_family == OsFamily.WINDOWS,
         macs=tuple(nic.mac_address for nic in nics),
-        per_boot_script=_per_boot_script(vm),
+        per_boot_script=_per_boot_script(vm.template, drive_label),
         always_keys_file=vm.template.drive_reader == DriveReader.IGNITION,
     )
+    return Plan(facts, drive_label)
 
 
 def label(vm: VirtualMachine) -> str:
-    """The template's own word, else what its reader looks for, else the zone's, else the setting's."""
+    """For its next start: the template's own word, else what its reader looks for, else the zone's, else the
+    setting's."""
     template = vm.template
     fixed = FIXED_LABELS.get(DriveReader(template.drive_reader), "") if template.drive_reader else ""
     return template.config_drive_label or fixed or vm.zone.config_drive_label or LABEL.get()
 
 
-def build(vm: VirtualMachine, dated: datetime) -> bytes:
-    """The VM's drive as an ISO image, all of it `dated`. Raises InvalidParameter when its content cannot be written."""
-    try:
-        return build_iso(drive_files(facts(vm)), label(vm), dated)
-    except DriveError as error:
-        raise InvalidParameter(f"The config drive of {vm} cannot be built: {error}") from error
-
-
-def _per_boot_script(vm: VirtualMachine) -> str:
+def _per_boot_script(template: Template, drive_label: str) -> str:
     """For guests with cloud-init, which reads password and keys once: so that a reset reaches a stock image too."""
-    template = vm.template
     if template.os_family == OsFamily.WINDOWS:
         return ""
     perhaps = not template.drive_reader and template.password_enabled
-    return boothook(label(vm)) if perhaps or template.drive_reader == DriveReader.CLOUD_INIT else ""
+    return boothook(drive_label) if perhaps or template.drive_reader == DriveReader.CLOUD_INIT else ""
 
 
 @dataclass(frozen=True)
@@ -79,7 +95,7 @@ class ShownFile:
 
 def shown_files(vm: VirtualMachine) -> list[ShownFile]:
     """What would be on the VM's drive if it were built now, with password and user data masked."""
-    real = facts(vm)
+    real = plan(vm).facts
     masked = replace(
         real,
         password=MASK if real.password else None,

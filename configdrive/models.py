@@ -25,8 +25,11 @@ class ConfigDrive(models.Model):
     built_at = models.DateTimeField(null=True)
     # The last power-on or reboot with this disc in the drive; null until there is one.
     booted_at = models.DateTimeField(null=True)
-    # The guest has booted with all that is new, and a VM that wants its drive until then needs none.
-    served = models.BooleanField(default=False)
+    # Since when the guest is known to have booted with all that is new: from then on, a VM that wants its
+    # drive until the first boot needs none.
+    served_at = models.DateTimeField(null=True)
+    # The address that it tells: the one known when the VM started, for as long as it runs.
+    local_ip4 = models.GenericIPAddressField(null=True, protocol="IPv4")
     verified_at = models.DateTimeField(null=True)
     last_error = models.CharField(max_length=255, blank=True)
 
@@ -53,6 +56,7 @@ class Leftover(models.Model):
     storage = models.ForeignKey(PrimaryStorage, on_delete=models.CASCADE, null=True, related_name="+")
     name = models.CharField(max_length=100)
     since = models.DateTimeField(default=timezone.now)
+    tried_at = models.DateTimeField(null=True)
     last_error = models.CharField(max_length=255, blank=True)
 
     class Meta:

@@ -14,7 +14,7 @@ from django.db.models import F, QuerySet
 from django.utils import timezone
 
 from configdrive.configuration import CLOUD_IDENTIFIER, ON_PRIMARY_STORAGE
-from configdrive.facts import build, label
+from configdrive.facts import Plan, plan
 from configdrive.models import ConfigDrive, Leftover
 from extdhcp_site.errors import ApiError
 from extdhcp_site.events import models as events
@@ -23,20 +23,23 @@ from networks.elements import NetworkElement, Place
 from networks.hypervisors.base import (
     AskTheOperator,
     Busy,
+    DeadlineExceeded,
     DoNotTryAgain,
     EndpointUnreachable,
     HypervisorError,
     Media,
     NotFound,
     Refused,
+    beat,
 )
 from networks.models import ConfigDriveUse, Host, Nic, PrimaryStorage, VirtualMachine
-from networks.services.places import CALL, within
+from networks.services.places import CALL, record_health, within
 
 log = structlog.get_logger(__name__)
 
 # No guest has booted sooner; an answer from before is the last one of the guest that was reset.
 SHORTEST_BOOT = timedelta(seconds=5)
+READ_WITHIN = timedelta(minutes=1)
 
 
 class TrayShut(Refused):
@@ -49,32 +52,39 @@ class ConfigDriveElement(NetworkElement):
     # Outside any transaction.
 
     def prepare(self, vm: VirtualMachine, place: Place) -> None:
-        drive, _ = ConfigDrive.objects.get_or_create(vm=vm)
+        drive = _drive_of(vm)
         if not wanted(vm, drive):
             self.release(vm, place)
             _settle(vm, drive, last_error="")
             return
         try:
             provide(vm, drive, place)
-        except (ApiError, AskTheOperator, DoNotTryAgain) as error:
-            # Trying the same again is of no use, and most VMs can do without.
+        except (ApiError, HypervisorError) as error:
+            if _host_is_gone(error):
+                raise
+            # Most VMs can do without; the disc of a former attempt is not in the CD-ROM any more.
             note_failure(vm, drive, error)
             if vm.template.drive_required:
                 raise
+            _forget_drive(vm)
             _told(vm, in_full=False)
 
     def refresh(self, vm: VirtualMachine, place: Place) -> None:
-        drive, _ = ConfigDrive.objects.get_or_create(vm=vm)
+        drive = _drive_of(vm)
+        if drive.served_at and vm.drive_use == ConfigDriveUse.FIRST_BOOT and not may_be_ejected(drive):
+            return
         if not wanted(vm, drive):
             if drive.name:
-                eject(vm, drive, place)
+                eject(vm, place)
             _settle(vm, drive, last_error="")
             return
         try:
             provide(vm, drive, place)
         except TrayShut:
             _told(vm, in_full=False)
-        except (ApiError, AskTheOperator, DoNotTryAgain) as error:
+        except (ApiError, HypervisorError) as error:
+            if _host_is_gone(error):
+                raise
             note_failure(vm, drive, error)
             _told(vm, in_full=False)
 
@@ -88,6 +98,8 @@ class ConfigDriveElement(NetworkElement):
             return
         # The bytes are copied, not built anew: the guest must not see its disc change under it.
         image = _copy_of(vm, drive, source)
+        if image is None:
+            return  # it is found missing on the target, and mended there
         _note_leftover(target.host, drive.storage, drive.name)
         target.hypervisor.place(drive.name, image, within(CALL), storage=storage_name(drive))
 
@@ -116,7 +128,7 @@ class ConfigDriveElement(NetworkElement):
 
     def changed(self, vm: VirtualMachine, now: datetime) -> None:
         # No boot counts until there is one with the new content.
-        ConfigDrive.objects.filter(vm=vm).update(served=False, booted_at=None)
+        ConfigDrive.objects.filter(vm=vm).update(served_at=None, booted_at=None)
 
     def nic_added(self, nic: Nic, now: datetime) -> None:
         self.changed(nic.vm, now)
@@ -127,7 +139,13 @@ class ConfigDriveElement(NetworkElement):
 
 def wanted(vm: VirtualMachine, drive: ConfigDrive) -> bool:
     """Whether the VM is to have its drive now."""
-    return vm.drive_use == ConfigDriveUse.ALWAYS or (vm.drive_use == ConfigDriveUse.FIRST_BOOT and not drive.served)
+    until_booted = vm.drive_use == ConfigDriveUse.FIRST_BOOT and drive.served_at is None
+    return vm.drive_use == ConfigDriveUse.ALWAYS or until_booted
+
+
+def may_be_ejected(drive: ConfigDrive) -> bool:
+    """Whether the guest has had its time to read: its agent comes up beside what reads the drive."""
+    return drive.served_at is not None and drive.served_at < timezone.now() - READ_WITHIN
 
 
 def provide(vm: VirtualMachine, drive: ConfigDrive, place: Place) -> None:
@@ -135,49 +153,56 @@ def provide(vm: VirtualMachine, drive: ConfigDrive, place: Place) -> None:
 
     Raises InvalidParameter (the content), TrayShut, and a HypervisorError (the host).
     """
-    note_served(ConfigDrive.objects.filter(pk=drive.pk))
-    vm.refresh_from_db(fields=["password"])
-    as_before = build(vm, drive.dated)
+    drive_plan = plan(vm)
+    as_before = drive_plan.image(drive.dated)
     if digest(as_before) != drive.sha256:
         dated = timezone.now().replace(microsecond=0)
-        _replace(vm, drive, place, build(vm, dated), dated)
+        _replace(vm, drive, place, drive_plan, drive_plan.image(dated), dated)
     elif drive.host_id == place.host.pk and _lies_there(drive, place):
         _insert(vm, place, Media(drive.name, drive.path))
         _settle(vm, drive, last_error="")
     else:
-        _replace(vm, drive, place, as_before, drive.dated)
+        _replace(vm, drive, place, drive_plan, as_before, drive.dated)
+    remove(_leftovers_of(vm).filter(host=place.host), place)
 
 
-def _replace(vm: VirtualMachine, drive: ConfigDrive, place: Place, image: bytes, dated: datetime) -> None:
+def _replace(
+    vm: VirtualMachine, drive: ConfigDrive, place: Place, drive_plan: Plan, image: bytes, dated: datetime
+) -> None:
     """Place `image` under a new name, put it into the CD-ROM, and let go of the former one."""
     media, storage = _place(vm, drive, place, image)
+    # A worker that was given up for dead stops here: its successor's disc stays in.
+    beat()
     try:
         _insert(vm, place, media)
-    except HypervisorError:
+    except TrayShut:
         remove(Leftover.objects.filter(host=place.host, name=media.name), place)
         raise
     with transaction.atomic():
-        _forget_file(drive)
-        _settle(
-            vm,
-            drive,
+        same = ConfigDrive.objects.filter(pk=drive.pk, generation=drive.generation)
+        if not same.update(
             generation=F("generation") + 1,
             name=media.name,
             path=media.path,
             host=place.host,
             storage=storage,
-            label=label(vm),
+            label=drive_plan.label,
+            local_ip4=drive_plan.facts.local_ipv4,
             size=len(image),
             sha256=digest(image),
             dated=dated,
             built_at=timezone.now(),
             booted_at=None,
-            served=False,
+            served_at=None,
             verified_at=None,
             last_error="",
-        )
+        ):
+            # The successor came first after all. What is in the CD-ROM is compared with the row, and mended.
+            log.warning("A late worker changed a VM's disc.", vm=str(vm.uuid), name=media.name)
+            return
+        _forget_file(drive)
+        _told(vm, in_full=True)
         Leftover.objects.filter(host=place.host, name=media.name).delete()
-    remove(_leftovers_of(vm).filter(host=place.host), place)
 
 
 def _place(vm: VirtualMachine, drive: ConfigDrive, place: Place, image: bytes) -> tuple[Media, PrimaryStorage | None]:
@@ -202,22 +227,23 @@ def _insert(vm: VirtualMachine, place: Place, media: Media) -> None:
         raise TrayShut(str(error)) from error
 
 
-def eject(vm: VirtualMachine, drive: ConfigDrive, place: Place) -> None:
+def eject(vm: VirtualMachine, place: Place) -> None:
     """Take the disc out of a running VM's CD-ROM and off the host."""
     place.hypervisor.insert(vm.on_host, None, within(CALL))
     _forget_drive(vm)
+    ConfigDrive.objects.filter(vm=vm).update(last_error="")
     remove(_leftovers_of(vm).filter(host=place.host), place)
 
 
 def note_served(drives: QuerySet[ConfigDrive]) -> None:
     """A guest that was seen since it booted with its drive has read it: the password has arrived, and
     must not undo, from a later drive, what its owner changed since."""
-    booted = drives.filter(served=False, vm__guest_seen_at__gte=F("booted_at") + SHORTEST_BOOT)
+    booted = drives.filter(served_at=None, vm__guest_seen_at__gte=F("booted_at") + SHORTEST_BOOT)
     for drive in booted:
         with transaction.atomic():
             # By the row's own columns: a reset meanwhile has taken `booted_at` away.
-            same = ConfigDrive.objects.filter(pk=drive.pk, served=False, booted_at=drive.booted_at)
-            if same.update(served=True):
+            same = ConfigDrive.objects.filter(pk=drive.pk, served_at=None, booted_at=drive.booted_at)
+            if same.update(served_at=timezone.now()):
                 VirtualMachine.objects.filter(pk=drive.vm_id).update(password=None)
 
 
@@ -254,11 +280,25 @@ def remove(leftovers: QuerySet[Leftover], there: Place) -> None:
             there.hypervisor.remove(leftover.name, within(CALL), storage=storage_name(leftover))
         except HypervisorError as error:
             log.warning("An ISO could not be deleted; it will be tried again.", name=leftover.name, error=str(error))
-            Leftover.objects.filter(pk=leftover.pk).update(last_error=str(error)[:255])
+            Leftover.objects.filter(pk=leftover.pk).update(last_error=str(error)[:255], tried_at=timezone.now())
             if isinstance(error, EndpointUnreachable):
+                record_health(there.host.endpoint, str(error))
                 return
         else:
             leftover.delete()
+
+
+def _drive_of(vm: VirtualMachine) -> ConfigDrive:
+    """The VM's row, with what is known by now of what its guest has read."""
+    ConfigDrive.objects.get_or_create(vm=vm)
+    note_served(ConfigDrive.objects.filter(vm=vm))
+    vm.refresh_from_db(fields=["password"])
+    return ConfigDrive.objects.select_related("host", "storage").get(vm=vm)
+
+
+def _host_is_gone(error: Exception) -> bool:
+    """Then nothing else goes either. A call that took too long may be about the storage alone."""
+    return isinstance(error, EndpointUnreachable) and not isinstance(error, DeadlineExceeded)
 
 
 def _settle(vm: VirtualMachine, drive: ConfigDrive, **changes: object) -> None:
@@ -285,14 +325,13 @@ def _lies_there(drive: ConfigDrive, place: Place) -> bool:
     return any((file.name, file.size) == (drive.name, drive.size) for file in files)
 
 
-def _copy_of(vm: VirtualMachine, drive: ConfigDrive, source: Place) -> bytes:
-    """The drive's bytes; built anew if somebody has deleted its file."""
+def _copy_of(vm: VirtualMachine, drive: ConfigDrive, source: Place) -> bytes | None:
+    """The drive's bytes; built anew if somebody has deleted its file. None if they would not be the same."""
     try:
         return source.hypervisor.read(drive.name, within(CALL), storage=storage_name(drive))
     except NotFound:
-        image = build(vm, drive.dated)
-        ConfigDrive.objects.filter(pk=drive.pk).update(size=len(image), sha256=digest(image))
-        return image
+        image = plan(vm).image(drive.dated)
+        return image if digest(image) == drive.sha256 else None
 
 
 def _both_see(drive: ConfigDrive) -> bool:

@@ -1,6 +1,10 @@
 """What keeps drives true while nobody asks: ejected once read, verified, repaired; files that nobody needs removed."""
 
-from collections.abc import Iterable
+import functools
+import os
+import re
+import socket
+from collections.abc import Callable, Iterable
 from datetime import datetime, timedelta
 
 import structlog
@@ -8,7 +12,7 @@ from django.db.models import F, Q
 from django.utils import timezone
 
 from configdrive.models import ConfigDrive, Leftover
-from configdrive.storage import digest, eject, installation_mark, note_served, remove, storage_name
+from configdrive.storage import READ_WITHIN, digest, eject, installation_mark, note_served, remove, storage_name
 from extdhcp_site.accounts.models import Caller
 from extdhcp_site.errors import InvalidParameter
 from extdhcp_site.events import models as events
@@ -16,22 +20,32 @@ from extdhcp_site.events.models import EventType, Level
 from extdhcp_site.jobs import services as jobs
 from extdhcp_site.jobs import tasks
 from extdhcp_site.jobs.models import AsyncJob
+from extdhcp_site.locks import models as locks
+from extdhcp_site.locks.models import Held
 from networks.elements import Place
-from networks.hypervisors.base import AskTheOperator, DoNotTryAgain, MediaFile, NotFound, Refused
+from networks.hypervisors.base import (
+    AskTheOperator,
+    DoNotTryAgain,
+    EndpointUnreachable,
+    HypervisorError,
+    MediaFile,
+    NotFound,
+    Refused,
+    heartbeat,
+)
 from networks.models import ConfigDriveUse, Host, PrimaryStorage, VirtualMachine, VmState
 from networks.models.infrastructure import HostState
 from networks.services import guest_data, lifecycle
-from networks.services.places import CALL, place, tolerated, translated, within
+from networks.services.places import CALL, place, record_health, tolerated, translated, within
 from networks.services.submission import submit
 
 log = structlog.get_logger(__name__)
 
 # Younger ones belong to a job that is at work.
 LEFT_FOR = timedelta(minutes=15)
-# A guest that answers may still be reading: its agent comes up beside what reads the drive.
-READ_WITHIN = timedelta(minutes=1)
 TRIED_AGAIN_AFTER = timedelta(minutes=10)
 READ_BACK_A_PASS = 20  # drives a host
+LEFTOVERS_A_PASS = 100  # a host
 RUNNING = {VmState.RUNNING: VmState.RUNNING}
 
 
@@ -87,7 +101,7 @@ def _eject(job: AsyncJob) -> None:
     vm, drive = _at_work_on(job)
     if drive:
         with lifecycle.working(job, vm.host, "Ejecting the config drive"):
-            eject(vm, drive, place(vm.host))
+            eject(vm, place(vm.host))
 
 
 def _at_work_on(job: AsyncJob) -> tuple[VirtualMachine, ConfigDrive | None]:
@@ -113,32 +127,83 @@ def fault_of(drive: ConfigDrive, there: Place) -> str:
 # By itself ------------------------------------------------------------------------------------
 
 
+def _alone(task: Callable[[Held], None]) -> Callable[[], None]:
+    """Run a task on one server at a time. Its lock lasts as long as hypervisors' calls come back."""
+
+    @functools.wraps(task)
+    def run() -> None:
+        lock = locks.acquire(f"configdrive {task.__name__}", f"{socket.gethostname()}:{os.getpid()}")
+        if lock is None:
+            return
+        try:
+            with heartbeat(lock.renew):
+                task(lock)
+        finally:
+            lock.release()
+
+    return run
+
+
 @tasks.task
-def look_after() -> None:
+@_alone
+def look_after(lock: Held) -> None:
     """Task, every minute: note which guests have read their drives, eject where that is wanted, try failures again."""
     now = timezone.now()
     note_served(ConfigDrive.objects.filter(vm__state=VmState.RUNNING))
     running = ConfigDrive.objects.filter(vm__state=VmState.RUNNING, vm__host__state=HostState.UP)
-    read = Q(vm__drive_use=ConfigDriveUse.FIRST_BOOT, served=True, vm__guest_seen_at__lt=now - READ_WITHIN)
+    read = Q(vm__drive_use=ConfigDriveUse.FIRST_BOOT, served_at__lt=now - READ_WITHIN)
     switched_off = Q(vm__drive_use=ConfigDriveUse.NEVER)
     due = running.filter((read | switched_off) & ~Q(name="") | ~Q(last_error=""))
-    _refresh_each(due.exclude(vm__uuid__in=_refreshed_since(now - TRIED_AGAIN_AFTER)))
+    due = due.exclude(vm__uuid__in=_refreshed_since(now - TRIED_AGAIN_AFTER)).exclude(vm__uuid__in=_busy())
+    for drive in due.select_related("vm__account"):
+        if not lock.renew():
+            return
+        with tolerated(log, f"Looking after the drive of {drive.vm.uuid}"):
+            guest_data.refresh(drive.vm, by=None)
 
 
 @tasks.task
-def remove_leftovers() -> None:
+@_alone
+def remove_leftovers(lock: Held) -> None:
     """Task, every minute: delete the ISOs that no VM needs and that could not be deleted at once."""
     old = Leftover.objects.filter(since__lt=timezone.now() - LEFT_FOR)
-    # One that is down is asked by the life cycle's housekeeping; here it would cost a time-out each minute.
-    up = Host.objects.filter(state=HostState.UP)
-    for host in up.select_related("endpoint").filter(pk__in=old.values("host")):
-        remove(old.filter(host=host)[:100], place(host))
+    down = Q(storage__shared=True) & ~Q(host__state=HostState.UP)
+    # A host that is down is asked by the life cycle's housekeeping; here it would cost a time-out each minute.
+    for host in Host.objects.filter(state=HostState.UP).select_related("endpoint"):
+        its_own_or_seen = Q(host=host) | down & Q(storage__cluster=host.cluster_id)
+        # The longest untried first: some that cannot be deleted must not hold up the others.
+        due = old.filter(its_own_or_seen).order_by(F("tried_at").asc(nulls_first=True), "since")[:LEFTOVERS_A_PASS]
+        if not lock.renew():
+            return
+        with tolerated(log, f"Removing leftovers on {host}"), translated(host):
+            free = [leftover.pk for leftover in due if not _is_in_a_drive(leftover)]
+            remove(Leftover.objects.filter(pk__in=free), place(host))
+
+
+def _is_in_a_drive(leftover: Leftover) -> bool:
+    """Whether a running VM reads it all the same: its job was given up between the disc and the rows."""
+    match = re.fullmatch(r"i-\d+-(\d+)-VM", instance_of(leftover.name))
+    vm = VirtualMachine.objects.filter(pk=match[1], state=VmState.RUNNING).first() if match else None
+    if vm is None:
+        return False
+    try:
+        path = place(vm.host).hypervisor.inserted(vm.on_host, within(CALL))
+    except NotFound:
+        return False
+    if path is None or not path.endswith(f"/{leftover.name}"):
+        return False
+    with tolerated(log, f"Repairing the drive of {vm.uuid}"):
+        guest_data.refresh(vm, by=None)
+    return True
 
 
 @tasks.task
-def reconcile() -> None:
+@_alone
+def reconcile(lock: Held) -> None:
     """Task, every five minutes: compare what lies on the hosts with what our rows say."""
     for host in Host.objects.filter(state=HostState.UP).select_related("endpoint"):
+        if not lock.renew():
+            return
         with tolerated(log, f"Looking at the config drives of {host}"), translated(host):
             _reconcile(place(host))
 
@@ -164,21 +229,32 @@ def _note_orphans(there: Place, storage: PrimaryStorage | None, files: Iterable[
     known |= set(Leftover.objects.filter(name__in=ours).values_list("name", flat=True))
     if not (unknown := ours - known):
         return
-    present = set().union(*(_vms_on(witness) for witness in _who_sees(there, storage)))
+    present = _vms_that_may_read(there, storage)
     for name in unknown:
-        if _instance_of(name) not in present:
+        if present is not None and instance_of(name) not in present:
             log.warning("An ISO that no VM needs was found; it will be deleted.", host=str(there.host), name=name)
             Leftover.objects.get_or_create(host=there.host, name=name, defaults={"storage": storage})
 
 
-def _who_sees(there: Place, storage: PrimaryStorage | None) -> list[Place]:
+def _vms_that_may_read(there: Place, storage: PrimaryStorage | None) -> set[str] | None:
+    """Instance names of all VMs on hosts that see the storage; None when one of these cannot be asked."""
     if storage is None or not storage.shared:
-        return [there]
-    return [place(host) for host in there.host.cluster.hosts.select_related("endpoint")]
+        return _names(there)
+    hosts = list(there.host.cluster.hosts.select_related("endpoint"))
+    if any(host.state != HostState.UP for host in hosts):
+        return None
+    names: set[str] = set()
+    for host in hosts:
+        try:
+            names |= _names(place(host))
+        except HypervisorError as error:
+            if isinstance(error, EndpointUnreachable):
+                record_health(host.endpoint, str(error))
+            return None
+    return names
 
 
-def _vms_on(there: Place) -> set[str]:
-    """Raises a HypervisorError: nothing is deleted on the word of some of the hosts."""
+def _names(there: Place) -> set[str]:
     return {record.vm.name for record in there.hypervisor.list_vms(within(CALL))}
 
 
@@ -201,12 +277,6 @@ def _check_drives(there: Place, storage: PrimaryStorage | None, files: list[Medi
             verify(drive, by=None)
 
 
-def _refresh_each(drives: Iterable[ConfigDrive]) -> None:
-    for drive in drives.exclude(vm__uuid__in=_busy()).select_related("vm__account"):
-        with tolerated(log, f"Looking after the drive of {drive.vm.uuid}"):
-            guest_data.refresh(drive.vm, by=None)
-
-
 def _busy():
     return AsyncJob.objects.exclude(busy_with=None).values("busy_with")
 
@@ -223,6 +293,6 @@ def _bears_our_mark(name: str) -> bool:
     return name.rpartition("-")[2].startswith(installation_mark())
 
 
-def _instance_of(name: str) -> str:
+def instance_of(name: str) -> str:
     """i-2-21-VM of i-2-21-VM-3-<random>.iso."""
     return name.rsplit("-", 2)[0]

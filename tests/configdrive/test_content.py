@@ -209,11 +209,8 @@ def test_facts_print_neither_password_nor_user_data():
 
 # Bad input ------------------------------------------------------------------------------------
 
-ONE_LINE = ["instance_name", "hostname", "availability_zone", "service_offering", "cloud_identifier", "local_ipv4"]
-
-
 @pytest.mark.parametrize("bad", ["\n", "\r", "\0", "\x85", "\u2028", "\ud800", "\uffff"])
-@pytest.mark.parametrize("name", [*ONE_LINE, "password"])
+@pytest.mark.parametrize("name", ["instance_name", "hostname", "cloud_identifier", "local_ipv4", "password"])
 def test_a_second_line_is_refused_and_the_text_names_the_value(name, bad):
     with pytest.raises(InvalidValue, match=rf"^{name}: ") as refusal:
         drive_files(make_facts(**{name: f"canary{bad}"}))
@@ -271,6 +268,16 @@ def test_a_vm_without_keys_has_a_file_of_them_for_afterburn_alone():
     path = "cloudstack/metadata/public_keys.txt"
     assert path not in drive_files(make_facts())
     assert drive_files(make_facts(always_keys_file=True))[path] == b""
+
+
+@pytest.mark.parametrize("bad", ["\n", "\0", "\x85", "\u2028", "\ud800"])
+def test_a_second_line_in_an_operators_name_becomes_a_blank(bad):
+    """One zone of such a name would else leave all its VMs without a drive."""
+    facts = make_facts(availability_zone=f"Frankfurt{bad}Main", service_offering=f"Small{bad}Instance")
+    files = drive_files(facts)
+    assert files["cloudstack/metadata/availability-zone.txt"] == b"Frankfurt Main"
+    assert files["cloudstack/metadata/service_offering.txt"] == b"Small Instance"
+    assert meta_data(facts)["availability_zone"] == "Frankfurt Main"
 
 
 # Several NICs ---------------------------------------------------------------------------------

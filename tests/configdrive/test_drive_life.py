@@ -1,19 +1,28 @@
 """A drive through its VM's life: what each step leaves in the CD-ROM, on the hosts and on the rows."""
 
 import base64
+import re
 from datetime import timedelta
 
 import pytest
 from django.utils import timezone
 
-from configdrive import upkeep
+from configdrive import storage, upkeep
 from configdrive.models import ConfigDrive, Leftover
 from extdhcp_site.configuration.models import set_value
 from extdhcp_site.errors import InvalidParameter, ResourceInUse
 from extdhcp_site.events.models import Event, EventType, Level
 from extdhcp_site.jobs import services as jobs
 from extdhcp_site.jobs.models import AsyncJob, Status
-from networks.hypervisors.base import AgentAbsent, Busy, EndpointUnreachable, StorageProblem
+from extdhcp_site.locks import models as locks
+from networks.hypervisors.base import (
+    AgentAbsent,
+    Busy,
+    DeadlineExceeded,
+    EndpointUnreachable,
+    Refused,
+    StorageProblem,
+)
 from networks.models import ConfigDriveUse, Host, Nic, PrimaryStorage, SshKeyPair, VirtualMachine, VmState
 from networks.models.infrastructure import HostState
 from networks.services import guest_data, lifecycle, nics, vms
@@ -231,6 +240,15 @@ class TestPasswordsLife:
         upkeep.look_after()
         assert again(vm).password
 
+    def test_a_migration_brings_no_change_that_waits_for_a_restart(self, vm, caller, one, two):
+        one.failing["insert"] = Busy("shut")
+        run(guest_data.reset_password(vm, caller, "n3wPassword"))
+        one.failing.clear()
+        one.media.clear()
+        one.discs[str(vm.uuid)] = None  # its file is gone, and nothing would be the same
+        run(vms.migrate(again(vm), caller))
+        assert (again(vm).state, two.media, again(vm).needs_restart) == (VmState.RUNNING, {}, True)
+
     def test_a_migration_copies_the_bytes(self, vm, caller, cluster, one, two):
         before = disc(vm, one)
         was_seen(vm)
@@ -269,6 +287,24 @@ class TestOtherResets:
         guest_data.update(again(vm), caller, name="web-2", display_name="Web 2")
         run(vms.start(again(vm), caller))
         assert disc(vm, one)["cloudstack/metadata/local_hostname.txt"] == b"web-2"
+
+    def test_an_address_that_was_learned_is_news_for_the_next_start_only(self, vm, caller, one):
+        path = "cloudstack/metadata/local_ipv4.txt"
+        before = drive_of(vm).name
+        Nic.objects.update(ip4_address="192.0.2.7")
+        run(guest_data.refresh(again(vm), caller))
+        assert (drive_of(vm).name, path in disc(vm, one)) == (before, False)
+        run(vms.stop(again(vm), caller))
+        run(vms.start(again(vm), caller))
+        assert disc(vm, one)[path] == b"192.0.2.7"
+
+    def test_the_label_of_a_disc_stays_while_the_vm_runs(self, vm, caller, one):
+        set_value("vm.configdrive.label", "other", caller)
+        run(guest_data.reset_password(vm, caller, "n3wPassword"))
+        assert drive_of(vm).label == "config"
+        run(vms.stop(again(vm), caller))
+        run(vms.start(again(vm), caller))
+        assert drive_of(vm).label == "other"
 
     def test_the_same_again_costs_no_upload(self, vm, caller, one):
         before, calls = drive_of(vm), one.calls.count("place")
@@ -355,9 +391,12 @@ class TestUse:
         upkeep.look_after()
         assert not AsyncJob.objects.filter(command="refreshVirtualMachine").exists()
 
-        seen = timezone.now() - upkeep.READ_WITHIN
-        VirtualMachine.objects.update(guest_seen_at=seen)
-        ConfigDrive.objects.update(booted_at=seen - timedelta(minutes=1))
+        was_seen(vm)
+        upkeep.look_after()
+        run(guest_data.refresh(again(vm), caller))
+        assert PASSWORD in disc(vm, one), "it may be reading still"
+        ConfigDrive.objects.update(served_at=timezone.now() - storage.READ_WITHIN)
+        AsyncJob.objects.all().delete()
         upkeep.look_after()
         run(AsyncJob.objects.get(command="refreshVirtualMachine"))
         assert (one.discs[str(vm.uuid)], one.media) == (None, {})
@@ -438,6 +477,59 @@ class TestFailures:
         vm = deploy(caller, cluster, template=make_template(drive_required=True))
         assert vm.state == VmState.ERROR
         assert one.running == set()
+
+    @pytest.mark.parametrize("error", [Busy("being written"), DeadlineExceeded("slow"), Refused("no")])
+    def test_no_trouble_with_the_drive_alone_keeps_a_vm_from_starting(self, hosts, caller, cluster, one, error):
+        one.failing["place"] = error
+        vm = deploy(caller, cluster)
+        assert (vm.state, vm.host.state, vm.needs_restart) == (VmState.RUNNING, HostState.UP, True)
+
+    def test_a_host_that_is_gone_does(self, hosts, caller, cluster, one):
+        one.failing["place"] = EndpointUnreachable("silent")
+        assert deploy(caller, cluster).state == VmState.ERROR
+
+    def test_a_password_that_was_on_no_disc_stays_pending(self, hosts, caller, cluster, one):
+        """The disc of a first attempt left the CD-ROM with the second one's definition."""
+        template = make_template(password_enabled=True)
+        one.failing["start"] = SystemExit()
+        with pytest.raises(SystemExit):
+            deploy(caller, cluster, template=template)
+        one.failing = {"insert": Refused("no CD-ROM"), "place": StorageProblem("full")}
+        AsyncJob.objects.update(attempt=2, heartbeat_at=None)
+        job = AsyncJob.objects.get()
+        run(job)
+
+        vm = VirtualMachine.objects.get()
+        assert (vm.state, one.discs[str(vm.uuid)]) == (VmState.RUNNING, None)
+        was_seen(vm)
+        upkeep.look_after()
+        assert again(vm).password
+
+    def test_a_change_whose_outcome_is_not_known_deletes_nothing(self, vm, caller, one):
+        def takes_effect_late(ref, media, deadline):
+            FakeHypervisor.insert(one, ref, media, deadline)
+            raise DeadlineExceeded("slow")
+
+        one.insert = takes_effect_late
+        run(guest_data.reset_password(vm, caller, "n3wPassword"))
+        del one.insert
+        assert disc(vm, one)[PASSWORD] == b"n3wPassword"
+
+    def test_a_late_worker_does_not_overwrite_its_successors_row(self, vm, caller, one):
+        def successor_is_faster(ref, media, deadline):
+            FakeHypervisor.insert(one, ref, media, deadline)
+            ConfigDrive.objects.update(generation=7, name="successors.iso")
+
+        one.insert = successor_is_faster
+        run(guest_data.reset_password(vm, caller, "n3wPassword"))
+        assert (drive_of(vm).generation, drive_of(vm).name) == (7, "successors.iso")
+
+    @pytest.mark.parametrize("name", ["Frankfurt\u2028Main", "Zone\x85One", "a\nb"])
+    def test_an_operators_name_with_a_line_break_costs_no_drive(self, hosts, caller, cluster, one, name):
+        type(cluster.pod.zone).objects.update(name=name)
+        vm = deploy(caller, cluster)
+        shown = disc(vm, one)["cloudstack/metadata/availability_zone.txt"].decode()
+        assert shown == re.sub(r"[\u2028\x85\n]", " ", name)
 
 
 class TestUpkeep:
@@ -521,12 +613,61 @@ class TestUpkeep:
         one.stored["primary"][orphan] = b"perhaps in use"
         two.failing["list_vms"] = EndpointUnreachable("silent")
         upkeep.reconcile()
+        upkeep.reconcile()
         assert not Leftover.objects.exists()
+        assert {host.endpoint.host: host.state for host in Host.objects.all()} == {ONE: "Up", TWO: "Down"}
 
         two.failing.clear()
         Host.objects.update(state=HostState.UP)
         upkeep.reconcile()
         assert Leftover.objects.get().name == orphan
+
+    def test_a_leftover_that_a_guest_reads_all_the_same_stays_until_its_drive_is_mended(self, vm, one):
+        """Its job was given up between the disc and the rows."""
+        former = drive_of(vm)
+        name = former.name.replace("VM-1-", "VM-2-")
+        one.media[name] = one.media[former.name]
+        one.discs[str(vm.uuid)] = f"/pool/{name}"
+        Leftover.objects.create(host=vm.host, name=name, since=timezone.now() - upkeep.LEFT_FOR)
+
+        upkeep.remove_leftovers()
+        assert name in one.media
+
+        run(AsyncJob.objects.get(command="refreshVirtualMachine"))
+        assert (one.discs[str(vm.uuid)], list(one.media)) == (f"/pool/{former.name}", [former.name])
+
+    def test_leftovers_that_cannot_be_deleted_do_not_hold_up_the_others(self, vm, one, monkeypatch):
+        monkeypatch.setattr(upkeep, "LEFTOVERS_A_PASS", 2)
+        old = timezone.now() - upkeep.LEFT_FOR
+        for number in range(3):
+            one.media[f"i-9-{number}-VM-1-x.iso"] = b"old"
+            Leftover.objects.create(host=vm.host, name=f"i-9-{number}-VM-1-x.iso", since=old)
+        refuse, remove = Busy("in use"), one.remove
+        one.remove = lambda name, *rest, **where: (
+            remove(name, *rest, **where) if "i-9-2-" in name else (_ for _ in ()).throw(refuse)
+        )
+        upkeep.remove_leftovers()
+        upkeep.remove_leftovers()
+        assert "i-9-2-VM-1-x.iso" not in one.media
+
+    def test_another_host_removes_what_lies_on_shared_storage_while_its_own_is_down(self, vm, one, two):
+        shared = PrimaryStorage.objects.get()
+        PrimaryStorage.objects.update(name="primary", shared=True)
+        one.stored["primary"]["i-9-9-VM-1-x.iso"] = b"old"
+        old = timezone.now() - upkeep.LEFT_FOR
+        Leftover.objects.create(host=vm.host, storage=shared, name="i-9-9-VM-1-x.iso", since=old)
+        Host.objects.filter(pk=vm.host_id).update(state=HostState.DOWN)
+        upkeep.remove_leftovers()
+        assert (two.stored["primary"], Leftover.objects.count()) == ({}, 0)
+
+    def test_one_server_at_a_time_looks_after_them(self, vm, one):
+        one.media.clear()
+        lock = locks.acquire("configdrive reconcile", "another server")
+        upkeep.reconcile()
+        assert not AsyncJob.objects.filter(command="verifyConfigDrive").exists()
+        lock.release()
+        upkeep.reconcile()
+        assert AsyncJob.objects.filter(command="verifyConfigDrive").exists()
 
     def test_a_person_ejects_it_until_the_next_start(self, vm, caller, one):
         run(upkeep.eject_now(drive_of(vm), caller))

@@ -8,6 +8,7 @@ from django.utils import timezone
 from configdrive import upkeep
 from configdrive.guest_scripts import STATUS_FILE, WINDOWS_STATUS_FILE
 from configdrive.models import ConfigDrive
+from configdrive.storage import READ_WITHIN
 from configdrive.troubleshooting import MORE_THAN_FIRMWARE_READS, drive_checks
 from extdhcp_site.jobs.models import AsyncJob
 from networks.checks import Check
@@ -137,7 +138,7 @@ class TestDrive:
 
     def test_ejected_after_the_first_boot(self, fake, caller, cluster):
         vm = deploy(caller, cluster, drive_use=ConfigDriveUse.FIRST_BOOT)
-        ConfigDrive.objects.update(served=True)
+        ConfigDrive.objects.update(served_at=timezone.now() - READ_WITHIN)
         run(guest_data.refresh(vm, caller))
         verdict(vm, "drive", None, "as the VM's setting says: Until the guest has booted")
 

@@ -156,7 +156,7 @@ class TestPage:
     def test_the_masked_files_are_the_real_ones_but_for_the_secrets(self, vm):
         """Else the page would show a drive that nobody has."""
         vm = again(vm)
-        real = drive_facts.drive_files(drive_facts.facts(vm))
+        real = drive_facts.drive_files(drive_facts.plan(vm).facts)
         shown = {file.path: file for file in drive_facts.shown_files(vm)}
         assert {path: len(content) for path, content in real.items()} == {
             path: file.size for path, file in shown.items()

@@ -10,7 +10,7 @@ from django.core.management.base import BaseCommand, CommandError, CommandParser
 from django.utils import timezone
 
 from configdrive.content import drive_files
-from configdrive.facts import build, facts, label
+from configdrive.facts import plan
 from configdrive.models import ConfigDrive
 from extdhcp_site.errors import ApiError
 from networks.models import VirtualMachine
@@ -29,16 +29,17 @@ class Command(BaseCommand):
         vm = one_vm(options["vm"])
         output = options["output"] or Path(f"{vm.instance_name}.iso")
         try:
-            image = build(vm, _dated(vm))
+            drive = plan(vm)
+            image = drive.image(_dated(vm))
         except ApiError as error:
             raise CommandError(error.text) from error
         _write_new(output, image)
-        files = {path: len(content) for path, content in sorted(drive_files(facts(vm)).items())}
+        files = {path: len(content) for path, content in sorted(drive_files(drive.facts).items())}
         if options["json"]:
-            shown = {"virtualmachine": str(vm.uuid), "file": str(output), "label": label(vm), "size": len(image)}
+            shown = {"virtualmachine": str(vm.uuid), "file": str(output), "label": drive.label, "size": len(image)}
             self.stdout.write(json.dumps({**shown, "files": files}))
             return
-        self.stderr.write(f"Config drive of {vm}, label {label(vm)}, {len(image)} bytes:")
+        self.stderr.write(f"Config drive of {vm}, label {drive.label}, {len(image)} bytes:")
         for path, size in files.items():
             self.stderr.write(f"  {size:>8}  {path}")
         self.stdout.write(str(output))
