@@ -161,7 +161,8 @@ class HostForm(forms.ModelForm):
 
     def clean_memory(self) -> int:
         memory = self.cleaned_data["memory"]
-        if memory < self.instance.reserved_memory:
+        # One that got VMs from elsewhere may hold more than it has; it can be changed otherwise all the same.
+        if "memory" in self.changed_data and memory < self.instance.reserved_memory:
             raise forms.ValidationError(f"Its VMs hold {self.instance.reserved_memory} bytes.")
         return memory
 

@@ -6,7 +6,8 @@ from typing import Self
 from django.conf import settings
 from django.core.exceptions import ValidationError
 from django.db import models
-from django.db.models import ExpressionWrapper, F, FloatField, Q, Value
+from django.db.models import BigIntegerField, ExpressionWrapper, F, FloatField, Q, Value
+from django.db.models.functions import Cast
 
 from extdhcp_site.accounts.models import Caller, Domain, Role
 from extdhcp_site.encryption import EncryptedTextField
@@ -208,11 +209,17 @@ class HostQuerySet(InfrastructureQuerySet):
         )
 
     def most_free_first(self) -> Self:
-        return self.order_by((F("memory") - F("reserved_memory")).desc(), "name")
+        # Signed, unlike the columns: a host that got VMs from elsewhere may have promised more than it has.
+        free = Cast(F("memory"), BigIntegerField()) - Cast(F("reserved_memory"), BigIntegerField())
+        return self.order_by(free.desc(), "name")
 
 
 class Host(UuidModel):
-    """A machine that runs VMs. What its VMs hold is reserved here, so that two deploys cannot both have it."""
+    """A machine that runs VMs. What its VMs hold is reserved here, so that two deploys cannot both have it.
+
+    What we schedule is guarded by `HostQuerySet.with_room`, in the update that reserves. No constraint of the
+    table's guards it as well: VMs that others moved here hold their room too, whether there was any or not.
+    """
 
     name = models.CharField(max_length=100, unique=True)
     cluster = models.ForeignKey(Cluster, on_delete=models.PROTECT, related_name="hosts")
@@ -230,9 +237,6 @@ class Host(UuidModel):
 
     class Meta:
         ordering = ["name"]
-        constraints = [
-            models.CheckConstraint(condition=Q(reserved_memory__lte=F("memory")), name="memory_not_over_committed"),
-        ]
 
     def __str__(self) -> str:
         return self.name

@@ -2,6 +2,7 @@
 
 from django.db import transaction
 from django.db.models import F
+from django.db.models.expressions import CombinedExpression
 
 from extdhcp_site.errors import InsufficientCapacity
 from networks.configuration import CPU_OVERPROVISIONING
@@ -40,22 +41,30 @@ def reserve_target(vm: VirtualMachine, only: Host | None = None) -> Host:
 
 def reserve(host: Host, vm: VirtualMachine) -> bool:
     """Take the room if it is there still."""
-    offering = vm.service_offering
     # By the row's own columns: after waiting for a concurrent reservation the database asks those again.
-    return bool(
-        _with_room(Host.objects.filter(pk=host.pk), vm).update(
-            reserved_memory=F("reserved_memory") + offering.memory,
-            reserved_mhz=F("reserved_mhz") + offering.total_mhz,
-        )
-    )
+    return bool(_with_room(Host.objects.filter(pk=host.pk), vm).update(**_held_by(vm, 1)))
+
+
+def take(host: Host, vm: VirtualMachine) -> None:
+    """Hold room on `host` for a VM that others moved there: it uses it already, whether there was any or not."""
+    with transaction.atomic():
+        staying = VirtualMachine.objects.filter(pk=vm.pk, state=VmState.MIGRATING, migrating_to=None)
+        if staying.update(migrating_to=host):
+            Host.objects.filter(pk=host.pk).update(**_held_by(vm, 1))
+            vm.migrating_to = host
 
 
 def give_back(host_id: int, vm: VirtualMachine) -> None:
     """Call it in the transaction that takes the host from the VM."""
+    Host.objects.filter(pk=host_id).update(**_held_by(vm, -1))
+
+
+def _held_by(vm: VirtualMachine, times: int) -> dict[str, CombinedExpression]:
     offering = vm.service_offering
-    Host.objects.filter(pk=host_id).update(
-        reserved_memory=F("reserved_memory") - offering.memory, reserved_mhz=F("reserved_mhz") - offering.total_mhz
-    )
+    return {
+        "reserved_memory": F("reserved_memory") + times * offering.memory,
+        "reserved_mhz": F("reserved_mhz") + times * offering.total_mhz,
+    }
 
 
 def _fitting(vm: VirtualMachine, only: Host | None) -> HostQuerySet:

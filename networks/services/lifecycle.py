@@ -130,9 +130,11 @@ def adopt_migration(job: AsyncJob) -> None:
     vm = vm_of(job)
     try:
         if vm.state == VmState.MIGRATING:
+            # A fact is recorded, nothing is scheduled: were it refused, for want of room or because the host is
+            # disabled, the next start would run a second guest on the same ROOT volume.
+            if vm.migrating_to is None and (found_on := _named_host(job)):
+                capacity.take(found_on, vm)
             # `_stay` asks the target: the VM arrives if it runs there, else it never left.
-            if vm.migrating_to is None:
-                capacity.reserve_target(vm, _named_host(job))
             _stay(vm)
             vm = vm_of(job)
     except ApiError:

@@ -328,6 +328,15 @@ def test_a_host_keeps_what_its_vms_hold(client):
     assert "VMs hold" in complaint(change(client, host, **wanted_host(host, memory="5")))
 
 
+def test_a_host_that_holds_more_than_it_has_can_be_disabled(client):
+    host = factories.make_host(memory=factories.GIB, reserved_memory=2 * factories.GIB)
+
+    change(client, host, **wanted_host(host, resource_state="Disabled"))
+
+    host.refresh_from_db()
+    assert host.resource_state == "Disabled"
+
+
 def test_a_host_is_reached_by_an_endpoint_of_its_clusters_kind(client):
     host = factories.make_host()
     xen = factories.make_endpoint(kind="XenServer")

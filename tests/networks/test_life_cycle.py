@@ -335,6 +335,99 @@ class TestMigration:
         assert len(hosts["two.example"].media) == 1
 
 
+class TestAMigrationByOtherHands:
+    """`virsh migrate`, an admin's tool: the VM is where it is, whatever we would have chosen."""
+
+    @pytest.fixture
+    def hosts(self):
+        fakes = {"one.example": FakeHypervisor(), "two.example": FakeHypervisor()}
+        with hypervisors(fakes):
+            yield fakes
+
+    @pytest.fixture
+    def one(self, hosts):
+        return hosts["one.example"]
+
+    @pytest.fixture
+    def two(self, hosts):
+        return hosts["two.example"]
+
+    @pytest.fixture
+    def vm(self, hosts, caller, cluster):
+        for name, memory in (("one.example", 8 * GIB), ("two.example", 4 * GIB)):
+            make_host(cluster, memory=memory, endpoint=make_endpoint(transport="tls", host=name))
+        return deploy(caller, cluster)
+
+    @pytest.mark.parametrize("found_on", [{"resource_state": "Disabled"}, {"memory": GIB // 4}, {"cpus": 0}])
+    def test_the_vm_is_followed_to_a_host_that_would_not_have_been_chosen(self, vm, caller, one, two, found_on):
+        Host.objects.filter(endpoint__host="two.example").update(**found_on)
+        one.moved_behind_our_back(vm.on_host, two)
+
+        lifecycle.find_migrated()
+        job = run(AsyncJob.objects.get(command="adoptMigration"))
+
+        assert job.status == Status.SUCCEEDED
+        assert VirtualMachine.objects.get().host.endpoint.host == "two.example"
+        # Else the next start would run a second guest on the same ROOT volume.
+        run(vms.stop(vm, caller))
+        assert two.running == set()
+
+    def test_it_holds_its_room_there_even_where_there_is_none(self, vm, caller, one, two):
+        Host.objects.filter(endpoint__host="two.example").update(memory=GIB // 4)
+        one.moved_behind_our_back(vm.on_host, two)
+        lifecycle.find_migrated()
+        run(AsyncJob.objects.get(command="adoptMigration"))
+
+        reserved = Host.objects.order_by("endpoint__host").values_list("reserved_memory", flat=True)
+        assert list(reserved) == [0, GIB // 2]
+
+        run(vms.stop(vm, caller))
+        assert list(reserved.all()) == [0, 0]
+
+    def test_a_host_that_holds_more_than_it_has_gets_no_new_vms(self, vm, caller, cluster, one, two):
+        Host.objects.filter(endpoint__host="two.example").update(memory=GIB // 4)
+        one.moved_behind_our_back(vm.on_host, two)
+        lifecycle.find_migrated()
+        run(AsyncJob.objects.get(command="adoptMigration"))
+        assert deploy(caller, cluster).host.endpoint.host == "one.example"
+
+        Host.objects.filter(endpoint__host="one.example").update(resource_state="Disabled")
+
+        assert deploy(caller, cluster).state == VmState.ERROR
+        assert "-256 MiB free of 256" in AsyncJob.objects.latest("pk").error_for_operator
+
+    def test_one_that_came_back_before_we_looked_holds_no_room_there(self, vm, one, two):
+        one.moved_behind_our_back(vm.on_host, two)
+        lifecycle.find_migrated()
+        two.moved_behind_our_back(vm.on_host, one)
+
+        run(AsyncJob.objects.get(command="adoptMigration"))
+
+        assert VirtualMachine.objects.get().host.endpoint.host == "one.example"
+        assert Host.objects.get(endpoint__host="two.example").reserved_memory == 0
+
+    def test_after_a_failure_it_is_left_alone_for_a_while(self, vm, one, two):
+        one.moved_behind_our_back(vm.on_host, two)
+        lifecycle.find_migrated()
+        two.failing["power_state"] = EndpointUnreachable("silent")
+        job = run(AsyncJob.objects.get(command="adoptMigration"))
+        assert job.status == Status.FAILED
+        two.failing.clear()
+        VirtualMachine.objects.update(state_since=timezone.now() - timezone.timedelta(minutes=5))
+        two.running.clear()
+        lifecycle.housekeeping()  # the host is up again, and the VM where it was
+        lifecycle.housekeeping()
+        assert VirtualMachine.objects.get().state == VmState.RUNNING
+        two.running.add(str(vm.uuid))
+
+        lifecycle.find_migrated()
+        assert AsyncJob.objects.filter(command="adoptMigration").count() == 1
+
+        AsyncJob.objects.update(completed_at=timezone.now() - lifecycle.NOT_AGAIN_FOR * 2)
+        lifecycle.find_migrated()
+        assert AsyncJob.objects.filter(command="adoptMigration").count() == 2
+
+
 def test_a_vm_whose_job_was_lost_is_settled_by_what_the_host_says(fake, caller, cluster, host):
     vm = deploy(caller, cluster)
     VirtualMachine.objects.update(state=VmState.STOPPING, state_since=timezone.now() - timezone.timedelta(minutes=5))
