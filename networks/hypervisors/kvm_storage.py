@@ -222,7 +222,7 @@ def read_volume(session: Session, pool: Any, name: str) -> bytes | None:
         return None
     try:
         content: bytes = session.do(_download, session.connection, volume)
-    except (Refused, AskTheOperator):
+    except AskTheOperator:
         refresh_pool(session, pool)
         if find_volume(session, pool, name) is not None:  # else the file had been removed behind libvirt's back
             raise
