@@ -66,8 +66,8 @@ def renders(instance_type: str) -> Callable[[Renderer], Renderer]:
 def submit(command: str, on: UuidModel, *, account: Account, by: Caller | None, **arguments: object) -> AsyncJob:
     """Write a job and queue it, inside the caller's transaction.
 
-    `account` owns the object; `by` is None for what the system does by itself. `arguments` are stored
-    as JSON and must hold no secret.
+    `account` owns the object; `by` is None for what the system does by itself: unless it fails, that leaves
+    no events, for it may come again every few minutes. `arguments` are stored as JSON and must hold no secret.
     Raises ResourceInUse while another job works on the object.
     """
     _, event_type = _handlers[command]
@@ -86,8 +86,9 @@ def submit(command: str, on: UuidModel, *, account: Account, by: Caller | None, 
         other = AsyncJob.objects.filter(busy_with=on.uuid).first()
         doing = f"{other.command}, job {other.uuid}" if other else "another job"
         raise ResourceInUse(f"{on} is busy with {doing}. Wait for it to end, then try again.") from None
-    scheduled = events.record(event_type, f"{command}: {on}", account=account, on=on, by=by, state=State.SCHEDULED)
-    AsyncJob.objects.filter(pk=job.pk).update(scheduled_event=scheduled.uuid)
+    if by:
+        scheduled = events.record(event_type, f"{command}: {on}", account=account, on=on, by=by, state=State.SCHEDULED)
+        AsyncJob.objects.filter(pk=job.pk).update(scheduled_event=scheduled.uuid)
     tasks.enqueue(run, job.pk, job.attempt)
     return job
 
@@ -101,7 +102,8 @@ def run(job_id: int, attempt: int) -> None:
     job = AsyncJob.objects.select_related("user__account__domain", "account").get(pk=job_id)
     function, event_type = _handlers[job.command]
     with structlog.contextvars.bound_contextvars(job=str(job.uuid), command=job.command):
-        _record(job, event_type, State.STARTED, Level.INFO, f"{job.command} started")
+        if job.user:
+            _record(job, event_type, State.STARTED, Level.INFO, f"{job.command} started")
         try:
             function(job)
         except TakenOver:
@@ -152,7 +154,7 @@ def finish(job: AsyncJob, error: ApiError | None = None) -> None:
                 completed_at=timezone.now(),
             )
         )
-        if not ended:
+        if not ended or not (job.user or error):
             return
         _, event_type = _handlers[job.command]
         level = Level.ERROR if error else Level.INFO
@@ -161,17 +163,21 @@ def finish(job: AsyncJob, error: ApiError | None = None) -> None:
 
 
 def result(job: AsyncJob, caller: Caller) -> dict | None:
-    """What `jobresult` shows `caller`: None while pending, the object as it is now, or why it failed."""
+    """What `jobresult` shows `caller`: None while pending, the object as it is now, or why it failed.
+
+    Whoever submitted the job reads its secrets in it, also when it failed: it may have changed the password
+    before it did.
+    """
     if job.status == Status.PENDING:
         return None
+    own = _read_secrets(job) if job.user_id == caller.user.pk else {}
     if job.status == Status.FAILED:
         text = f"{job.error_text} {job.error_for_operator}" if caller.is_root else job.error_text
-        return {"errorcode": job.error_code, "errortext": text.strip()}
+        return {"errorcode": job.error_code, "errortext": text.strip(), **own}
     render = _renderers.get(job.instance_type)
     shown = render(str(job.instance_uuid), caller) if render else None
     if shown is None:
         return {"success": True}
-    own = _read_secrets(job) if job.user_id == caller.user.pk else {}
     for fields in shown.values():
         fields.update({**job.remarks, **own})
     return shown

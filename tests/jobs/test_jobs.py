@@ -150,6 +150,19 @@ class TestRun:
         assert (last.state, last.level) == (State.COMPLETED, Level.ERROR)
         assert (last.description, last.for_operator) == (f"{WORK} failed: This will not do.", "Host h7 is full.")
 
+    def test_what_the_system_does_by_itself_leaves_no_events(self, work, vm):
+        job = deliver(jobs.submit(WORK, vm, account=vm.account, by=None))
+
+        assert (job.status, work.calls, Event.objects.count()) == (Status.SUCCEEDED, 1, 0)
+
+    def test_unless_it_fails(self, work, vm):
+        job = jobs.submit(WORK, vm, account=vm.account, by=None)
+        jobs.finish(job, InvalidParameter("no"))
+
+        [event] = Event.objects.all()
+        assert (event.level, event.state, event.username) == (Level.ERROR, State.COMPLETED, "system")
+        assert event.description == f"{WORK} failed: no"
+
     def test_what_nobody_foresaw_fails_the_job_without_its_words(self, work, job):
         def break_down(job):
             raise RuntimeError("the library's own words")
@@ -358,12 +371,21 @@ class TestSecrets:
 
         assert jobs.result(pending, caller) is None
 
-    def test_it_is_not_a_failed_jobs_result(self, work, caller):
+    def test_of_a_failed_job_its_caller_reads_it_too(self, work, caller):
+        """A reset that was given up may have changed the password all the same."""
         job = submit(make_vm(caller.account), caller)
         jobs.keep_secret(job, password="Sesame7")
-        jobs.finish(job, InvalidParameter("no"))
+        jobs.finish(job, InvalidParameter("no", for_operator="Host h7 is full."))
+        why = {"errorcode": 431, "errortext": "no"}
 
-        assert jobs.result(AsyncJob.objects.get(pk=job.pk), caller) == {"errorcode": 431, "errortext": "no"}
+        def read(by: Caller) -> dict | None:
+            return jobs.result(AsyncJob.objects.get(pk=job.pk), by)
+
+        colleague, root = Caller.of(make_user(caller.account)), make_caller(Role.ROOT_ADMIN)
+        assert (read(colleague), read(root)) == (why, {**why, "errortext": "no Host h7 is full."})
+        assert read(caller) == {**why, "password": "Sesame7"}
+        AsyncJob.objects.update(secret_read_at=timezone.now() - timedelta(minutes=10, seconds=1))
+        assert read(caller) == why
 
     def test_over_the_api_its_caller_alone_reads_it(self, work):
         account = make_account()
