@@ -177,6 +177,9 @@ class Nic(UuidModel):
     )
     address_source = models.CharField(max_length=20, blank=True, editable=False)
     address_seen_at = models.DateTimeField(null=True, blank=True, editable=False)
+    plugged = models.BooleanField(
+        default=True, editable=False, help_text="Whether the running guest has it; all are plugged in at a start."
+    )
 
     objects = NicQuerySet.as_manager()
 

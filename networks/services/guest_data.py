@@ -24,9 +24,9 @@ from extdhcp_site.jobs import services as jobs
 from extdhcp_site.jobs.models import AsyncJob
 from networks import elements
 from networks.configuration import PASSWORD_LENGTH, USER_DATA_MAX_LENGTH
-from networks.models import ConfigDriveUse, SshKeyPair, VirtualMachine
+from networks.models import ConfigDriveUse, SshKeyPair, Template, VirtualMachine
 from networks.models.vms import VmState, host_name
-from networks.services.submission import not_now, submit
+from networks.services.submission import must_tell, not_now, submit
 
 ALPHABET = string.ascii_letters + string.digits
 AT_REST = {VmState.RUNNING: VmState.RUNNING, VmState.STOPPED: VmState.STOPPED}
@@ -73,10 +73,21 @@ def check_user_data(user_data: str) -> None:
         raise InvalidParameter("userdata must be base64 (RFC 4648, section 4), without line breaks.")
 
 
-def _check_takes_passwords(vm: VirtualMachine) -> None:
+def check_drive_use(drive_use: str, template: Template) -> None:
+    """Raises InvalidParameter for no drive where the template's guests cannot do without."""
+    if drive_use == ConfigDriveUse.NEVER and template.drive_required:
+        raise InvalidParameter(f"Template {template} requires a config drive: configdrive=Never is not for its VMs.")
+
+
+def _check_takes_passwords(vm: VirtualMachine, agent_user: str) -> None:
     if not vm.template.password_enabled:
         raise InvalidParameter(
             f"Template {vm.template} is not password enabled: nothing in its guest would set the password."
+        )
+    if vm.drive_use == ConfigDriveUse.NEVER and not agent_user:
+        raise InvalidParameter(
+            f"{vm} has no config drive to bring the password. Name a guestuser, whose password the guest agent of the "
+            "running VM sets at once, or give it a drive: updateVirtualMachine configdrive=Always."
         )
 
 
@@ -89,7 +100,7 @@ def reset_password(vm: VirtualMachine, by: Caller, password: str = "", *, agent_
     With `agent_user`, a running guest's agent is asked to set that user's password at once. Unlike
     in CloudStack, the network needs no service for it, and the VM may run.
     """
-    _check_takes_passwords(vm)
+    _check_takes_passwords(vm, agent_user)
     check_password(password)
     if agent_user and not _USER_NAME.fullmatch(agent_user):
         raise InvalidParameter("guestuser: a user's name as it is in the guest, such as root or Administrator.")
@@ -134,6 +145,7 @@ def update(
         check_user_data(user_data)
         changes["user_data"] = _sealed_user_data(vm, user_data)
     if drive_use is not None and drive_use != vm.drive_use:
+        check_drive_use(drive_use, vm.template)
         changes["drive_use"] = ConfigDriveUse(drive_use)
     with transaction.atomic():
         if name is not None and name != vm.name:
@@ -173,16 +185,21 @@ def _rename(vm: VirtualMachine, name: str) -> None:
 
 
 def _change_at_rest(what: str, vm: VirtualMachine, by: Caller, **changes: object) -> None:
-    """For commands that answer at once: a running guest is told by a job of its own."""
-    if vm.state == VmState.RUNNING:
-        refresh(vm, by)
-    elif not VirtualMachine.objects.filter(pk=vm.pk, state=VmState.STOPPED).exists():
+    """For commands that answer at once: a running guest is told by a job of its own. In a transaction."""
+    # `vm` was read a while ago. One that starts meanwhile waits for this row, and then for its drive reads the change.
+    if VirtualMachine.objects.filter(pk=vm.pk, state=VmState.STOPPED).update(**changes):
+        _tell_changed(vm)
+        return
+    now = VirtualMachine.objects.select_for_update().values_list("state", flat=True).get(pk=vm.pk)
+    if now != VmState.RUNNING:
         raise not_now(what, vm, AT_REST)
+    refresh(vm, by)
     _change(vm, **changes)
 
 
 def _change(vm: VirtualMachine, **changes: object) -> None:
     VirtualMachine.objects.filter(pk=vm.pk).update(**changes)
+    must_tell(vm)
     _tell_changed(vm)
 
 

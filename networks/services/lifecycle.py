@@ -16,7 +16,7 @@ from django.db import transaction
 from django.db.models import QuerySet
 from django.utils import timezone
 
-from extdhcp_site.errors import ApiError, InternalError
+from extdhcp_site.errors import ApiError, InternalError, ResourceUnavailable
 from extdhcp_site.events import models as events
 from extdhcp_site.events.models import EventType, Level
 from extdhcp_site.jobs import services as jobs
@@ -37,18 +37,33 @@ from networks.hypervisors.base import (
     VmSpec,
     heartbeat,
 )
-from networks.models import AddressState, Cluster, Endpoint, Host, Nic, PrimaryStorage, VirtualMachine, Volume
+from networks.models import (
+    AddressState,
+    Cluster,
+    ConfigDriveUse,
+    Endpoint,
+    Host,
+    Nic,
+    PrimaryStorage,
+    VirtualMachine,
+    Volume,
+)
 from networks.models.infrastructure import HostState
 from networks.models.offerings import TemplateFormat
 from networks.models.vms import VmState, VolumeState
 from networks.services import capacity
 from networks.services.nics import drop_nic
 from networks.services.places import CALL, LONG_CALL, hypervisor_at, place, record_health, tolerated, translated, within
+from networks.services.submission import must_tell
 from networks.services.vms import adopt_migration as submit_adoption
 
 log = structlog.get_logger(__name__)
 
 NOT_AGAIN_FOR = timedelta(minutes=30)
+# How a new password reaches its guest.
+BY_AGENT = "by the guest agent"
+NEXT_START = "at the next start"
+NEXT_REBOOT = "on the drive, for the next reboot"
 STUCK_AFTER = timedelta(minutes=2)
 HEALTH_CALL = 15.0
 MOST_VMS_A_MINUTE = 50
@@ -137,6 +152,8 @@ def adopt_migration(job: AsyncJob) -> None:
             # `_stay` asks the target: the VM arrives if it runs there, else it never left.
             _stay(vm)
             vm = vm_of(job)
+            if vm.host_id == job.arguments["host"]:
+                _tell_followed(vm)
     except ApiError:
         with _cleaning_up(job):
             _stay(vm)
@@ -146,6 +163,17 @@ def adopt_migration(job: AsyncJob) -> None:
     refresh_guest(job, vm)
     if vm.last_host:
         _clear_former_host(vm, place(vm.last_host), place(vm.host))
+
+
+def _tell_followed(vm: VirtualMachine) -> None:
+    """The owner is told that it moved, the operator where to: a job of the system's own leaves no events."""
+    events.record(
+        EventType.VM_MIGRATE,
+        f"{vm} was found on another host, and is followed there",
+        account=vm.account,
+        on=vm,
+        for_operator=f"From {vm.last_host} to {vm.host}.",
+    )
 
 
 def _clear_former_host(vm: VirtualMachine, source: Place, target: Place) -> None:
@@ -165,17 +193,21 @@ def _clear_former_host(vm: VirtualMachine, source: Place, target: Place) -> None
 def reset_password(job: AsyncJob) -> None:
     vm = vm_of(job)
     if vm.state != VmState.RUNNING:
-        jobs.remark(job, passworddelivery="at the next start")
+        jobs.remark(job, passworddelivery=NEXT_START)
         return
     user = job.arguments["agent_user"]
-    by_agent = bool(user) and _set_by_agent(job, vm, user)
-    if by_agent:
-        # Delivered: on the drive it would undo, at the next boot, what its owner changes from now on.
-        VirtualMachine.objects.filter(pk=vm.pk).update(password=None)
-        vm.refresh_from_db()
+    delivered = job.remarks.get("passworddelivery") == BY_AGENT  # by a former attempt, which died after that
+    if user and not delivered:
+        delivered = _set_by_agent(job, vm, user)
+    if not delivered and vm.drive_use == ConfigDriveUse.NEVER:
+        _take_back_password(vm)
+        refresh_guest(job, vm)
+        raise ResourceUnavailable(
+            "The guest agent did not say that the password is set, and the VM has no config drive to bring it."
+        )
     refresh_guest(job, vm)
-    waits = "at the next start" if vm.needs_restart else "on the drive, for the next reboot"
-    jobs.remark(job, passworddelivery="by the guest agent" if by_agent else waits)
+    if not delivered:
+        jobs.remark(job, passworddelivery=NEXT_START if vm.needs_restart else NEXT_REBOOT)
 
 
 @jobs.handler("resetSSHKeyForVirtualMachine", EventType.VM_RESETSSHKEY)
@@ -191,7 +223,9 @@ def refresh(job: AsyncJob) -> None:
 @jobs.handler("addNicToVirtualMachine", EventType.NIC_CREATE)
 def add_nic(job: AsyncJob) -> None:
     vm = vm_of(job)
-    nic = next(nic for nic in vm.nics.all() if nic.network_id == job.arguments["network"])
+    nic = next((nic for nic in vm.nics.all() if nic.network_id == job.arguments["network"]), None)
+    if nic is None:
+        raise InternalError("The NIC could not be plugged in, and was taken back. Try again, or with the VM stopped.")
     if vm.state != VmState.RUNNING:
         return
     try:
@@ -201,9 +235,18 @@ def add_nic(job: AsyncJob) -> None:
             there.hypervisor.add_nic(vm.on_host, NicSpec(nic.mac_address, nic.network.on_host), within(CALL))
     except ApiError:
         with _cleaning_up(job):
-            drop_nic(nic)
+            _take_back_nic(vm, nic)
+        refresh_guest(job, vm_of(job))
         raise
-    refresh_guest(job, vm)
+    Nic.objects.filter(pk=nic.pk).update(plugged=True)
+    refresh_guest(job, vm_of(job))
+
+
+def _take_back_nic(vm: VirtualMachine, nic: Nic) -> None:
+    """What failed or timed out may have plugged it in all the same. It is forgotten only once it is out for certain."""
+    with tolerated(log, "Unplugging a NIC that was not wanted any more"), translated(vm.host):
+        place(vm.host).hypervisor.remove_nic(vm.on_host, nic.mac_address, within(CALL))
+        drop_nic(nic)
 
 
 @jobs.handler("removeNicFromVirtualMachine", EventType.NIC_DELETE)
@@ -211,11 +254,24 @@ def remove_nic(job: AsyncJob) -> None:
     vm = vm_of(job)
     nic = next((nic for nic in vm.nics.all() if nic.pk == job.arguments["nic"]), None)
     if nic and vm.state == VmState.RUNNING:
-        with working(job, vm.host, f"Unplugging {nic}"):
-            place(vm.host).hypervisor.remove_nic(vm.on_host, nic.mac_address, within(CALL))
+        _unplug(job, vm, nic)
     if nic:
         drop_nic(nic)
     refresh_guest(job, vm_of(job))
+
+
+def _unplug(job: AsyncJob, vm: VirtualMachine, nic: Nic) -> None:
+    row = Nic.objects.filter(pk=nic.pk)
+    # First: a NIC that the drive does not name is left alone, one that the guest lacks is waited for.
+    row.update(plugged=False)
+    try:
+        with working(job, vm.host, f"Unplugging {nic}"):
+            place(vm.host).hypervisor.remove_nic(vm.on_host, nic.mac_address, within(CALL))
+    except ApiError:
+        jobs.beat(job)
+        row.update(plugged=True)
+        refresh_guest(job, vm_of(job))
+        raise
 
 
 def refresh_guest(job: AsyncJob, vm: VirtualMachine) -> None:
@@ -232,12 +288,19 @@ def refresh_guest(job: AsyncJob, vm: VirtualMachine) -> None:
                 element.refresh(vm, there)
     except ApiError as error:
         log.warning("A running guest could not be told", vm=str(vm.uuid), error=error.for_operator or error.text)
-        VirtualMachine.objects.filter(pk=vm.pk).update(needs_restart=True)
+        must_tell(vm)
+    if Nic.objects.filter(vm=vm, plugged=False).exists():
+        # No drive can make up for it: only a start plugs in what could not be plugged in.
+        must_tell(vm)
     vm.refresh_from_db(fields=["needs_restart"])
 
 
 def _set_by_agent(job: AsyncJob, vm: VirtualMachine, user: str) -> bool:
-    """Whether the guest's agent has set the pending password; if not, the drive brings it."""
+    """Whether the guest's agent has set the pending password; if not, the drive brings it.
+
+    Once set, it is pending no more: on the drive it would undo, at the next boot, what its owner changes
+    from now on. That and the word of it are one, so that the next attempt neither asks again nor says otherwise.
+    """
     hypervisor = place(vm.host).hypervisor
     if not isinstance(hypervisor, GuestAgent) or not vm.password:
         return False
@@ -248,7 +311,22 @@ def _set_by_agent(job: AsyncJob, vm: VirtualMachine, user: str) -> bool:
         except HypervisorError as error:
             log.warning("The guest agent did not set the password", vm=str(vm.uuid), error=str(error))
             return False
+    with transaction.atomic():
+        # The agent may have taken longer than this worker was given: then the job is another's by now.
+        jobs.beat(job)
+        _take_back_password(vm)
+        jobs.remark(job, passworddelivery=BY_AGENT)
     return True
+
+
+def _take_back_password(vm: VirtualMachine) -> None:
+    """The pending password waits for no drive any more, unless it is another one by now."""
+    with transaction.atomic():
+        # Compared in clear and under a lock: a seal is never the same twice, and is not searched for.
+        pending = VirtualMachine.objects.select_for_update().only("uuid", "password").get(pk=vm.pk)
+        if pending.password == vm.password:
+            VirtualMachine.objects.filter(pk=vm.pk).update(password=None)
+    vm.refresh_from_db(fields=["password"])
 
 
 @tasks.task
@@ -403,6 +481,9 @@ def _bring_up(job: AsyncJob, vm: VirtualMachine, there: Place) -> None:
         ),
         within(CALL),
     )
+    Nic.objects.filter(vm=vm).update(plugged=True)
+    for nic in nics:
+        nic.plugged = True  # what is written for the guest is made of these rows
     for element in elements.registered():
         element.prepare(vm, there)
     hypervisor.start(ref, within(CALL * 2))

@@ -7,9 +7,9 @@ from extdhcp_site.accounts.models import Caller
 from extdhcp_site.errors import InvalidParameter
 from extdhcp_site.jobs.models import AsyncJob
 from networks import elements
-from networks.models import Network, Nic, VirtualMachine
+from networks.models import Network, Nic, VirtualMachine, VmState
 from networks.services.guest_data import AT_REST
-from networks.services.submission import submit
+from networks.services.submission import must_tell, submit
 
 MOST_NICS = 8
 
@@ -24,7 +24,8 @@ def add_nic(vm: VirtualMachine, network: Network, by: Caller) -> AsyncJob:
         if len(taken) >= MOST_NICS:
             raise InvalidParameter(f"A VM has at most {MOST_NICS} NICs.")
         device = next(number for number in range(MOST_NICS) if number not in taken)
-        write_nic(vm, network, device)
+        write_nic(vm, network, device, plugged=vm.state != VmState.RUNNING)
+        must_tell(vm)
     return job
 
 
@@ -33,14 +34,17 @@ def remove_nic(vm: VirtualMachine, nic: Nic, by: Caller) -> AsyncJob:
         raise InvalidParameter(f"{vm} has no such NIC.")
     if nic.is_default:
         raise InvalidParameter("The default NIC stays: its address is the VM's.")
-    return submit("removeNicFromVirtualMachine", vm, by, AT_REST, nic=nic.pk)
+    with transaction.atomic():
+        job = submit("removeNicFromVirtualMachine", vm, by, AT_REST, nic=nic.pk)
+        must_tell(vm)
+    return job
 
 
-def write_nic(vm: VirtualMachine, network: Network, device: int) -> Nic:
+def write_nic(vm: VirtualMachine, network: Network, device: int, *, plugged: bool = True) -> Nic:
     """In a transaction."""
     try:
         with transaction.atomic():
-            nic = Nic.objects.create(vm=vm, network=network, device_id=device, is_default=device == 0)
+            nic = Nic.objects.create(vm=vm, network=network, device_id=device, is_default=device == 0, plugged=plugged)
     except IntegrityError:
         raise InvalidParameter(f"{vm} has a NIC on network {network} already.") from None
     now = timezone.now()

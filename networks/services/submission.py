@@ -29,6 +29,15 @@ def submit(
         raise not_now(command, vm, states)
 
 
+def must_tell(vm: VirtualMachine) -> None:
+    """In the transaction that changes what a running VM's guest is to know.
+
+    What is brought to the guest strikes it out. Should the job be given up, because its workers were
+    lost, it is the word that a restart is needed.
+    """
+    VirtualMachine.objects.filter(pk=vm.pk, state=VmState.RUNNING).update(needs_restart=True)
+
+
 def not_now(what: str, vm: VirtualMachine, states: dict[VmState, VmState]) -> InvalidParameter:
     now = VirtualMachine.objects.values_list("state", flat=True).get(pk=vm.pk)
     return InvalidParameter(f"{vm} is {now}; {what} needs it {' or '.join(states)}.")

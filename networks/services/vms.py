@@ -28,7 +28,7 @@ from networks.models import (
     Zone,
 )
 from networks.models.vms import VmState, host_name
-from networks.services.guest_data import check_password, check_user_data, keys_of, new_password
+from networks.services.guest_data import check_drive_use, check_password, check_user_data, keys_of, new_password
 from networks.services.nics import MOST_NICS, write_nic
 from networks.services.submission import submit
 
@@ -55,7 +55,8 @@ def deploy(wanted: Deployment, account: Account, by: Caller) -> tuple[VirtualMac
     """Write a VM with its NICs and submit its first start. Raises InvalidParameter; nothing is half-made."""
     _check(wanted)
     check_owner_may_use(account, by, wanted.zone, wanted.template, *wanted.networks)
-    password = wanted.password or (new_password() if wanted.template.password_enabled else "")
+    makes_one_up = wanted.template.password_enabled and wanted.drive_use != ConfigDriveUse.NEVER
+    password = wanted.password or (new_password() if makes_one_up else "")
     with transaction.atomic():
         vm = _create(wanted, account, password)
         job = jobs.submit(
@@ -143,6 +144,9 @@ def _check(wanted: Deployment) -> None:
     check_password(wanted.password)
     if wanted.password and not wanted.template.password_enabled:
         raise InvalidParameter(f"Template {wanted.template} is not password enabled.")
+    if wanted.password and wanted.drive_use == ConfigDriveUse.NEVER:
+        raise InvalidParameter("password: with configdrive=Never nothing would bring it to the guest. Leave one out.")
+    check_drive_use(wanted.drive_use, wanted.template)
 
 
 def check_owner_may_use(account: Account, by: Caller, *rows: Zone | Template | Network) -> None:

@@ -8,7 +8,7 @@ from django.utils import timezone
 from configdrive.models import ConfigDrive, Leftover
 from extdhcp_site.accounts.models import Role
 from extdhcp_site.errors import InsufficientCapacity, InvalidParameter, ResourceInUse
-from extdhcp_site.events.models import Event
+from extdhcp_site.events.models import Event, EventType, Level
 from extdhcp_site.jobs import services as jobs
 from extdhcp_site.jobs.models import AsyncJob, Status
 from extdhcp_site.locks.models import Held, Lock
@@ -61,6 +61,10 @@ def host(cluster):
 def free_memory(host: Host) -> int:
     host.refresh_from_db()
     return host.memory - host.reserved_memory
+
+
+def host_named(name: str) -> Host:
+    return Host.objects.get(endpoint__host=f"{name}.example")
 
 
 def test_a_deployed_vm_runs_with_its_drive_and_waits_for_its_address(fake, caller, cluster, host):
@@ -368,6 +372,8 @@ class TestAMigrationByOtherHands:
 
         assert job.status == Status.SUCCEEDED
         assert VirtualMachine.objects.get().host.endpoint.host == "two.example"
+        [event] = Event.objects.filter(type=EventType.VM_MIGRATE)
+        assert (event.level, event.for_operator) == (Level.INFO, f"From {host_named('one')} to {host_named('two')}.")
         # Else the next start would run a second guest on the same ROOT volume.
         run(vms.stop(vm, caller))
         assert two.running == set()
