@@ -131,12 +131,26 @@ def record(row: IpFetch, reading: Reading, now: datetime) -> bool:
     """Write what a guest answered; False if the row has moved on since it was claimed."""
     if reading.problem:
         return record_none(row, Outcome(reading.problem.value), reading.detail)
-    VirtualMachine.objects.filter(pk=row.nic.vm_id).update(guest_seen_at=now)
     own = own_addresses(_facts(row.nic), reading.addresses)
-    if own.ip4:
-        return record_found(row, own, now)
     detail = f"It has {own.foreign}, which is outside {row.nic.network.cidr}." if own.foreign else reading.detail
-    return record_none(row, Outcome.NONE_YET, detail)
+    with transaction.atomic():
+        # The VM before its NICs' rows, as a start or stop has them: the other way round two could wait for each other.
+        _note_seen(row)
+        mine = record_found(row, own, now) if own.ip4 else record_none(row, Outcome.NONE_YET, detail)
+        if not mine:
+            transaction.set_rollback(True)
+    return mine
+
+
+def _note_seen(row: IpFetch) -> None:
+    """The guest answered, some time after this claim was made.
+
+    The moment of the claim is what is certain, and no start or reboot has come since: a result that is
+    written later, or by a batch that one has shut out, must not pass for the answer of a guest that is up again.
+    """
+    claimed_at = row.last_attempt_at
+    earlier = Q(guest_seen_at=None) | Q(guest_seen_at__lt=claimed_at)
+    VirtualMachine.objects.filter(earlier, pk=row.nic.vm_id).update(guest_seen_at=claimed_at)
 
 
 def record_found(row: IpFetch, own: OwnAddresses, now: datetime) -> bool:

@@ -238,6 +238,57 @@ class TestNotFound:
         assert (row.state, row.retries_left, row.last_outcome) == (IpFetch.State.WAITING, 1, "")
 
 
+class TestGuestSeen:
+    """When a guest is known to have been up: what makes its drive count as read, and its password as arrived."""
+
+    @pytest.fixture
+    def nic(self, fake) -> Nic:
+        nic = waiting_nic()
+        fake.answers(nic.vm.on_host, address(nic, "192.0.2.120"))
+        return nic
+
+    @staticmethod
+    def seen_at(nic: Nic):
+        return VirtualMachine.objects.values_list("guest_seen_at", flat=True).get(pk=nic.vm_id)
+
+    @pytest.mark.parametrize("ip", ["192.0.2.120", "169.254.7.7"])
+    def test_it_is_the_moment_at_which_the_nic_was_claimed(self, nic, fake, now, ip):
+        fake.answers(nic.vm.on_host, address(nic, ip))
+        run_pass(now + MINUTE)
+        assert self.seen_at(nic) == now + MINUTE
+
+    def test_a_guest_that_does_not_answer_was_not_seen(self, nic, fake, now):
+        fake.readings.clear()
+        run_pass(now + MINUTE)
+        assert self.seen_at(nic) is None
+
+    def test_a_batch_that_a_reboot_has_shut_out_saw_nobody(self, nic, fake, now):
+        planner.plan(now + MINUTE)
+        late = OrmQ.objects.get().task["args"]
+        rows = batches._claimed_rows(late[1])
+        run_job = vms.reboot(nic.vm, make_caller())
+        jobs.run(run_job.pk, 1)
+
+        reading = Reading((address(nic, "192.0.2.120"),))
+        assert [batches.record(row, reading, now + 2 * MINUTE) for row in rows] == [False]
+
+        assert self.seen_at(nic) is None
+
+    def test_an_earlier_claim_takes_nothing_back(self, nic, fake, now):
+        VirtualMachine.objects.update(guest_seen_at=now + 5 * MINUTE)
+        run_pass(now + MINUTE)
+        assert self.seen_at(nic) == now + 5 * MINUTE
+
+    def test_it_is_written_with_the_result_or_not_at_all(self, nic, fake, now, monkeypatch):
+        def dies(*args):
+            raise SystemExit
+
+        monkeypatch.setattr(batches, "_take_from_former_holders", dies)
+        with pytest.raises(SystemExit):
+            run_pass(now + MINUTE)
+        assert self.seen_at(nic) is None
+
+
 class TestPace:
     def test_early_tries_come_quickly_and_cost_nothing(self, fake, now):
         nic = waiting_nic()
