@@ -114,6 +114,7 @@ class DeployVirtualMachineParams(OwnerParams):
     name = Text("The VM's host name.", max_length=63)
     displayname = Text("The VM's name for people.")
     userdata = Text("User data in base64.", **_USER_DATA_LIMITS)
+    userdataid = Text("Not in this product.")
     keypair = Text("The name of an SSH key pair.")
     keypairs = CommaList("Names of SSH key pairs.")
     password = Text("The password that a password enabled template's guest is to set.", max_length=128)
@@ -165,6 +166,12 @@ def _refuse_what_is_not_here(params: Values) -> None:
         raise NotInThisProduct("Volumes beyond ROOT are")
     if params["extraconfig"]:
         raise NotInThisProduct("extraconfig is")
+    _refuse_stored_user_data(params)
+
+
+def _refuse_stored_user_data(params: Values) -> None:
+    if params["userdataid"]:
+        raise NotInThisProduct("Registered user data (`userdataid`) is")
 
 
 def _key_pairs(account: Account, one: str | None, several: list[str] | None) -> list[SshKeyPair]:
@@ -255,6 +262,7 @@ class UpdateVirtualMachineParams(VmParams):
     name = Text("A new host name; the VM must be Stopped.", max_length=63)
     displayname = Text("A new name for people.")
     userdata = Text("New user data in base64; empty: none from now on.", allow_blank=True, **_USER_DATA_LIMITS)
+    userdataid = Text("Not in this product.")
     configdrive = Choice(_CONFIG_DRIVE, ConfigDriveUse.values)
 
 
@@ -266,6 +274,7 @@ class UpdateVirtualMachine(Command):
     answer = VM
 
     def run(self, caller: Caller, params: Values) -> VirtualMachine:
+        _refuse_stored_user_data(params)
         guest_data.update(
             params["id"],
             caller,
@@ -320,6 +329,7 @@ class ResetSshKeyForVirtualMachine(AsyncCommand):
 
 class ResetUserDataForVirtualMachineParams(VmParams):
     userdata = Text("The new user data in base64; empty: none from now on.", allow_blank=True, **_USER_DATA_LIMITS)
+    userdataid = Text("Not in this product.")
 
 
 @command(since="1.0", roles=EVERYBODY)
@@ -330,7 +340,10 @@ class ResetUserDataForVirtualMachine(Command):
     answer = VM
 
     def run(self, caller: Caller, params: Values) -> VirtualMachine:
-        guest_data.reset_user_data(params["id"], caller, params["userdata"] or "")
+        _refuse_stored_user_data(params)
+        if params["userdata"] is None:
+            raise InvalidParameter("Give the new user data in userdata; empty, it takes away what there is.")
+        guest_data.reset_user_data(params["id"], caller, params["userdata"])
         return _as_it_is(params["id"])
 
 

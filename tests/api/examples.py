@@ -144,4 +144,4 @@ EXCEPTIONS: dict[tuple[str, str], SeenBy] = {}
 SAMPLES: dict[tuple[str, str], dict[str, Any]] = {}
 
 # Parameters whose names look like references and are none: ignored, refused, or of things that may be gone.
-NOT_REFERENCES = {"projectid", "startid", "resourceid", "ostypeid", "diskofferingid"}
+NOT_REFERENCES = {"projectid", "startid", "resourceid", "ostypeid", "diskofferingid", "userdataid"}

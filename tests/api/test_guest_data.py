@@ -278,6 +278,26 @@ class TestUserData:
         body = owner.call("getVirtualMachineUserData", virtualmachineid=stopped.uuid).body
         assert body["virtualmachineuserdata"] == {"virtualmachineid": str(stopped.uuid)}
 
+    def test_only_an_empty_one_takes_it_away(self, stopped, owner):
+        owner.call("updateVirtualMachine", id=stopped.uuid, userdata=USER_DATA)
+        refused(owner.call("resetUserDataForVirtualMachine", id=stopped.uuid), "userdata")
+        assert VirtualMachine.objects.get().user_data == USER_DATA
+
+    @pytest.mark.parametrize("command", ["resetUserDataForVirtualMachine", "updateVirtualMachine"])
+    @pytest.mark.parametrize("beside", [{}, {"userdata": ""}, {"userdata": USER_DATA}])
+    def test_that_is_registered_under_a_name_is_not_in_this_product(self, stopped, owner, command, beside):
+        owner.call("updateVirtualMachine", id=stopped.uuid, userdata=USER_DATA)
+        reply = owner.call(command, id=stopped.uuid, userdataid="7a1f0a9e-0000-4000-8000-000000000000", **beside)
+        refused(reply, "userdataid", "not in this product")
+        assert VirtualMachine.objects.get().user_data == USER_DATA
+
+    def test_nor_at_a_deploy(self, vm, owner):
+        made_like = {"zoneid": vm.zone.uuid, "templateid": vm.template.uuid, "networkids": vm.nics.get().network.uuid}
+        made_like["serviceofferingid"] = vm.service_offering.uuid
+        refused(owner.call("deployVirtualMachine", userdataid="x", **made_like), "userdataid", "not in this product")
+        assert owner.call("deployVirtualMachine", **made_like).status == 200
+        assert VirtualMachine.objects.count() == 2
+
     def test_other_changes_leave_it(self, stopped, owner):
         owner.call("updateVirtualMachine", id=stopped.uuid, userdata=USER_DATA)
         owner.call("updateVirtualMachine", id=stopped.uuid, displayname="Web")
