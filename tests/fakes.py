@@ -66,6 +66,10 @@ class FakeHypervisor:
         self._called("list_vms")
         return [VmRecord(spec.vm, self._power(spec.vm)) for spec in self.defined.values()]
 
+    def running_vms(self, deadline: float) -> set[str]:
+        self._called("running_vms")
+        return set(self.running)
+
     def _power(self, vm: VmRef) -> PowerState:
         return PowerState.RUNNING if vm.uuid in self.running else PowerState.OFF
 

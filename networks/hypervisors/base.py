@@ -314,6 +314,10 @@ class Inventory(Protocol):
 
     def list_vms(self, deadline: float) -> list[VmRecord]: ...
 
+    def running_vms(self, deadline: float) -> set[str]:
+        """UUIDs of all that runs here, and is not paused, whoever made it. One question, however many they are."""
+        ...
+
     def power_state(self, vm: VmRef, deadline: float) -> PowerState | None:
         """None when the hypervisor does not know the VM."""
         ...

@@ -114,6 +114,11 @@ class KvmHost:
             domains = session.do(session.connection.listAllDomains, 0)
             return [record for domain in domains if (record := _record(session, domain)) is not None]
 
+    def running_vms(self, deadline: float) -> set[str]:
+        with self._session(deadline) as session:
+            domains = session.do(session.connection.listAllDomains, libvirt.VIR_CONNECT_LIST_DOMAINS_RUNNING)
+            return {domain.UUIDString() for domain in domains}
+
     def power_state(self, vm: VmRef, deadline: float) -> PowerState | None:
         with self._session(deadline) as session:
             try:

@@ -352,9 +352,8 @@ def _find_migrated_in(cluster: Cluster) -> None:
     running: dict[str, set[int]] = {}
     for host in hosts:
         with translated(host):
-            for record in place(host).hypervisor.list_vms(within(CALL)):
-                if record.power == PowerState.RUNNING:
-                    running.setdefault(record.vm.uuid, set()).add(host.pk)
+            for uuid in place(host).hypervisor.running_vms(within(CALL)):
+                running.setdefault(uuid, set()).add(host.pk)
     busy = AsyncJob.objects.exclude(busy_with=None).values("busy_with")
     in_vain = AsyncJob.objects.filter(
         command="adoptMigration", status=Status.FAILED, completed_at__gt=timezone.now() - NOT_AGAIN_FOR

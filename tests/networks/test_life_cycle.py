@@ -378,6 +378,11 @@ class TestAMigrationByOtherHands:
         run(vms.stop(vm, caller))
         assert two.running == set()
 
+    def test_looking_for_them_reads_no_definitions(self, vm, one, two):
+        one.calls.clear()
+        lifecycle.find_migrated()
+        assert (one.calls, two.calls) == (["running_vms"], ["running_vms"])
+
     def test_it_holds_its_room_there_even_where_there_is_none(self, vm, caller, one, two):
         Host.objects.filter(endpoint__host="two.example").update(memory=GIB // 4)
         one.moved_behind_our_back(vm.on_host, two)

@@ -32,7 +32,7 @@ from networks.hypervisors.base import (
     Transport,
 )
 from networks.hypervisors.kvm import KvmHost
-from networks.hypervisors.kvm_connection import CONNECTIONS
+from networks.hypervisors.kvm_connection import CONNECTIONS, Session
 from tests.networks.hypervisors.factories import IN_PROCESS, make_root, make_spec, make_vm, soon
 
 BASE_IMAGE = """<volume><name>base.qcow2</name><capacity unit='bytes'>1048576</capacity>
@@ -94,6 +94,25 @@ def test_vm_from_definition_to_its_end(host):
     assert host.power_state(vm, soon()) is PowerState.OFF
     host.undefine(vm, soon())
     assert host.power_state(vm, soon()) is None
+
+
+def test_what_runs_is_asked_in_one_question(host, connection, running, monkeypatch):
+    off, paused, another = make_vm(), make_vm(), make_vm()
+    for vm in (off, paused, another):
+        host.define(make_spec(vm), soon())
+    for vm in (paused, another):
+        host.start(vm, soon())
+    connection.lookupByUUIDString(paused.uuid).suspend()
+    asked, do = [], Session.do
+    monkeypatch.setattr(
+        Session, "do", lambda self, call, *args, **kw: asked.append(call) or do(self, call, *args, **kw)
+    )
+
+    uuids = host.running_vms(soon())
+
+    assert {running.uuid, another.uuid} <= uuids
+    assert uuids.isdisjoint({off.uuid, paused.uuid})
+    assert len(asked) == 1
 
 
 def test_what_is_done_already_is_success(host):
