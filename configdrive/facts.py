@@ -45,7 +45,7 @@ def plan(vm: VirtualMachine) -> Plan:
     the guest keeps looks for the label of old, and an address that was learned meanwhile is no news to it.
     """
     disc = ConfigDrive.objects.filter(vm=vm).exclude(name="").first()
-    nics = sorted((nic for nic in vm.nics.all() if getattr(nic, "plugged", True)), key=lambda nic: (not nic.is_default, nic.device_id))
+    nics = sorted((nic for nic in vm.nics.all() if nic.plugged), key=lambda nic: (not nic.is_default, nic.device_id))
     learned = next((nic.ip4_address for nic in nics if nic.is_default), None)
     drive_label = disc.label if disc else label(vm)
     facts = DriveFacts(
