@@ -373,6 +373,26 @@ class TestResetPassword:
         run(AsyncJob.objects.get(busy_with=vm.uuid))
         assert disc(vm, fake)[PASSWORD] == b"secondOne2"
 
+    def test_a_late_worker_does_not_drop_what_its_successor_put_on_the_drive(self, vm, caller, fake):
+        job = guest_data.reset_password(vm, caller, "n3wPassword", agent_user="root")
+        real = fake.set_password
+
+        def slow(*args, **kwargs):
+            fake.set_password = real
+            fake.failing["set_password"] = AgentAbsent("silent")
+            AsyncJob.objects.filter(pk=job.pk).update(heartbeat_at=timezone.now() - 2 * jobs.LOST_AFTER)
+            jobs.requeue_lost(timezone.now())
+            jobs.run(job.pk, 2)
+            fake.failing.clear()
+            real(*args, **kwargs)
+
+        fake.set_password = slow
+        jobs.run(job.pk, 1)
+
+        job.refresh_from_db()
+        assert delivery(job, caller) == "on the drive, for the next reboot"
+        assert again(vm).password == "n3wPassword"
+
     def test_it_drops_only_the_password_that_was_set(self, vm, caller, fake):
         job = guest_data.reset_password(vm, caller, "firstOne1", agent_user="root")
         real = fake.set_password
