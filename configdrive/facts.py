@@ -47,7 +47,7 @@ def plan(vm: VirtualMachine) -> Plan:
     disc = ConfigDrive.objects.filter(vm=vm).exclude(name="").first()
     nics = sorted((nic for nic in vm.nics.all() if nic.plugged), key=lambda nic: (not nic.is_default, nic.device_id))
     learned = next((nic.ip4_address for nic in nics if nic.is_default), None)
-    drive_label = disc.label if disc else label(vm)
+    drive_label = (disc.label if disc else "") or label(vm)
     facts = DriveFacts(
         uuid=str(vm.uuid),
         instance_name=vm.instance_name,

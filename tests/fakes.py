@@ -124,7 +124,8 @@ class FakeHypervisor:
     def migrate(self, vm: VmRef, target: "FakeHypervisor", deadline: float) -> None:
         self._called("migrate")
         path = self.discs[vm.uuid]
-        assert path is None or path in target.paths(), "the target lacks the disc that the guest reads"
+        lacking = path in self.paths() and path not in target.paths()
+        assert not lacking, "the target lacks the disc that the guest reads"
         self.moved_behind_our_back(vm, target)
         self._forget(vm)
 

@@ -282,12 +282,12 @@ class TestCheckEndpoint:
         assert "There are: none yet." in manage("check_endpoint", "h3").err
 
     def test_a_refused_connection_gives_status_1_and_advice(self, manage):
-        """The real driver, at a port where nobody listens."""
-        with socket.create_server(("127.0.0.1", 0)) as listener:
-            port = listener.getsockname()[1]
-        make_endpoint(name="h1", transport="tcp", host="127.0.0.1", port=port)
+        """The real driver, at a port where nobody listens, and nobody can begin to."""
+        with socket.socket() as holder:
+            holder.bind(("127.0.0.1", 0))
+            make_endpoint(name="h1", transport="tcp", host="127.0.0.1", port=holder.getsockname()[1])
 
-        ran = manage("check_endpoint", "h1")
+            ran = manage("check_endpoint", "h1")
 
         assert ran.status == 1
         assert ran.out.startswith("FAILED  connection: ")

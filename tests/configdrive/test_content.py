@@ -209,6 +209,7 @@ def test_facts_print_neither_password_nor_user_data():
 
 # Bad input ------------------------------------------------------------------------------------
 
+
 @pytest.mark.parametrize("bad", ["\n", "\r", "\0", "\x85", "\u2028", "\ud800", "\uffff"])
 @pytest.mark.parametrize("name", ["instance_name", "hostname", "cloud_identifier", "local_ipv4", "password"])
 def test_a_second_line_is_refused_and_the_text_names_the_value(name, bad):

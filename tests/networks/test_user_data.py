@@ -64,6 +64,7 @@ def refused(reply: Reply, *words: str) -> None:
 
 # Base64 --------------------------------------------------------------------------------------------
 
+
 @pytest.mark.parametrize(
     "spelt",
     [
