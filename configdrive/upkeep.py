@@ -35,7 +35,9 @@ from networks.hypervisors.base import (
 )
 from networks.models import ConfigDriveUse, Host, PrimaryStorage, VirtualMachine, VmState
 from networks.models.infrastructure import HostState
-from networks.services import guest_data, lifecycle
+from networks.services import guest_data
+from networks.services.guest_jobs import refresh_guest
+from networks.services.job_steps import vm_of, working
 from networks.services.places import CALL, place, record_health, tolerated, translated, within
 from networks.services.submission import submit
 
@@ -78,7 +80,7 @@ def _verify(job: AsyncJob) -> None:
     vm, drive = _at_work_on(job)
     if drive is None:
         return
-    with lifecycle.working(job, vm.host, "Verifying the config drive"):
+    with working(job, vm.host, "Verifying the config drive"):
         fault = fault_of(drive, place(vm.host))
     if not fault:
         ConfigDrive.objects.filter(pk=drive.pk).update(verified_at=timezone.now())
@@ -93,19 +95,19 @@ def _verify(job: AsyncJob) -> None:
             on=vm,
             level=Level.WARN,
         )
-    lifecycle.refresh_guest(job, vm)
+    refresh_guest(job, vm)
 
 
 @jobs.handler("ejectConfigDrive", EventType.VM_CONFIGDRIVE)
 def _eject(job: AsyncJob) -> None:
     vm, drive = _at_work_on(job)
     if drive:
-        with lifecycle.working(job, vm.host, "Ejecting the config drive"):
+        with working(job, vm.host, "Ejecting the config drive"):
             eject(vm, place(vm.host))
 
 
 def _at_work_on(job: AsyncJob) -> tuple[VirtualMachine, ConfigDrive | None]:
-    vm = lifecycle.vm_of(job)
+    vm = vm_of(job)
     return vm, ConfigDrive.objects.filter(vm=vm, host=vm.host).exclude(name="").select_related("storage").first()
 
 

@@ -8,8 +8,8 @@ class NetworksConfig(AppConfig):
     def ready(self) -> None:
         from extdhcp_site.jobs import tasks
         from networks import checks, troubleshooting
-        from networks.services import lifecycle
+        from networks.services import adoption, lifecycle
 
         checks.troubleshoots(troubleshooting.vm_checks)
         tasks.every(1, lifecycle.housekeeping)
-        tasks.every(1, lifecycle.find_migrated)
+        tasks.every(1, adoption.find_migrated)

@@ -5,10 +5,9 @@ stand outside transactions; each change of state is one conditional update, in o
 what the elements do about it.
 """
 
-import contextlib
 import os
 import socket
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from datetime import datetime, timedelta
 
 import structlog
@@ -16,19 +15,18 @@ from django.db import transaction
 from django.db.models import QuerySet
 from django.utils import timezone
 
-from extdhcp_site.errors import ApiError, InternalError, ResourceUnavailable
+from extdhcp_site.errors import ApiError, InternalError
 from extdhcp_site.events import models as events
 from extdhcp_site.events.models import EventType, Level
 from extdhcp_site.jobs import services as jobs
 from extdhcp_site.jobs import tasks
-from extdhcp_site.jobs.models import AsyncJob, Status
+from extdhcp_site.jobs.models import AsyncJob
 from extdhcp_site.locks import models as locks
 from extdhcp_site.locks.models import Held
 from networks import elements
 from networks.configuration import EXPUNGE_DELAY, SHUTDOWN_WAIT
 from networks.elements import Place
 from networks.hypervisors.base import (
-    GuestAgent,
     HypervisorError,
     ImageRoot,
     KernelRoot,
@@ -39,8 +37,6 @@ from networks.hypervisors.base import (
 )
 from networks.models import (
     AddressState,
-    Cluster,
-    ConfigDriveUse,
     Endpoint,
     Host,
     Nic,
@@ -52,18 +48,11 @@ from networks.models.infrastructure import HostState
 from networks.models.offerings import TemplateFormat
 from networks.models.vms import VmState, VolumeState
 from networks.services import capacity
-from networks.services.nics import drop_nic
+from networks.services.job_steps import cleaning_up, named_host, vm_of, working
 from networks.services.places import CALL, LONG_CALL, hypervisor_at, place, record_health, tolerated, translated, within
-from networks.services.submission import must_tell
-from networks.services.vms import adopt_migration as submit_adoption
 
 log = structlog.get_logger(__name__)
 
-NOT_AGAIN_FOR = timedelta(minutes=30)
-# How a new password reaches its guest.
-BY_AGENT = "by the guest agent"
-NEXT_START = "at the next start"
-NEXT_REBOOT = "on the drive, for the next reboot"
 STUCK_AFTER = timedelta(minutes=2)
 HEALTH_CALL = 15.0
 MOST_VMS_A_MINUTE = 50
@@ -114,11 +103,11 @@ def migrate(job: AsyncJob) -> None:
     if vm.state == VmState.RUNNING and not vm.migrating_to_id:
         return  # a former attempt came to its end
     try:
-        target = vm.migrating_to or capacity.reserve_target(vm, _named_host(job))
+        target = vm.migrating_to or capacity.reserve_target(vm, named_host(job))
         _migrate(job, vm, vm.host, target)
     except ApiError:
-        with _cleaning_up(job):
-            _stay(vm)
+        with cleaning_up(job):
+            stay(vm)
         raise
 
 
@@ -137,234 +126,6 @@ def destroy(job: AsyncJob) -> None:
     VirtualMachine.objects.filter(pk=vm.pk, state__in=[VmState.STOPPED, VmState.ERROR]).update(**gone)
     if job.arguments["expunge"]:
         expunge(vm)
-
-
-@jobs.handler("adoptMigration", EventType.VM_MIGRATE)
-def adopt_migration(job: AsyncJob) -> None:
-    """The hypervisors moved a VM behind our back: our rows follow it, and what its guest uses comes after."""
-    vm = vm_of(job)
-    try:
-        if vm.state == VmState.MIGRATING:
-            # A fact is recorded, nothing is scheduled: were it refused, for want of room or because the host is
-            # disabled, the next start would run a second guest on the same ROOT volume.
-            if vm.migrating_to is None and (found_on := _named_host(job)):
-                capacity.take(found_on, vm)
-            # `_stay` asks the target: the VM arrives if it runs there, else it never left.
-            _stay(vm)
-            vm = vm_of(job)
-            if vm.host_id == job.arguments["host"]:
-                _tell_followed(vm)
-    except ApiError:
-        with _cleaning_up(job):
-            _stay(vm)
-        raise
-    if vm.host_id != job.arguments["host"]:
-        return
-    refresh_guest(job, vm)
-    if vm.last_host:
-        _clear_former_host(vm, place(vm.last_host), place(vm.host))
-
-
-def _tell_followed(vm: VirtualMachine) -> None:
-    """The owner is told that it moved, the operator where to: a job of the system's own leaves no events."""
-    events.record(
-        EventType.VM_MIGRATE,
-        f"{vm} was found on another host, and is followed there",
-        account=vm.account,
-        on=vm,
-        for_operator=f"From {vm.last_host} to {vm.host}.",
-    )
-
-
-def _clear_former_host(vm: VirtualMachine, source: Place, target: Place) -> None:
-    with tolerated(log, "Cleaning up after a migration"), translated(source.host):
-        # Who moves VMs by hand often leaves the definition behind.
-        if source.hypervisor.power_state(vm.on_host, within(CALL)) == PowerState.OFF:
-            source.hypervisor.undefine(vm.on_host, within(CALL))
-    for element in elements.registered():
-        with tolerated(log, "Cleaning up after a migration"), translated(source.host):
-            element.commit_migration(vm, source, target)
-
-
-# What a guest is to know, and its NICs
-
-
-@jobs.handler("resetPasswordForVirtualMachine", EventType.VM_RESETPASSWORD)
-def reset_password(job: AsyncJob) -> None:
-    vm = vm_of(job)
-    if vm.state != VmState.RUNNING:
-        jobs.remark(job, passworddelivery=NEXT_START)
-        return
-    user = job.arguments["agent_user"]
-    delivered = job.remarks.get("passworddelivery") == BY_AGENT  # by a former attempt, which died after that
-    if user and not delivered:
-        delivered = _set_by_agent(job, vm, user)
-    if not delivered and vm.drive_use == ConfigDriveUse.NEVER:
-        _take_back_password(vm)
-        refresh_guest(job, vm)
-        raise ResourceUnavailable(
-            "The guest agent did not say that the password is set, and the VM has no config drive to bring it."
-        )
-    refresh_guest(job, vm)
-    if not delivered:
-        jobs.remark(job, passworddelivery=NEXT_START if vm.needs_restart else NEXT_REBOOT)
-
-
-@jobs.handler("resetSSHKeyForVirtualMachine", EventType.VM_RESETSSHKEY)
-def reset_ssh_keys(job: AsyncJob) -> None:
-    refresh_guest(job, vm_of(job))
-
-
-@jobs.handler("refreshVirtualMachine", EventType.VM_CONFIGDRIVE)
-def refresh(job: AsyncJob) -> None:
-    refresh_guest(job, vm_of(job))
-
-
-@jobs.handler("addNicToVirtualMachine", EventType.NIC_CREATE)
-def add_nic(job: AsyncJob) -> None:
-    vm = vm_of(job)
-    nic = next((nic for nic in vm.nics.all() if nic.network_id == job.arguments["network"]), None)
-    if nic is None:
-        raise InternalError("The NIC could not be plugged in, and was taken back. Try again, or with the VM stopped.")
-    if vm.state != VmState.RUNNING:
-        return
-    try:
-        with working(job, vm.host, f"Plugging in {nic}"):
-            there = place(vm.host)
-            there.hypervisor.ensure_network(nic.network.on_host, within(CALL))
-            there.hypervisor.add_nic(vm.on_host, NicSpec(nic.mac_address, nic.network.on_host), within(CALL))
-    except ApiError:
-        with _cleaning_up(job):
-            _take_back_nic(vm, nic)
-        refresh_guest(job, vm_of(job))
-        raise
-    Nic.objects.filter(pk=nic.pk).update(plugged=True)
-    refresh_guest(job, vm_of(job))
-
-
-def _take_back_nic(vm: VirtualMachine, nic: Nic) -> None:
-    """What failed or timed out may have plugged it in all the same. It is forgotten only once it is out for certain."""
-    with tolerated(log, "Unplugging a NIC that was not wanted any more"), translated(vm.host):
-        place(vm.host).hypervisor.remove_nic(vm.on_host, nic.mac_address, within(CALL))
-        drop_nic(nic)
-
-
-@jobs.handler("removeNicFromVirtualMachine", EventType.NIC_DELETE)
-def remove_nic(job: AsyncJob) -> None:
-    vm = vm_of(job)
-    nic = next((nic for nic in vm.nics.all() if nic.pk == job.arguments["nic"]), None)
-    if nic and vm.state == VmState.RUNNING:
-        _unplug(job, vm, nic)
-    if nic:
-        drop_nic(nic)
-    refresh_guest(job, vm_of(job))
-
-
-def _unplug(job: AsyncJob, vm: VirtualMachine, nic: Nic) -> None:
-    row = Nic.objects.filter(pk=nic.pk)
-    # First: a NIC that the drive does not name is left alone, one that the guest lacks is waited for.
-    row.update(plugged=False)
-    try:
-        with working(job, vm.host, f"Unplugging {nic}"):
-            place(vm.host).hypervisor.remove_nic(vm.on_host, nic.mac_address, within(CALL))
-    except ApiError:
-        jobs.beat(job)
-        row.update(plugged=True)
-        refresh_guest(job, vm_of(job))
-        raise
-
-
-def refresh_guest(job: AsyncJob, vm: VirtualMachine) -> None:
-    """Let every element bring to the running guest what it is to know.
-
-    Never fails the job: what could not be brought now is brought at the next start, and the row says so.
-    """
-    if vm.state != VmState.RUNNING:
-        return
-    try:
-        with working(job, vm.host, "Telling the guest"):
-            there = place(vm.host)
-            for element in elements.registered():
-                element.refresh(vm, there)
-    except ApiError as error:
-        log.warning("A running guest could not be told", vm=str(vm.uuid), error=error.for_operator or error.text)
-        must_tell(vm)
-    if Nic.objects.filter(vm=vm, plugged=False).exists():
-        # No drive can make up for it: only a start plugs in what could not be plugged in.
-        must_tell(vm)
-    vm.refresh_from_db(fields=["needs_restart"])
-
-
-def _set_by_agent(job: AsyncJob, vm: VirtualMachine, user: str) -> bool:
-    """Whether the guest's agent has set the pending password; if not, the drive brings it.
-
-    Once set, it is pending no more: on the drive it would undo, at the next boot, what its owner changes
-    from now on. That and the word of it are one, so that the next attempt neither asks again nor says otherwise.
-    """
-    hypervisor = place(vm.host).hypervisor
-    if not isinstance(hypervisor, GuestAgent) or not vm.password:
-        return False
-    jobs.beat(job, "Asking the guest agent")
-    with heartbeat(lambda: jobs.beat(job)):
-        try:
-            hypervisor.set_password(vm.on_host, user, vm.password, within(CALL))
-        except HypervisorError as error:
-            log.warning("The guest agent did not set the password", vm=str(vm.uuid), error=str(error))
-            return False
-    with transaction.atomic():
-        # The agent may have taken longer than this worker was given: then the job is another's by now.
-        jobs.beat(job)
-        _take_back_password(vm)
-        jobs.remark(job, passworddelivery=BY_AGENT)
-    return True
-
-
-def _take_back_password(vm: VirtualMachine) -> None:
-    """The pending password waits for no drive any more, unless it is another one by now."""
-    with transaction.atomic():
-        # Compared in clear and under a lock: a seal is never the same twice, and is not searched for.
-        pending = VirtualMachine.objects.select_for_update().only("uuid", "password").get(pk=vm.pk)
-        if pending.password == vm.password:
-            VirtualMachine.objects.filter(pk=vm.pk).update(password=None)
-    vm.refresh_from_db(fields=["password"])
-
-
-@tasks.task
-def find_migrated() -> None:
-    """Task, every minute: find VMs that run on another host of their cluster than our rows say."""
-    if (lock := locks.acquire("find-migrated", f"{socket.gethostname()}:{os.getpid()}")) is None:
-        return
-    try:
-        with heartbeat(lock.renew):
-            for cluster in Cluster.objects.filter(hosts__state=HostState.UP).distinct():
-                if not lock.renew():
-                    return
-                with tolerated(log, f"Looking for VMs that moved in {cluster}"):
-                    _find_migrated_in(cluster)
-    finally:
-        lock.release()
-
-
-def _find_migrated_in(cluster: Cluster) -> None:
-    hosts = list(cluster.hosts.filter(state=HostState.UP).select_related("endpoint"))
-    if len(hosts) < 2:
-        return
-    running: dict[str, set[int]] = {}
-    for host in hosts:
-        with translated(host):
-            for uuid in place(host).hypervisor.running_vms(within(CALL)):
-                running.setdefault(uuid, set()).add(host.pk)
-    busy = AsyncJob.objects.exclude(busy_with=None).values("busy_with")
-    in_vain = AsyncJob.objects.filter(
-        command="adoptMigration", status=Status.FAILED, completed_at__gt=timezone.now() - NOT_AGAIN_FOR
-    )
-    idle = VirtualMachine.objects.filter(state=VmState.RUNNING, host__in=hosts).exclude(uuid__in=busy)
-    for vm in idle.exclude(uuid__in=in_vain.values("instance_uuid")).select_related("account"):
-        on = running.get(str(vm.uuid), set())
-        # On two hosts at once, a migration is under way.
-        if len(on) == 1 and vm.host_id not in on:
-            with tolerated(log, f"Following {vm.uuid}"):
-                submit_adoption(vm, next(host for host in hosts if host.pk in on))
 
 
 @tasks.task
@@ -449,11 +210,11 @@ def _start(job: AsyncJob) -> None:
         if vm.stray_on:
             with heartbeat(lambda: jobs.beat(job)):
                 _drive_out(vm)
-        host = vm.host or capacity.reserve_host(vm, _named_host(job))
+        host = vm.host or capacity.reserve_host(vm, named_host(job))
         with working(job, host, f"Starting on {host}"):
             _bring_up(job, vm, place(host))
     except ApiError as error:
-        with _cleaning_up(job):
+        with cleaning_up(job):
             _give_up_start(vm, error)
         raise
     running = {"state": VmState.RUNNING, "state_since": timezone.now(), "error_text": "", "ever_started": True}
@@ -533,7 +294,7 @@ def _stop(job: AsyncJob, vm: VirtualMachine, grace: float) -> None:
             for element in elements.registered():
                 element.release(vm, there)
     except ApiError:
-        with _cleaning_up(job):
+        with cleaning_up(job):
             # It is where it was, as far as anybody knows, and can be stopped or destroyed again.
             _move(vm, VmState.STOPPING, VmState.RUNNING)
         raise
@@ -563,7 +324,7 @@ def _arrive(vm: VirtualMachine, source: Host, target: Host) -> None:
                 element.migrated(vm, source, target)
 
 
-def _stay(vm: VirtualMachine) -> None:
+def stay(vm: VirtualMachine) -> None:
     """The migration failed: the guest runs where the hypervisors say it runs, and the other host keeps nothing.
 
     While the target cannot be asked, the VM stays Migrating; `settle` asks again.
@@ -645,7 +406,7 @@ def _settle(vm: VirtualMachine) -> None:
     if vm.state == VmState.EXPUNGING:
         expunge(vm)
     elif vm.state == VmState.MIGRATING:
-        _stay(vm)
+        stay(vm)
     elif vm.host is None:
         _forget_host(vm, VmState(vm.state), VmState.STOPPED if vm.ever_started else VmState.ERROR, _NO_JOB)
     else:
@@ -682,31 +443,6 @@ _NO_JOB = "The job that worked on this VM was lost. Start it again."
 # Helpers --------------------------------------------------------------------------------------
 
 
-def vm_of(job: AsyncJob) -> VirtualMachine:
-    vm = (
-        VirtualMachine.objects.for_listing()
-        .select_related(
-            "root_volume__storage",
-            "host__endpoint",
-            "host__cluster__pod__zone",
-            "migrating_to__endpoint",
-            "service_offering",
-            "template",
-            "account",
-            "zone",
-        )
-        .filter(uuid=job.instance_uuid)
-        .first()
-    )
-    if vm is None:
-        raise InternalError("The VM is gone.")
-    return vm
-
-
-def _named_host(job: AsyncJob) -> Host | None:
-    return Host.objects.filter(pk=job.arguments["host"]).first() if job.arguments.get("host") else None
-
-
 def _host_that_sees(volume: Volume, vm: VirtualMachine) -> Host:
     storage = volume.storage
     if storage and not storage.shared and vm.last_host:
@@ -716,23 +452,6 @@ def _host_that_sees(volume: Volume, vm: VirtualMachine) -> Host:
     if host is None:
         raise InternalError("No host can reach the ROOT volume.", for_operator=f"Storage {storage} has no host.")
     return host
-
-
-@contextlib.contextmanager
-def working(job: AsyncJob, host: Host | None, progress: str) -> Iterator[None]:
-    """While slow calls are made: the job's heart beats, and drivers' errors become ours."""
-    assert host is not None
-    jobs.beat(job, progress)
-    with heartbeat(lambda: jobs.beat(job)), translated(host):
-        yield
-
-
-@contextlib.contextmanager
-def _cleaning_up(job: AsyncJob) -> Iterator[None]:
-    """After a failure: only while the job is this worker's own, and with its heart beating on."""
-    jobs.beat(job, "Cleaning up")
-    with heartbeat(lambda: jobs.beat(job)):
-        yield
 
 
 def _move(vm: VirtualMachine, before: VmState, after: VmState) -> None:

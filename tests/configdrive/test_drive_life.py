@@ -25,7 +25,7 @@ from networks.hypervisors.base import (
 )
 from networks.models import ConfigDriveUse, Host, Nic, PrimaryStorage, SshKeyPair, VirtualMachine, VmState
 from networks.models.infrastructure import HostState
-from networks.services import guest_data, lifecycle, nics, vms
+from networks.services import adoption, guest_data, nics, vms
 from tests.configdrive.drives import contents
 from tests.factories import make_caller, make_cluster, make_endpoint, make_host, make_network, make_template
 from tests.fakes import FakeHypervisor, hypervisors
@@ -691,7 +691,7 @@ class TestMigrationsNobodyToldUsOf:
         password = vm.password
         one.moved_behind_our_back(vm.on_host, two)
 
-        lifecycle.find_migrated()
+        adoption.find_migrated()
         job = run(AsyncJob.objects.get(command="adoptMigration"))
 
         assert job.status == Status.SUCCEEDED
@@ -704,7 +704,7 @@ class TestMigrationsNobodyToldUsOf:
 
     def test_one_that_came_back_meanwhile_stays_where_it_is(self, vm, one, two):
         one.moved_behind_our_back(vm.on_host, two)
-        lifecycle.find_migrated()
+        adoption.find_migrated()
         two.moved_behind_our_back(vm.on_host, one)
         run(AsyncJob.objects.get(command="adoptMigration"))
         assert (again(vm).state, again(vm).host.endpoint.host) == (VmState.RUNNING, ONE)
@@ -713,7 +713,7 @@ class TestMigrationsNobodyToldUsOf:
     def test_a_migration_under_way_is_left_alone(self, vm, one, two):
         two.defined[str(vm.uuid)] = one.defined[str(vm.uuid)]
         two.running.add(str(vm.uuid))
-        lifecycle.find_migrated()
+        adoption.find_migrated()
         assert not AsyncJob.objects.filter(command="adoptMigration").exists()
 
 

@@ -321,5 +321,7 @@ class TestGuestScript:
                 for name in ("inserted", "read", "list_media", "bytes_read", "power_state"):
                     setattr(self, name, getattr(whole, name))
 
-        monkeypatch.setattr("networks.services.places.driver", lambda kind, address: WithoutAgent(fake))
-        verdict(vm, "guest script", None, "cannot look into a guest")
+        # In a context: undone after `fake`'s own patch is, it would bring that one back for all later tests.
+        with monkeypatch.context() as patch:
+            patch.setattr("networks.services.places.driver", lambda kind, address: WithoutAgent(fake))
+            verdict(vm, "guest script", None, "cannot look into a guest")

@@ -16,7 +16,7 @@ from ipfetch.models import IpFetch
 from networks.hypervisors import base
 from networks.hypervisors.base import EndpointUnreachable, NetworkMissing
 from networks.models import AddressState, Host, Nic, VirtualMachine, VmState
-from networks.services import lifecycle, vms
+from networks.services import adoption, lifecycle, vms
 from networks.services.vms import Deployment
 from tests.factories import (
     GIB,
@@ -367,7 +367,7 @@ class TestAMigrationByOtherHands:
         Host.objects.filter(endpoint__host="two.example").update(**found_on)
         one.moved_behind_our_back(vm.on_host, two)
 
-        lifecycle.find_migrated()
+        adoption.find_migrated()
         job = run(AsyncJob.objects.get(command="adoptMigration"))
 
         assert job.status == Status.SUCCEEDED
@@ -380,13 +380,13 @@ class TestAMigrationByOtherHands:
 
     def test_looking_for_them_reads_no_definitions(self, vm, one, two):
         one.calls.clear()
-        lifecycle.find_migrated()
+        adoption.find_migrated()
         assert (one.calls, two.calls) == (["running_vms"], ["running_vms"])
 
     def test_it_holds_its_room_there_even_where_there_is_none(self, vm, caller, one, two):
         Host.objects.filter(endpoint__host="two.example").update(memory=GIB // 4)
         one.moved_behind_our_back(vm.on_host, two)
-        lifecycle.find_migrated()
+        adoption.find_migrated()
         run(AsyncJob.objects.get(command="adoptMigration"))
 
         reserved = Host.objects.order_by("endpoint__host").values_list("reserved_memory", flat=True)
@@ -398,7 +398,7 @@ class TestAMigrationByOtherHands:
     def test_a_host_that_holds_more_than_it_has_gets_no_new_vms(self, vm, caller, cluster, one, two):
         Host.objects.filter(endpoint__host="two.example").update(memory=GIB // 4)
         one.moved_behind_our_back(vm.on_host, two)
-        lifecycle.find_migrated()
+        adoption.find_migrated()
         run(AsyncJob.objects.get(command="adoptMigration"))
         assert deploy(caller, cluster).host.endpoint.host == "one.example"
 
@@ -409,7 +409,7 @@ class TestAMigrationByOtherHands:
 
     def test_one_that_came_back_before_we_looked_holds_no_room_there(self, vm, one, two):
         one.moved_behind_our_back(vm.on_host, two)
-        lifecycle.find_migrated()
+        adoption.find_migrated()
         two.moved_behind_our_back(vm.on_host, one)
 
         run(AsyncJob.objects.get(command="adoptMigration"))
@@ -419,7 +419,7 @@ class TestAMigrationByOtherHands:
 
     def test_after_a_failure_it_is_left_alone_for_a_while(self, vm, one, two):
         one.moved_behind_our_back(vm.on_host, two)
-        lifecycle.find_migrated()
+        adoption.find_migrated()
         two.failing["power_state"] = EndpointUnreachable("silent")
         job = run(AsyncJob.objects.get(command="adoptMigration"))
         assert job.status == Status.FAILED
@@ -431,11 +431,11 @@ class TestAMigrationByOtherHands:
         assert VirtualMachine.objects.get().state == VmState.RUNNING
         two.running.add(str(vm.uuid))
 
-        lifecycle.find_migrated()
+        adoption.find_migrated()
         assert AsyncJob.objects.filter(command="adoptMigration").count() == 1
 
-        AsyncJob.objects.update(completed_at=timezone.now() - lifecycle.NOT_AGAIN_FOR * 2)
-        lifecycle.find_migrated()
+        AsyncJob.objects.update(completed_at=timezone.now() - adoption.NOT_AGAIN_FOR * 2)
+        adoption.find_migrated()
         assert AsyncJob.objects.filter(command="adoptMigration").count() == 2
 
 

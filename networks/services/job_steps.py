@@ -1,0 +1,53 @@
+"""What the jobs that work on VMs share: the VM, the host that was named, and a heart that beats on."""
+
+import contextlib
+from collections.abc import Iterator
+
+from extdhcp_site.errors import InternalError
+from extdhcp_site.jobs import services as jobs
+from extdhcp_site.jobs.models import AsyncJob
+from networks.hypervisors.base import heartbeat
+from networks.models import Host, VirtualMachine
+from networks.services.places import translated
+
+
+def vm_of(job: AsyncJob) -> VirtualMachine:
+    vm = (
+        VirtualMachine.objects.for_listing()
+        .select_related(
+            "root_volume__storage",
+            "host__endpoint",
+            "host__cluster__pod__zone",
+            "migrating_to__endpoint",
+            "service_offering",
+            "template",
+            "account",
+            "zone",
+        )
+        .filter(uuid=job.instance_uuid)
+        .first()
+    )
+    if vm is None:
+        raise InternalError("The VM is gone.")
+    return vm
+
+
+def named_host(job: AsyncJob) -> Host | None:
+    return Host.objects.filter(pk=job.arguments["host"]).first() if job.arguments.get("host") else None
+
+
+@contextlib.contextmanager
+def working(job: AsyncJob, host: Host | None, progress: str) -> Iterator[None]:
+    """While slow calls are made: the job's heart beats, and drivers' errors become ours."""
+    assert host is not None
+    jobs.beat(job, progress)
+    with heartbeat(lambda: jobs.beat(job)), translated(host):
+        yield
+
+
+@contextlib.contextmanager
+def cleaning_up(job: AsyncJob) -> Iterator[None]:
+    """After a failure: only while the job is this worker's own, and with its heart beating on."""
+    jobs.beat(job, "Cleaning up")
+    with heartbeat(lambda: jobs.beat(job)):
+        yield
