@@ -127,7 +127,8 @@ class ConfigDriveElement(NetworkElement):
         note_served(ConfigDrive.objects.filter(vm=vm))
 
     def changed(self, vm: VirtualMachine, now: datetime) -> None:
-        # No boot counts until there is one with the new content.
+        # What the guest has read by now, it has. From here on no boot counts until there is one with the new content.
+        note_served(ConfigDrive.objects.filter(vm=vm))
         ConfigDrive.objects.filter(vm=vm).update(served_at=None, booted_at=None)
 
     def nic_added(self, nic: Nic, now: datetime) -> None:

@@ -57,7 +57,7 @@ class NetworkElement:
         pass
 
     def changed(self, vm: VirtualMachine, now: datetime) -> None:
-        """What the guest is to know has changed: password, keys, user data, name."""
+        """What the guest is to know changes: password, keys, user data, name. A new password is not written yet."""
 
     def nic_added(self, nic: Nic, now: datetime) -> None:
         pass

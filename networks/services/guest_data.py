@@ -198,9 +198,10 @@ def _change_at_rest(what: str, vm: VirtualMachine, by: Caller, **changes: object
 
 
 def _change(vm: VirtualMachine, **changes: object) -> None:
+    # First: what the guest has by now is settled before something new, a password perhaps, takes its place.
+    _tell_changed(vm)
     VirtualMachine.objects.filter(pk=vm.pk).update(**changes)
     must_tell(vm)
-    _tell_changed(vm)
 
 
 def _tell_changed(vm: VirtualMachine) -> None:

@@ -235,6 +235,12 @@ class TestPasswordsLife:
         upkeep.look_after()
         assert again(vm).password is None
 
+    def test_one_that_has_arrived_does_not_come_again_with_other_news(self, vm, caller, one):
+        was_seen(vm)
+        run(guest_data.reset_ssh_keys(again(vm), caller, [make_pair(caller)]))
+        assert again(vm).password is None
+        assert PASSWORD not in disc(vm, one)
+
     def test_an_answer_from_before_the_boot_does_not_count(self, vm):
         VirtualMachine.objects.update(guest_seen_at=timezone.now())
         upkeep.look_after()
