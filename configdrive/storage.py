@@ -6,6 +6,7 @@ that makes it some VM's drive. Whatever line a worker dies at, each file on a ho
 
 import hashlib
 import secrets
+from collections.abc import Iterable
 from datetime import datetime, timedelta
 
 import structlog
@@ -19,6 +20,7 @@ from configdrive.models import ConfigDrive, Leftover
 from extdhcp_site.errors import ApiError
 from extdhcp_site.events import models as events
 from extdhcp_site.events.models import EventType, Level
+from extdhcp_site.jobs import services as jobs
 from networks.elements import NetworkElement, Place
 from networks.hypervisors.base import (
     AskTheOperator,
@@ -28,6 +30,7 @@ from networks.hypervisors.base import (
     EndpointUnreachable,
     HypervisorError,
     Media,
+    MediaFile,
     NotFound,
     Refused,
     beat,
@@ -39,6 +42,7 @@ log = structlog.get_logger(__name__)
 
 # No guest has booted sooner; an answer from before is the last one of the guest that was reset.
 SHORTEST_BOOT = timedelta(seconds=5)
+# From when the guest was seen: its agent comes up beside what reads the drive.
 READ_WITHIN = timedelta(minutes=1)
 
 
@@ -145,7 +149,7 @@ def wanted(vm: VirtualMachine, drive: ConfigDrive) -> bool:
 
 
 def may_be_ejected(drive: ConfigDrive) -> bool:
-    """Whether the guest has had its time to read: its agent comes up beside what reads the drive."""
+    """Whether the guest has had its time to read."""
     return drive.served_at is not None and drive.served_at < timezone.now() - READ_WITHIN
 
 
@@ -198,9 +202,9 @@ def _replace(
             verified_at=None,
             last_error="",
         ):
-            # The successor came first after all. What is in the CD-ROM is compared with the row, and mended.
-            log.warning("A late worker changed a VM's disc.", vm=str(vm.uuid), name=media.name)
-            return
+            # The successor came first after all. The leftover may be in the CD-ROM: upkeep looks before it removes
+            # one, and mends what differs from the row.
+            raise jobs.TakenOver
         _forget_file(drive)
         _told(vm, in_full=True)
         Leftover.objects.filter(host=place.host, name=media.name).delete()
@@ -323,7 +327,12 @@ def _lies_there(drive: ConfigDrive, place: Place) -> bool:
         files = place.hypervisor.list_media(within(CALL), storage=storage_name(drive))
     except (AskTheOperator, DoNotTryAgain):
         return False
-    return any((file.name, file.size) == (drive.name, drive.size) for file in files)
+    return lies_among(drive, files)
+
+
+def lies_among(drive: ConfigDrive, files: Iterable[MediaFile]) -> bool:
+    """Whether the drive's file is there in its full length."""
+    return MediaFile(drive.name, drive.size) in files
 
 
 def _copy_of(vm: VirtualMachine, drive: ConfigDrive, source: Place) -> bytes | None:

@@ -1,10 +1,7 @@
 """What keeps drives true while nobody asks: ejected once read, verified, repaired; files that nobody needs removed."""
 
-import functools
-import os
 import re
-import socket
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from datetime import datetime, timedelta
 
 import structlog
@@ -12,7 +9,16 @@ from django.db.models import F, Q
 from django.utils import timezone
 
 from configdrive.models import ConfigDrive, Leftover
-from configdrive.storage import READ_WITHIN, digest, eject, installation_mark, note_served, remove, storage_name
+from configdrive.storage import (
+    READ_WITHIN,
+    digest,
+    eject,
+    installation_mark,
+    lies_among,
+    note_served,
+    remove,
+    storage_name,
+)
 from extdhcp_site.accounts.models import Caller
 from extdhcp_site.errors import InvalidParameter
 from extdhcp_site.events import models as events
@@ -20,7 +26,6 @@ from extdhcp_site.events.models import EventType, Level
 from extdhcp_site.jobs import services as jobs
 from extdhcp_site.jobs import tasks
 from extdhcp_site.jobs.models import AsyncJob
-from extdhcp_site.locks import models as locks
 from extdhcp_site.locks.models import Held
 from networks.elements import Place
 from networks.hypervisors.base import (
@@ -31,11 +36,11 @@ from networks.hypervisors.base import (
     MediaFile,
     NotFound,
     Refused,
-    heartbeat,
 )
 from networks.models import ConfigDriveUse, Host, PrimaryStorage, VirtualMachine, VmState
 from networks.models.infrastructure import HostState
 from networks.services import guest_data
+from networks.services.alone import alone
 from networks.services.guest_jobs import refresh_guest
 from networks.services.job_steps import vm_of, working
 from networks.services.places import CALL, place, record_health, tolerated, translated, within
@@ -122,32 +127,15 @@ def fault_of(drive: ConfigDrive, there: Place) -> str:
         return "deleted on its host"
     except Refused:
         # libvirt's test driver keeps no content.
-        return "" if _lies_whole(drive, there.hypervisor.list_media(within(CALL), storage=storage)) else "incomplete"
+        return "" if lies_among(drive, there.hypervisor.list_media(within(CALL), storage=storage)) else "incomplete"
     return "" if digest(content) == drive.sha256 else "changed on its host"
 
 
 # By itself ------------------------------------------------------------------------------------
 
 
-def _alone(task: Callable[[Held], None]) -> Callable[[], None]:
-    """Run a task on one server at a time. Its lock lasts as long as hypervisors' calls come back."""
-
-    @functools.wraps(task)
-    def run() -> None:
-        lock = locks.acquire(f"configdrive {task.__name__}", f"{socket.gethostname()}:{os.getpid()}")
-        if lock is None:
-            return
-        try:
-            with heartbeat(lock.renew):
-                task(lock)
-        finally:
-            lock.release()
-
-    return run
-
-
 @tasks.task
-@_alone
+@alone
 def look_after(lock: Held) -> None:
     """Task, every minute: note which guests have read their drives, eject where that is wanted, try failures again."""
     now = timezone.now()
@@ -165,7 +153,7 @@ def look_after(lock: Held) -> None:
 
 
 @tasks.task
-@_alone
+@alone
 def remove_leftovers(lock: Held) -> None:
     """Task, every minute: delete the ISOs that no VM needs and that could not be deleted at once."""
     old = Leftover.objects.filter(since__lt=timezone.now() - LEFT_FOR)
@@ -200,7 +188,7 @@ def _is_in_a_drive(leftover: Leftover) -> bool:
 
 
 @tasks.task
-@_alone
+@alone
 def reconcile(lock: Held) -> None:
     """Task, every five minutes: compare what lies on the hosts with what our rows say."""
     for host in Host.objects.filter(state=HostState.UP).select_related("endpoint"):
@@ -266,7 +254,7 @@ def _check_drives(there: Place, storage: PrimaryStorage | None, files: list[Medi
     drives = drives.exclude(vm__uuid__in=_busy()).select_related("vm__account", "storage")
     whole, broken = [], []
     for drive in drives.order_by(F("verified_at").asc(nulls_first=True)):
-        (whole if _lies_whole(drive, files) else broken).append(drive)
+        (whole if lies_among(drive, files) else broken).append(drive)
     for drive in whole[:READ_BACK_A_PASS]:
         with tolerated(log, f"Reading back the drive of {drive.vm.uuid}"):
             if fault_of(drive, there):
@@ -285,10 +273,6 @@ def _busy():
 
 def _refreshed_since(then: datetime):
     return AsyncJob.objects.filter(command="refreshVirtualMachine", created_at__gt=then).values("instance_uuid")
-
-
-def _lies_whole(drive: ConfigDrive, files: Iterable[MediaFile]) -> bool:
-    return any((file.name, file.size) == (drive.name, drive.size) for file in files)
 
 
 def _bears_our_mark(name: str) -> bool:

@@ -52,7 +52,7 @@ class AsyncJob(UuidModel):
     error_code = models.PositiveSmallIntegerField(null=True)
     error_text = models.CharField(max_length=1024, blank=True)
     error_for_operator = models.CharField(max_length=1024, blank=True)
-    # What the result says beside the object as it is: {"passworddelivery": "agent"}. No secrets.
+    # What the result says beside the object as it is: {"passworddelivery": "at the next start"}. No secrets.
     remarks = models.JSONField(default=dict)
     # What only the caller may read, and not for long: {"password": ...}.
     secret = EncryptedTextField(null=True)

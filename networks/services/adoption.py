@@ -1,7 +1,5 @@
 """Migrations that nobody told us of: found by asking the hosts, and followed."""
 
-import os
-import socket
 from datetime import timedelta
 
 import structlog
@@ -13,14 +11,15 @@ from extdhcp_site.events.models import EventType
 from extdhcp_site.jobs import services as jobs
 from extdhcp_site.jobs import tasks
 from extdhcp_site.jobs.models import AsyncJob, Status
-from extdhcp_site.locks import models as locks
+from extdhcp_site.locks.models import Held
 from networks import elements
 from networks.elements import Place
-from networks.hypervisors.base import PowerState, heartbeat
+from networks.hypervisors.base import PowerState
 from networks.models import Cluster, VirtualMachine
 from networks.models.infrastructure import HostState
 from networks.models.vms import VmState
 from networks.services import capacity
+from networks.services.alone import alone
 from networks.services.guest_jobs import refresh_guest
 from networks.services.job_steps import cleaning_up, named_host, vm_of
 from networks.services.lifecycle import stay
@@ -33,19 +32,14 @@ NOT_AGAIN_FOR = timedelta(minutes=30)
 
 
 @tasks.task
-def find_migrated() -> None:
+@alone
+def find_migrated(lock: Held) -> None:
     """Task, every minute: find VMs that run on another host of their cluster than our rows say."""
-    if (lock := locks.acquire("find-migrated", f"{socket.gethostname()}:{os.getpid()}")) is None:
-        return
-    try:
-        with heartbeat(lock.renew):
-            for cluster in Cluster.objects.filter(hosts__state=HostState.UP).distinct():
-                if not lock.renew():
-                    return
-                with tolerated(log, f"Looking for VMs that moved in {cluster}"):
-                    _find_migrated_in(cluster)
-    finally:
-        lock.release()
+    for cluster in Cluster.objects.filter(hosts__state=HostState.UP).distinct():
+        if not lock.renew():
+            return
+        with tolerated(log, f"Looking for VMs that moved in {cluster}"):
+            _find_migrated_in(cluster)
 
 
 def _find_migrated_in(cluster: Cluster) -> None:
@@ -80,7 +74,7 @@ def adopt_migration(job: AsyncJob) -> None:
             # disabled, the next start would run a second guest on the same ROOT volume.
             if vm.migrating_to is None and (found_on := named_host(job)):
                 capacity.take(found_on, vm)
-            # `_stay` asks the target: the VM arrives if it runs there, else it never left.
+            # `stay` asks the target: the VM arrives if it runs there, else it never left.
             stay(vm)
             vm = vm_of(job)
             if vm.host_id == job.arguments["host"]:

@@ -5,8 +5,6 @@ stand outside transactions; each change of state is one conditional update, in o
 what the elements do about it.
 """
 
-import os
-import socket
 from collections.abc import Callable
 from datetime import datetime, timedelta
 
@@ -21,7 +19,6 @@ from extdhcp_site.events.models import EventType, Level
 from extdhcp_site.jobs import services as jobs
 from extdhcp_site.jobs import tasks
 from extdhcp_site.jobs.models import AsyncJob
-from extdhcp_site.locks import models as locks
 from extdhcp_site.locks.models import Held
 from networks import elements
 from networks.configuration import EXPUNGE_DELAY, SHUTDOWN_WAIT
@@ -48,6 +45,7 @@ from networks.models.infrastructure import HostState
 from networks.models.offerings import TemplateFormat
 from networks.models.vms import VmState, VolumeState
 from networks.services import capacity
+from networks.services.alone import alone
 from networks.services.job_steps import cleaning_up, named_host, vm_of, working
 from networks.services.places import CALL, LONG_CALL, hypervisor_at, place, record_health, tolerated, translated, within
 
@@ -129,21 +127,14 @@ def destroy(job: AsyncJob) -> None:
 
 
 @tasks.task
-def housekeeping() -> None:
+@alone
+def housekeeping(lock: Held) -> None:
     """Task, every minute: look after hosts that are down and after VMs that no job moves any more.
 
-    One server at a time, each VM by itself, and no host twice that did not answer once.
+    Each VM by itself, and no host twice that did not answer once.
     """
-    lock = locks.acquire("housekeeping", f"{socket.gethostname()}:{os.getpid()}")
-    if lock is None:
-        return
-    try:
-        # The lock lasts as long as the calls come back: a dead host costs its time-out, not the lock.
-        with heartbeat(lock.renew):
-            _look_after_vms(lock, timezone.now())
-            _look_after_hosts(lock)
-    finally:
-        lock.release()
+    _look_after_vms(lock, timezone.now())
+    _look_after_hosts(lock)
 
 
 def _look_after_hosts(lock: Held) -> None:

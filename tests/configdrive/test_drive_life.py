@@ -528,6 +528,7 @@ class TestFailures:
         one.insert = successor_is_faster
         run(guest_data.reset_password(vm, caller, "n3wPassword"))
         assert (drive_of(vm).generation, drive_of(vm).name) == (7, "successors.iso")
+        assert one.discs[str(vm.uuid)] in one.paths(), "what a guest reads is not deleted"
 
     @pytest.mark.parametrize("name", ["Frankfurt\u2028Main", "Zone\x85One", "a\nb"])
     def test_an_operators_name_with_a_line_break_costs_no_drive(self, hosts, caller, cluster, one, name):
@@ -667,7 +668,7 @@ class TestUpkeep:
 
     def test_one_server_at_a_time_looks_after_them(self, vm, one):
         one.media.clear()
-        lock = locks.acquire("configdrive reconcile", "another server")
+        lock = locks.acquire("configdrive.upkeep.reconcile", "another server")
         upkeep.reconcile()
         assert not AsyncJob.objects.filter(command="verifyConfigDrive").exists()
         lock.release()
