@@ -1,9 +1,11 @@
-"""The fixture `lab`: real hosts for every test that asks for them."""
+"""What tests of several rooms share: the lab's real hosts, a host in memory, and somebody to deploy on it."""
 
 import os
 
 import pytest
 
+from tests.factories import make_caller
+from tests.fakes import FakeHypervisor, hypervisors
 from tests.lab import alone, bring_up, is_up, tear_down, why_not
 
 
@@ -20,3 +22,16 @@ def lab():
         yield bring_up()
         if not was_up:
             tear_down()
+
+
+@pytest.fixture
+def fake():
+    """A host in memory, which every endpoint leads to."""
+    fake = FakeHypervisor()
+    with hypervisors(fake):
+        yield fake
+
+
+@pytest.fixture
+def caller():
+    return make_caller()

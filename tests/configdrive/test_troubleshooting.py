@@ -15,8 +15,8 @@ from networks.checks import Check
 from networks.hypervisors.base import AgentAbsent, Busy, EndpointUnreachable, StorageProblem
 from networks.models import ConfigDriveUse, Template, VirtualMachine, VmState
 from networks.services import guest_data, vms
-from tests.factories import make_caller, make_cluster, make_endpoint, make_host, make_template
-from tests.fakes import FakeHypervisor, hypervisors
+from tests.factories import make_cluster, make_endpoint, make_host, make_template
+from tests.fakes import FakeHypervisor
 from tests.life import deploy, run
 
 pytestmark = pytest.mark.django_db
@@ -33,18 +33,6 @@ REPORT = {
     "keys": "unchanged",
     "user_data_bytes": "21",
 }
-
-
-@pytest.fixture
-def fake():
-    fake = FakeHypervisor()
-    with hypervisors(fake):
-        yield fake
-
-
-@pytest.fixture
-def caller():
-    return make_caller()
 
 
 @pytest.fixture

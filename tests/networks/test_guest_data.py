@@ -18,14 +18,13 @@ from networks.services import guest_data, nics, vms
 from networks.services.vms import Deployment
 from tests.configdrive.drives import contents
 from tests.factories import (
-    make_caller,
     make_cluster,
     make_host,
     make_network,
     make_service_offering,
     make_template,
 )
-from tests.fakes import FakeHypervisor, hypervisors
+from tests.fakes import FakeHypervisor
 from tests.life import deploy, run
 
 pytestmark = pytest.mark.django_db
@@ -34,18 +33,6 @@ PASSWORD = "cloudstack/password/vm_password.txt"
 NETWORK_DATA = "openstack/latest/network_data.json"
 USER_DATA = "openstack/latest/user_data"
 NEW = base64.b64encode(b"new").decode()
-
-
-@pytest.fixture
-def fake():
-    fake = FakeHypervisor()
-    with hypervisors(fake):
-        yield fake
-
-
-@pytest.fixture
-def caller():
-    return make_caller()
 
 
 @pytest.fixture

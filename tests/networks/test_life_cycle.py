@@ -37,18 +37,6 @@ pytestmark = pytest.mark.django_db
 
 
 @pytest.fixture
-def fake():
-    fake = FakeHypervisor()
-    with hypervisors(fake):
-        yield fake
-
-
-@pytest.fixture
-def caller():
-    return make_caller()
-
-
-@pytest.fixture
 def cluster():
     return make_cluster()
 
