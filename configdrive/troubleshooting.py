@@ -10,7 +10,7 @@ from configdrive.upkeep import fault_of
 from networks.checks import Check
 from networks.elements import Place
 from networks.hypervisors.base import GuestAgent, HypervisorError, NotFound
-from networks.models import DriveReader, VirtualMachine, VmState
+from networks.models import ConfigDriveUse, DriveReader, VirtualMachine, VmState
 from networks.models.offerings import OsFamily
 from networks.services.places import CALL, place, within
 
@@ -41,6 +41,8 @@ def _data(vm: VirtualMachine) -> Iterator[Check]:
         yield Check("password", None, f"Template {vm.template} is not password enabled: the VM has none.")
     elif vm.password:
         yield Check("password", None, "one waits to be set: it is on the drive until the guest was seen booted with it")
+    elif vm.drive_use == ConfigDriveUse.NEVER:
+        yield Check("password", None, "none waits; without a drive, only a reset with guestuser sets one")
     else:
         yield Check("password", True, "none waits: the guest has booted with it, or its agent has set it")
     size = len(vm.user_data_bytes or b"")

@@ -226,6 +226,11 @@ class TestPassword:
         run(guest_data.reset_password(vm, caller, "n3wPassword", agent_user="root"))
         verdict(vm, "password", True, "none waits")
 
+    def test_without_a_drive_no_guest_has_booted_with_one(self, fake, caller, cluster):
+        template = make_template(password_enabled=True)
+        vm = deploy(caller, cluster, template=template, drive_use=ConfigDriveUse.NEVER)
+        verdict(vm, "password", None, "only a reset with guestuser")
+
     def test_a_template_without(self, fake, caller, cluster):
         vm = deploy(caller, cluster, template=make_template(name="cirros"))
         verdict(vm, "password", None, "Template cirros is not password enabled")
