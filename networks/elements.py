@@ -7,6 +7,7 @@ Hooks of the first kind are slow, run outside any transaction and must be safe t
 second run inside the transaction that changes the VM's state, and touch the database only.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
@@ -20,6 +21,18 @@ class Place:
 
     host: Host
     hypervisor: Any
+
+
+@dataclass(frozen=True)
+class AddressChange:
+    """A NIC's primary addresses before and after, as text; None where there is none."""
+
+    nic_id: int
+    vm_id: int
+    ip4_before: str | None
+    ip4: str | None
+    ip6_before: str | None
+    ip6: str | None
 
 
 class NetworkElement:
@@ -64,6 +77,9 @@ class NetworkElement:
 
     def nic_removed(self, nic: Nic, now: datetime) -> None:
         pass
+
+    def addresses_changed(self, changes: Sequence[AddressChange], now: datetime) -> None:
+        """Addresses were learned or have changed: one call for all of a batch."""
 
 
 _elements: list[NetworkElement] = []

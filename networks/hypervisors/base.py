@@ -30,6 +30,14 @@ class Transport(StrEnum):
     TEST = "test"
 
 
+class DiskAccess(StrEnum):
+    """From where a host's disks are read; nowhere, unless an administrator says so."""
+
+    NONE = ""
+    LOCAL = "local"
+    SSH = "ssh"
+
+
 @dataclass(frozen=True)
 class EndpointAddress:
     """Where a hypervisor's API is and how to be let in."""
@@ -40,6 +48,7 @@ class EndpointAddress:
     username: str = ""
     password: str = field(default="", repr=False)
     test_socket: str = ""
+    disk_access: DiskAccess = DiskAccess.NONE
 
 
 class PowerState(StrEnum):
@@ -158,11 +167,16 @@ class Source(StrEnum):
 
     GUEST_AGENT = "agent"
     TEST_DRIVER = "test-driver"
+    LEASE = "lease"
+    WEBHOOK = "webhook"
+    NEIGHBOUR = "arp"
+    DISK = "disk"
+    OPERATOR = "operator"
 
 
 @dataclass(frozen=True)
 class GuestAddress:
-    """An address that a guest has on the interface with this MAC (lower case, colon-separated)."""
+    """An address that `source` says the interface with this MAC has (lower case, colon-separated)."""
 
     mac: str
     ip: IPv4Address | IPv6Address
@@ -180,6 +194,33 @@ class Reading:
     addresses: tuple[GuestAddress, ...] = ()
     problem: Outcome | None = None
     detail: str = ""
+
+
+class GuestClient(StrEnum):
+    """What in a guest keeps its leases in a file, each in a form of its own."""
+
+    DHCLIENT = "dhclient"
+    NETWORK_MANAGER = "NetworkManager"
+    DHCPCD = "dhcpcd"
+    WICKED = "wicked"
+    WINDOWS = "Windows"
+
+
+@dataclass(frozen=True)
+class LeaseFile:
+    """A file as it lies on a guest's disk; several of one client may stand one after the other. Not to be trusted."""
+
+    client: GuestClient
+    content: bytes
+
+
+class GuestEvent(StrEnum):
+    """What a hypervisor tells by itself of a VM."""
+
+    AGENT_CONNECTED = "agent_connected"
+    STARTED = "started"
+    STOPPED = "stopped"
+    MIGRATED = "migrated"
 
 
 # Errors, named for what the caller does next ---------------------------------------------------
@@ -241,7 +282,8 @@ class StorageProblem(AskTheOperator):
 
 T = TypeVar("T")
 _heartbeat: contextvars.ContextVar[Callable[[], object]] = contextvars.ContextVar("heartbeat", default=lambda: None)
-_abandoned: set[threading.Thread] = set()
+_asked: contextvars.ContextVar[object] = contextvars.ContextVar("asked", default=None)
+_abandoned: dict[threading.Thread, object] = {}
 HEARTBEAT_SECONDS = 5.0
 
 
@@ -258,6 +300,16 @@ def heartbeat(beat: Callable[[], object]) -> Iterator[None]:
 def beat() -> None:
     """Tell the innermost open `heartbeat` that we are alive: for waits other than `call_within`'s."""
     _heartbeat.get()()
+
+
+@contextlib.contextmanager
+def asking(whom: object) -> Iterator[None]:
+    """While this is open, calls that have to be given up are counted for `whom`."""
+    token = _asked.set(whom)
+    try:
+        yield
+    finally:
+        _asked.reset(token)
 
 
 def call_within(deadline: float, call: Callable[[], T]) -> T:
@@ -284,25 +336,25 @@ def call_within(deadline: float, call: Callable[[], T]) -> T:
     while thread.is_alive():
         remaining = deadline - time.monotonic()
         if remaining <= 0:
-            _abandoned.add(thread)
+            _abandoned[thread] = _asked.get()
             raise DeadlineExceeded("The hypervisor did not answer in time.")
         thread.join(min(remaining, HEARTBEAT_SECONDS))
         if thread.is_alive():
             try:
                 beat()
             except BaseException:
-                _abandoned.add(thread)
+                _abandoned[thread] = _asked.get()
                 raise
     if failures:
         raise failures[0]
     return results[0]
 
 
-def abandoned_calls() -> int:
-    """How many calls of this process were given up and are stuck still."""
-    for thread in [thread for thread in _abandoned if not thread.is_alive()]:
-        _abandoned.discard(thread)
-    return len(_abandoned)
+def abandoned_calls(whom: object = None) -> int:
+    """How many calls of this process were given up and are stuck still: all, or those to `whom`."""
+    for thread in [thread for thread in list(_abandoned) if not thread.is_alive()]:
+        _abandoned.pop(thread, None)
+    return sum(1 for asked in list(_abandoned.values()) if whom is None or asked == whom)
 
 
 # Protocols: one per need --------------------------------------------------------------------------
@@ -443,5 +495,50 @@ class AddressReader(Protocol):
 
         A VM not reached before the deadline yields nothing. Raises EndpointUnreachable when no VM
         can be read; what concerns one VM is its reading.
+        """
+        ...
+
+
+@runtime_checkable
+class NeighbourReader(Protocol):
+    """The host's own neighbour table: a hint, for whoever is on the network can put there what he likes."""
+
+    def read_neighbours(
+        self, vms: Sequence[VmRef], deadline: float
+    ) -> Iterator[tuple[VmRef, tuple[GuestAddress, ...]]]:
+        """Yield what the table has for each VM that could be asked about; the others yield nothing.
+
+        Raises EndpointUnreachable.
+        """
+        ...
+
+
+@runtime_checkable
+class DiskReader(Protocol):
+    def read_lease_files(self, vm: VmRef, deadline: float, *, windows: bool) -> tuple[LeaseFile, ...]:
+        """The DHCP clients' files on the VM's ROOT volume, read without writing, by a process without rights.
+
+        Takes seconds to minutes. Raises Refused (not allowed at this endpoint, or no such disk), NotFound (no
+        operating system on it), StorageProblem (no tool to read with), DeadlineExceeded.
+        """
+        ...
+
+
+class Watch(Protocol):
+    """An open subscription to a hypervisor's events."""
+
+    def is_alive(self) -> bool:
+        """False once nothing more will be heard through it. Asks nobody."""
+        ...
+
+    def close(self) -> None: ...
+
+
+@runtime_checkable
+class EventSource(Protocol):
+    def watch(self, tell: Callable[[str, GuestEvent], None], deadline: float) -> Watch:
+        """Call `tell` with a VM's UUID for each event from now on, in a thread of the driver's.
+
+        Raises EndpointUnreachable, CredentialsRefused, Refused (it has no events).
         """
         ...

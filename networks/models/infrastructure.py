@@ -12,7 +12,7 @@ from django.db.models.functions import Cast
 from extdhcp_site.accounts.models import Caller, Domain, Role
 from extdhcp_site.encryption import EncryptedTextField
 from extdhcp_site.models import UuidModel
-from networks.hypervisors.base import EndpointAddress, Transport
+from networks.hypervisors.base import DiskAccess, EndpointAddress, Transport
 from networks.volume_label import InvalidLabel, check_label
 
 
@@ -140,8 +140,26 @@ class Endpoint(UuidModel):
     port = models.PositiveIntegerField(null=True, blank=True, help_text="Empty: the transport's own.")
     username = models.CharField(max_length=64, blank=True)
     password = EncryptedTextField(null=True, blank=True, editable=False)
+    disk_access = models.CharField(
+        "read guests' disks",
+        max_length=5,
+        blank=True,
+        default=DiskAccess.NONE.value,
+        choices=[
+            (DiskAccess.NONE.value, "never"),
+            (DiskAccess.LOCAL.value, "from this server, which sees them under the same path"),
+            (DiskAccess.SSH.value, "on the host, by ssh"),
+        ],
+        help_text="Looks for addresses of guests without an agent in the lease files on their disks; slow.",
+    )
     last_ok_at = models.DateTimeField(null=True, blank=True, editable=False)
     last_error = models.CharField(max_length=255, blank=True, editable=False)
+    # Since when it has answered, and the circuit breaker: how often in a row it has not, and when it is asked again.
+    up_since = models.DateTimeField(null=True, blank=True, editable=False)
+    failures = models.PositiveIntegerField(default=0, editable=False)
+    retry_at = models.DateTimeField(null=True, blank=True, editable=False)
+    # Calls of the address readers that were given up and are stuck still.
+    stuck_calls = models.PositiveIntegerField(default=0, editable=False)
 
     objects = InfrastructureQuerySet.as_manager()
 
@@ -186,6 +204,7 @@ class Endpoint(UuidModel):
             username=self.username,
             password=self.password or "",
             test_socket=settings.LIBVIRT_TEST_SOCKET if self.transport == Transport.TEST else "",
+            disk_access=DiskAccess(self.disk_access),
         )
 
 

@@ -139,7 +139,9 @@ class AddressState(models.TextChoices):
 
     UNKNOWN = "unknown", "Not known yet"
     CONFIRMED = "confirmed", "Confirmed"
+    UNCONFIRMED = "unconfirmed", "Unconfirmed"
     LAST_KNOWN = "last_known", "Last known"
+    PINNED = "pinned", "Set by an operator"
 
 
 class NicQuerySet(models.QuerySet["Nic"]):
@@ -173,10 +175,12 @@ class Nic(UuidModel):
     )
     ip6_address = models.GenericIPAddressField("IPv6 address", null=True, blank=True, protocol="IPv6", editable=False)
     address_state = models.CharField(
-        max_length=10, choices=AddressState.choices, default=AddressState.UNKNOWN, editable=False
+        max_length=11, choices=AddressState.choices, default=AddressState.UNKNOWN, editable=False
     )
     address_source = models.CharField(max_length=20, blank=True, editable=False)
     address_seen_at = models.DateTimeField(null=True, blank=True, editable=False)
+    # What else it has on the network, as the guest or the DHCP server tells it.
+    secondary_addresses = models.JSONField(default=list, blank=True, editable=False)
     plugged = models.BooleanField(
         default=True, editable=False, help_text="Whether the running guest has it; all are plugged in at a start."
     )

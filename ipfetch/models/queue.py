@@ -7,6 +7,7 @@ from django.db import models
 from django.db.models import Q
 from django.utils import timezone
 
+from extdhcp_site.accounts.models import Caller
 from networks.hypervisors.base import Outcome as ReadOutcome
 from networks.models import Nic
 
@@ -34,12 +35,19 @@ NEXT_STEP = {
 
 
 class IpFetchQuerySet(models.QuerySet["IpFetch"]):
+    def visible_to(self, caller: Caller) -> Self:
+        return self if caller.is_root else self.filter(nic__in=Nic.objects.visible_to(caller))
+
     def waiting(self) -> Self:
         return self.filter(state=IpFetch.State.WAITING)
 
+    def settled(self) -> Self:
+        """NICs that are looked at again only slowly: those that have their address, and those given up."""
+        return self.filter(state__in=[IpFetch.State.FOUND, IpFetch.State.EXHAUSTED])
+
     def free(self, now: datetime) -> Self:
-        """Waiting NICs that no batch holds."""
-        return self.waiting().filter(Q(claimed_until=None) | Q(claimed_until__lte=now))
+        """Those that no batch holds."""
+        return self.filter(Q(claimed_until=None) | Q(claimed_until__lte=now))
 
     def due(self, now: datetime) -> Self:
         """Free NICs whose next try has come, the longest overdue first."""
@@ -49,8 +57,12 @@ class IpFetchQuerySet(models.QuerySet["IpFetch"]):
         return self.filter(nic__vm__host__endpoint_id=endpoint_id)
 
     def claimed(self, now: datetime) -> Self:
-        """Waiting NICs that a batch holds now."""
-        return self.waiting().filter(claimed_until__gt=now)
+        """Those that a batch holds now."""
+        return self.filter(claimed_until__gt=now)
+
+    def silent(self) -> Self:
+        """NICs of guests whose agent hangs: each costs seconds, so they are read apart from all others."""
+        return self.filter(last_outcome=Outcome.AGENT_SILENT)
 
 
 class IpFetch(models.Model):
@@ -68,6 +80,8 @@ class IpFetch(models.Model):
         EARLY = "early", "An early try, which is not counted"
         COUNTED = "counted", "One of the tries that are counted"
         ASKED = "asked", "Nothing: a person asked"
+        PUSHED = "pushed", "Nothing: the hypervisor told that the guest is ready"
+        REFRESH = "refresh", "Nothing: it is looked at again"
 
     nic = models.OneToOneField(Nic, on_delete=models.CASCADE, related_name="ip_fetch")
     state = models.CharField(max_length=9, choices=State.choices, default=State.WAITING)
@@ -75,6 +89,8 @@ class IpFetch(models.Model):
     # Tries since the NIC entered the queue; the early ones come quickly.
     tries = models.PositiveIntegerField(default=0)
     next_attempt_at = models.DateTimeField(null=True)
+    # The guest is about to have its address: until then it is asked each second.
+    eager_until = models.DateTimeField(null=True)
     # The fence: grows with each claim, and every write of a batch asks for its own.
     attempt = models.PositiveIntegerField(default=0)
     claimed_until = models.DateTimeField(null=True)
@@ -92,7 +108,10 @@ class IpFetch(models.Model):
         ordering = ["nic"]
         verbose_name = "address fetch"
         verbose_name_plural = "address fetches"
-        indexes = [models.Index(fields=["state", "next_attempt_at"])]
+        indexes = [
+            models.Index(fields=["state", "next_attempt_at"]),
+            models.Index(fields=["claimed_until"]),
+        ]
         constraints = [
             models.CheckConstraint(
                 condition=~Q(state="waiting") | Q(next_attempt_at__isnull=False), name="waiting_nic_has_a_next_try"

@@ -1,0 +1,6 @@
+"""The queue of NICs that wait for an address, and all that was ever seen of addresses."""
+
+from ipfetch.models.observations import AddressChain, Confidence, Flag, Observation
+from ipfetch.models.queue import IpFetch, Outcome
+
+__all__ = ["AddressChain", "Confidence", "Flag", "IpFetch", "Observation", "Outcome"]
