@@ -2,12 +2,13 @@
 
 Connections are in `kvm_connection`, libvirt's XML in `kvm_xml`, pools and volumes in `kvm_storage`,
 CD-ROM and NICs of a VM that may run in `kvm_devices`. Of the guest agent, addresses are asked in
-`kvm_agent` and what it answers is read in `kvm_addresses`; passwords and files are in `kvm_guest`.
+`kvm_agent` and what it answers is read in `kvm_addresses`; passwords and files are in `kvm_guest`. The host's
+neighbour table is in `kvm_neighbours`, and what the host tells by itself in `kvm_events`.
 """
 
 import contextlib
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any, Self
 
 import libvirt
@@ -21,6 +22,8 @@ from networks.hypervisors.base import (
     DoNotTryAgain,
     EndpointAddress,
     EndpointUnreachable,
+    GuestAddress,
+    GuestEvent,
     HostFacts,
     HypervisorError,
     ImageRoot,
@@ -51,6 +54,8 @@ from networks.hypervisors.kvm_connection import (
     libvirt_uri,
     uri_host,
 )
+from networks.hypervisors.kvm_events import KvmWatch
+from networks.hypervisors.kvm_neighbours import neighbours
 
 POLL_SECONDS = 0.5
 ACPI_SECONDS = 5.0  # how long a guest may ignore the power button before its agent is asked as well
@@ -425,6 +430,21 @@ class KvmHost:
                 return None
 
         yield from side_by_side(vms, deadline, width, read)
+
+    def read_neighbours(
+        self, vms: Sequence[VmRef], deadline: float
+    ) -> Iterator[tuple[VmRef, tuple[GuestAddress, ...]]]:
+        if self._is_test_driver:
+            return  # it invents an address for whatever it is asked
+        with self._session(deadline) as session:
+            yield from neighbours(session, vms)
+
+    # Events -------------------------------------------------------------------------------------
+
+    def watch(self, tell: Callable[[str, GuestEvent], None], deadline: float) -> KvmWatch:
+        watch = KvmWatch(self.address, tell)
+        watch.open(deadline)
+        return watch
 
 
 # One VM -----------------------------------------------------------------------------------------

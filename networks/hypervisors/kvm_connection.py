@@ -172,7 +172,7 @@ def error_code(error: HypervisorError) -> int | None:
     return None if cause is None else cause.get_error_code()
 
 
-def _opening_failed(error: libvirt.libvirtError) -> HypervisorError:
+def opening_failed(error: libvirt.libvirtError) -> HypervisorError:
     code = error.get_error_code()
     if "certificate" in str(error).lower():  # told by several codes, and never in another's words
         return CredentialsRefused(f"TLS failed: a certificate is missing or not trusted. (libvirt error {code})")
@@ -222,8 +222,8 @@ OPEN_SECONDS = 15.0
 IDLE_MAX = 4  # for each endpoint, as many as read guests' addresses at a time
 
 
-def open_connection(address: EndpointAddress) -> Any:
-    """A new virConnect with keepalive; blocks, so call it within a deadline."""
+def open_connection(address: EndpointAddress, flags: int = 0) -> Any:
+    """A new virConnect with keepalive; blocks, so call it within a deadline. `flags` are virConnectOpenAuth's."""
     uri = libvirt_uri(address)
     _start_event_loop()
 
@@ -239,7 +239,7 @@ def open_connection(address: EndpointAddress) -> Any:
         libvirt.VIR_CRED_PASSPHRASE,
         libvirt.VIR_CRED_NOECHOPROMPT,
     ]
-    connection = libvirt.openAuth(uri, [kinds, answer, None], 0)
+    connection = libvirt.openAuth(uri, [kinds, answer, None], flags)
     with contextlib.suppress(libvirt.libvirtError):  # the test driver inside this process has none
         connection.setKeepAlive(KEEPALIVE_SECONDS, KEEPALIVE_COUNT)
     return connection
@@ -274,11 +274,11 @@ class ConnectionPool:
         try:
             return call_within(min(deadline, time.monotonic() + OPEN_SECONDS), lambda: self._opener(address))
         except libvirt.libvirtError as error:
-            raise _opening_failed(error) from error
+            raise opening_failed(error) from error
 
     def release(self, address: EndpointAddress, connection: Any) -> None:
         """Give back a connection in which no call is waiting; a dead one is dropped."""
-        if not _is_alive(connection):
+        if not is_alive(connection):
             return
         with self._lock:
             idle = self._idle.setdefault(address, [])
@@ -304,7 +304,7 @@ class ConnectionPool:
 
 
 def _lives(connection: Any, idle_since: float, deadline: float) -> bool:
-    if not _is_alive(connection):
+    if not is_alive(connection):
         return False
     if time.monotonic() - idle_since < PING_AFTER_SECONDS:
         return True
@@ -316,7 +316,7 @@ def _lives(connection: Any, idle_since: float, deadline: float) -> bool:
     return True
 
 
-def _is_alive(connection: Any) -> bool:
+def is_alive(connection: Any) -> bool:
     try:
         return bool(connection.isAlive())  # asks nobody, so it needs no deadline
     except libvirt.libvirtError:
@@ -358,7 +358,7 @@ class Session:
             self.give_up()
             raise
         except libvirt.libvirtError as error:
-            raise translate(error, connected=_is_alive(self.connection)) from error
+            raise translate(error, connected=is_alive(self.connection)) from error
         except BaseException:
             # The wait was broken off, not the call: it may run in this connection still.
             self.give_up()
