@@ -2,7 +2,10 @@
 
 import base64
 import contextlib
+import json
 import sqlite3
+import tempfile
+import xml.etree.ElementTree as ET
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -51,6 +54,28 @@ class Cloud:
             **fields,
         )["virtualmachine"]
 
+    def take_agent_away(self, vm: dict[str, Any], host: Host) -> None:
+        """Unplug the guest agent's channel, before a guest that was just started can have seen it."""
+        definition = ET.fromstring(host.virsh("dumpxml", vm["instancename"]))
+        channel = next(
+            channel
+            for channel in definition.iter("channel")
+            if channel.find("target[@name='org.qemu.guest_agent.0']") is not None
+        )
+        with tempfile.NamedTemporaryFile(suffix=".xml") as file:
+            file.write(ET.tostring(channel))
+            file.flush()
+            host.virsh("detach-device", vm["instancename"], file.name, "--live")
+
+    @property
+    def leases_url(self) -> str:
+        """Where a DHCP server reports its leases."""
+        return f"{self.server.announced['console']}api/v1/leases/"
+
+    def lease_token(self) -> str:
+        """A new token for the webhook, of the network that has a DHCP server."""
+        return json.loads(self.server.manage("create_lease_token", self.network, "--json"))["token"]
+
     def host_id(self, host: Host) -> str:
         return self.id_of("host", self.api.listHosts(name=host.name))
 
@@ -97,7 +122,7 @@ class Cloud:
 @contextlib.contextmanager
 def served(lab: Lab, directory: Path) -> Iterator[Cloud]:
     """Offering without services, its networks, and the server: made by the calls that the docs name."""
-    server = Server(directory / "state", directory / "var")
+    server = Server(directory / "state", directory / "var", LEASE_DIR=str(lab.dhcp.lease_file.parent))
     server.prepare()
     server.run("-m", "tests.seed", "lab")
     server.start()
