@@ -18,6 +18,8 @@ LIBVIRT_TEST_SOCKET = env.str("LIBVIRT_TEST_SOCKET", "")
 # Demo and tests only: whether an endpoint may use libvirt's test driver.
 ALLOW_TEST_HYPERVISOR = env.bool("ALLOW_TEST_HYPERVISOR", False)
 JOB_WORKERS = env.int("JOB_WORKERS", 4)
+# The one directory in which DHCP servers' lease files are read.
+LEASE_DIR = env.str("LEASE_DIR", str(VAR_DIR / "leases"))
 
 INSTALLED_APPS = [
     "extdhcp_site.console.apps.AdminConfig",

@@ -1,6 +1,7 @@
 from django.contrib import admin
 
 from extdhcp_site.console.administration import ReadOnlyAdmin
+from ipfetch import lease_admin  # noqa: F401 - it registers its pages
 from ipfetch.models import IpFetch
 
 

@@ -1,6 +1,17 @@
 """The queue of NICs that wait for an address, and all that was ever seen of addresses."""
 
+from ipfetch.models.leases import LeaseServer, LeaseToken, create_lease_token
 from ipfetch.models.observations import AddressChain, Confidence, Flag, Observation
 from ipfetch.models.queue import IpFetch, Outcome
 
-__all__ = ["AddressChain", "Confidence", "Flag", "IpFetch", "Observation", "Outcome"]
+__all__ = [
+    "AddressChain",
+    "Confidence",
+    "Flag",
+    "IpFetch",
+    "LeaseServer",
+    "LeaseToken",
+    "Observation",
+    "Outcome",
+    "create_lease_token",
+]
