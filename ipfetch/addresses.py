@@ -1,59 +1,119 @@
-"""Which of the addresses that a guest reports is a NIC's own: pure functions over untrusted values."""
+"""Which of the addresses that are reported for a NIC is its own: pure functions over untrusted values."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from datetime import datetime, timedelta
 from ipaddress import IPv4Address, IPv4Network, IPv6Address
 
-from networks.hypervisors.base import GuestAddress
+from networks.hypervisors.base import GuestAddress, Source
+
+Address = IPv4Address | IPv6Address
+
+# Whose word counts: the guest's own, the DHCP server's, what the host has overheard, what was once written down.
+RANKS = {
+    Source.GUEST_AGENT: 0,
+    Source.TEST_DRIVER: 0,
+    Source.WEBHOOK: 1,
+    Source.LEASE: 1,
+    Source.NEIGHBOUR: 2,
+    Source.DISK: 3,
+}
+UNCONFIRMED = frozenset({Source.NEIGHBOUR, Source.DISK})
+# A hint: it is shown, and the NIC stays in the queue.
+HINTS = frozenset({Source.NEIGHBOUR})
+MOST_REPORTED = 16
+MOST_SECONDARY = 16
 
 
 @dataclass(frozen=True)
 class NicFacts:
-    """What is known of a NIC before it is asked; `known` is its present address."""
+    """What is known of a NIC before it is asked."""
 
     mac: str
     cidr: IPv4Network | None
     gateway: IPv4Address | None
-    known: IPv4Address | None = None
 
 
 @dataclass(frozen=True)
-class OwnAddresses:
-    """The NIC's addresses, or none; `foreign` is one that it has but that the network cannot have given."""
+class Sighting:
+    """An address that a source has told, and when it did last."""
 
-    ip4: GuestAddress | None = None
-    ip6: GuestAddress | None = None
-    foreign: IPv4Address | None = None
+    ip: Address
+    source: Source
+    last_seen: datetime
 
 
-def own_addresses(nic: NicFacts, readings: Iterable[GuestAddress]) -> OwnAddresses:
-    """The addresses that belong to `nic` and can have come from DHCP.
+@dataclass(frozen=True)
+class Choice:
+    """A NIC's primary addresses with who told them, and what else it has."""
 
-    A bond and its slave both carry the MAC, so all interfaces with it count. Of several addresses in the
-    CIDR the one already known is kept, else the first reported one is taken: the others are the guest's own.
+    ip4: Sighting | None = None
+    ip6: Sighting | None = None
+    secondary: tuple[str, ...] = ()
+
+    @property
+    def source(self) -> Source | None:
+        primary = self.ip4 or self.ip6
+        return primary.source if primary else None
+
+
+def reported_for(nic: NicFacts, readings: Iterable[GuestAddress]) -> tuple[GuestAddress, ...]:
+    """What is said of `nic`, each address once: by its MAC, and of a kind that a server can lease.
+
+    A bond and its slave both carry the MAC, so all interfaces with it count. Addresses of the network come
+    first, so that a guest with very many others does not push them out.
     """
-    # Self-assigned addresses (RFC 3927; RFC 4291, 2.5.6) are never leased.
-    own = [
-        reading
+    by_address = {
+        (reading.source, reading.ip): reading
         for reading in readings
+        # Self-assigned addresses (RFC 3927; RFC 4291, 2.5.6) are never leased.
         if reading.mac == nic.mac
         and not (reading.ip.is_link_local or reading.ip.is_loopback or reading.ip.is_multicast)
         and not (reading.ip.is_unspecified or reading.ip.is_reserved)
-    ]
-    leased = [reading for reading in own if isinstance(reading.ip, IPv4Address) and _can_be_leased(nic, reading.ip)]
-    kept = [reading for reading in leased if reading.ip == nic.known]
-    foreign = [reading.ip for reading in own if isinstance(reading.ip, IPv4Address) and reading not in leased]
-    return OwnAddresses(
-        ip4=next(iter(kept or leased), None),
-        ip6=next((reading for reading in own if isinstance(reading.ip, IPv6Address)), None),
-        foreign=next(iter(foreign), None),
-    )
+    }
+    own_first = sorted(by_address.values(), key=lambda reading: not can_be_leased(nic, reading.ip))
+    return tuple(own_first[:MOST_REPORTED])
 
 
-def _can_be_leased(nic: NicFacts, ip: IPv4Address) -> bool:
+def can_be_leased(nic: NicFacts, ip: Address) -> bool:
+    """Whether the network's server can have given this address. Of IPv6 nothing is known."""
+    if isinstance(ip, IPv6Address):
+        return True
     if ip == nic.gateway:
         return False
     if nic.cidr is None:
         return True
     is_edge = nic.cidr.prefixlen < 31 and ip in (nic.cidr.network_address, nic.cidr.broadcast_address)
     return ip in nic.cidr and not is_edge
+
+
+def settles(nic: NicFacts, reported: Iterable[GuestAddress]) -> bool:
+    """Whether this ends the NIC's wait: an IPv4 address of its network, or any where the network has no CIDR."""
+    return any(
+        reading.source not in HINTS and can_be_leased(nic, reading.ip)
+        for reading in reported
+        if isinstance(reading.ip, IPv4Address) or nic.cidr is None
+    )
+
+
+def choose(nic: NicFacts, sightings: Sequence[Sighting], known: Iterable[str | None], stale_after: timedelta) -> Choice:
+    """The primary address of each family, and the others.
+
+    By rank, unless the better source has been silent for `stale_after` while a lesser one has not. Of several
+    addresses by the best, one that is `known` already is kept, else the first reported is taken: the others are the
+    guest's own.
+    """
+    possible = [sighting for sighting in sightings if can_be_leased(nic, sighting.ip)]
+    newest = max((sighting.last_seen for sighting in possible), default=None)
+    kept = set(known)
+
+    def preference(sighting: Sighting) -> tuple[bool, int, bool]:
+        stale = newest is not None and newest - sighting.last_seen > stale_after
+        return stale, RANKS[sighting.source], str(sighting.ip) not in kept
+
+    ordered = sorted(possible, key=preference)
+    ip4 = next((sighting for sighting in ordered if sighting.ip.version == 4), None)
+    ip6 = next((sighting for sighting in ordered if sighting.ip.version == 6), None)
+    primary = {str(sighting.ip) for sighting in (ip4, ip6) if sighting}
+    others = dict.fromkeys(str(sighting.ip) for sighting in ordered if sighting.source not in UNCONFIRMED)
+    return Choice(ip4, ip6, tuple(ip for ip in others if ip not in primary)[:MOST_SECONDARY])

@@ -1,32 +1,39 @@
 """One batch: ask one endpoint for the addresses of its claimed NICs, and write what comes back."""
 
+import contextlib
+import contextvars
+import queue
 import threading
 from collections import defaultdict
-from collections.abc import Callable, Sequence
-from datetime import datetime, timedelta
-from ipaddress import IPv4Address
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from datetime import timedelta
+from typing import Any, TypeVar
 
 import structlog
-from django.db import connections, transaction
-from django.db.models import Case, F, IntegerField, Q, When
+from django.db import connections
 from django.utils import timezone
 
-from extdhcp_site.events import models as events
-from extdhcp_site.events.models import EventType, Level
 from extdhcp_site.jobs import tasks
-from ipfetch.addresses import NicFacts, OwnAddresses, own_addresses
+from ipfetch import chains, disks, leases
+from ipfetch.addresses import reported_for, settles
+from ipfetch.chains import Chains
 from ipfetch.configuration import MAX_THREADS
 from ipfetch.models import IpFetch, Outcome
+from ipfetch.recording import ASKED_IN_THE_GUEST, Finding, Target, give_back, record, targets
 from ipfetch.schedule import Pace
 from networks.hypervisors.base import (
     AddressReader,
     EndpointUnreachable,
+    GuestAddress,
     HypervisorError,
+    NeighbourReader,
     Reading,
+    Source,
     VmRef,
     abandoned_calls,
+    asking,
 )
-from networks.models import AddressState, Endpoint, Nic, VirtualMachine
+from networks.models import Endpoint, Nic
 from networks.services.places import hypervisor_at, record_health, within
 
 log = structlog.get_logger(__name__)
@@ -35,7 +42,9 @@ BATCH_LIFE = timedelta(seconds=60)
 # A batch gives up after a minute; by then its claims are written off, or their worker is dead.
 CLAIM_LIFE = BATCH_LIFE + timedelta(seconds=30)
 MOST_AT_ONE_HOST = 4
-MOST_ABANDONED = 8
+MOST_ABANDONED = 32
+NEIGHBOURS_SECONDS = 5.0
+LARGEST_LOT = 200
 
 Claims = Sequence[tuple[int, int]]
 
@@ -60,6 +69,11 @@ class _Slots:
             self._taken -= slots
             self._freed.notify_all()
 
+    def wait_until_free(self, seconds: float) -> None:
+        """Let the batches that are at work come to their end."""
+        with self._freed:
+            self._freed.wait_for(lambda: self._taken == 0, seconds)
+
 
 _slots = _Slots()
 
@@ -74,6 +88,7 @@ def read_batch(endpoint_id: int, claims: Claims) -> None:
     if abandoned_calls() > MOST_ABANDONED:
         # Threads stuck in a C library are only ended with their process; the cluster starts another.
         log.error("Too many calls to hypervisors are stuck; this worker ends itself.")
+        _slots.wait_until_free(BATCH_LIFE.total_seconds())
         raise SystemExit(1)
     slots = _slots.take(MOST_AT_ONE_HOST, MAX_THREADS.get())
     threading.Thread(target=_read_in_thread, args=(endpoint_id, claims, slots), daemon=True).start()
@@ -90,178 +105,215 @@ def _read_in_thread(endpoint_id: int, claims: Claims, slots: int) -> None:
 
 
 def read(
-    endpoint_id: int, claims: Claims, *, width: int = MOST_AT_ONE_HOST, done: Callable[[IpFetch], None] | None = None
+    endpoint_id: int, claims: Claims, *, width: int = MOST_AT_ONE_HOST, done: Callable[[int], None] | None = None
 ) -> None:
-    """Ask the endpoint for all claimed NICs, VM by VM; `done` hears of each row that got its result."""
-    rows = _claimed_rows(claims)
-    if not rows:
+    """Ask for all claimed NICs, each by its zone's chain of sources; `done` hears how many more have their result."""
+    claimed = _claimed(claims)
+    if not claimed:
         return
     # The claims' life begins anew: they may have waited for a worker.
-    IpFetch.objects.filter(pk__in=[row.pk for row in rows]).claimed(timezone.now()).update(
+    IpFetch.objects.filter(pk__in=[target.row_id for target in claimed]).claimed(timezone.now()).update(
         claimed_until=timezone.now() + CLAIM_LIFE
     )
     endpoint = Endpoint.objects.get(pk=endpoint_id)
-    by_vm: dict[VmRef, list[IpFetch]] = defaultdict(list)
-    for row in rows:
-        by_vm[row.nic.vm.on_host].append(row)
-    try:
-        reader = hypervisor_at(endpoint)
-        assert isinstance(reader, AddressReader)
-        asked = len(by_vm)
-        for vm, reading in reader.read_addresses(list(by_vm), within(BATCH_LIFE.total_seconds()), width=width):
-            for row in by_vm.pop(vm, []):
-                record(row, reading, timezone.now())
-                if done:
-                    done(row)
-        if len(by_vm) == asked:
+    batch = _Batch(endpoint, claimed, done or (lambda count: None))
+    with asking(endpoint_id):
+        try:
+            # An endpoint that was silent is asked by one thread first, not by all that it may have.
+            batch.read(hypervisor_at(endpoint), 1 if endpoint.failures else width)
+        except HypervisorError as error:
+            record_health(endpoint, str(error), stuck_calls=abandoned_calls(endpoint_id))
+            batch.unreachable(str(error))
+            return
+    record_health(endpoint, stuck_calls=abandoned_calls(endpoint_id))
+    batch.not_reached()
+
+
+class _Batch:
+    """The NICs of one endpoint that are asked for together."""
+
+    def __init__(self, endpoint: Endpoint, claimed: Sequence[Target], done: Callable[[int], None]) -> None:
+        self._endpoint, self._done = endpoint, done
+        self._open = {target.row_id: target for target in claimed}
+        self._chains = Chains.now()
+        self._leases: Mapping[tuple[int, str], GuestAddress] | None = None
+
+    def read(self, hypervisor: Any, width: int) -> None:
+        """Raises HypervisorError when the endpoint could not be asked at all."""
+        self._without_the_guest()
+        by_vm = self._by_vm()
+        if not by_vm:
+            return
+        assert isinstance(hypervisor, AddressReader)
+        heard = False
+        answers = hypervisor.read_addresses(list(by_vm), within(BATCH_LIFE.total_seconds()), width=width)
+        for arrived in _as_they_arrive(answers):
+            heard = True
+            readings = [(target, reading) for vm, reading in arrived for target in by_vm[vm]]
+            self._record(self._after_the_guest(hypervisor, readings, {vm for vm, _ in arrived}))
+        if not heard:
             raise EndpointUnreachable("It answered for no VM in time.")
-    except HypervisorError as error:
-        record_health(endpoint, str(error))
-        unread = [row for rows in by_vm.values() for row in rows]
-        record_unreachable(unread, str(error))
-        if done:
-            for row in unread:
-                done(row)
-        return
-    record_health(endpoint)
-    give_back([row for rows in by_vm.values() for row in rows])
+
+    def unreachable(self, detail: str) -> None:
+        """The endpoint could not be asked: that spends no try, except in exact mode."""
+        unread = list(self._open.values())
+        if Pace.now().exact:
+            self._record([Finding(target, outcome=Outcome.HOST_UNREACHABLE, detail=detail) for target in unread])
+            return
+        give_back(unread, timezone.now(), last_outcome=Outcome.HOST_UNREACHABLE, last_detail=detail[:255])
+        self._done(len(unread))
+
+    def not_reached(self) -> None:
+        """What the deadline cut off stays first in line."""
+        if self._open:
+            now = timezone.now()
+            give_back(list(self._open.values()), now, next_attempt_at=now)
+
+    # Steps of the chain
+
+    def _without_the_guest(self) -> None:
+        """Whom the zone asks before the guest, or instead of it."""
+        found, never_asked = [], []
+        for target in self._open.values():
+            before, ask_guest, _ = chains.split(self._chain(target))
+            finding = self._from_leases(target) if Source.LEASE in before else None
+            if finding and finding.settled:
+                found.append(finding)
+            elif not ask_guest:
+                never_asked.append(finding or Finding(target, detail="Its zone does not ask the guest agent."))
+        self._record([*found, *never_asked])
+
+    def _by_vm(self) -> dict[VmRef, list[Target]]:
+        """The guests to ask, each once for all its NICs."""
+        of_vm: dict[int, list[Target]] = defaultdict(list)
+        for target in self._open.values():
+            of_vm[target.vm_id].append(target)
+        macs: dict[int, list[str]] = defaultdict(list)
+        for vm_id, mac in Nic.objects.filter(vm__in=list(of_vm)).order_by().values_list("vm_id", "mac_address"):
+            macs[vm_id].append(mac)
+        return {some[0].on_host(macs[vm_id]): some for vm_id, some in of_vm.items()}
+
+    def _after_the_guest(
+        self, hypervisor: Any, readings: Sequence[tuple[Target, Reading]], vms: set[VmRef]
+    ) -> list[Finding]:
+        findings = [_from_guest(target, reading) for target, reading in readings]
+        lacking = [finding for finding in findings if not finding.settled]
+        if not lacking:
+            return findings
+        neighbours = self._neighbours(hypervisor, lacking, vms)
+        return [self._completed(finding, neighbours) for finding in findings]
+
+    def _completed(self, finding: Finding, neighbours: Mapping[str, tuple[GuestAddress, ...]]) -> Finding:
+        """What the guest did not tell, from those who stand behind it in the chain."""
+        target = finding.target
+        _, _, after = chains.split(self._chain(target))
+        reported, heard = finding.reported, finding.heard
+        for source in after:
+            if settles(target.facts, reported):
+                break
+            if source == Source.LEASE:
+                lease = self._from_leases(target)
+                reported, heard = (*reported, *lease.reported), heard | lease.heard
+            elif source == Source.NEIGHBOUR:
+                reported += reported_for(target.facts, neighbours.get(target.vm_uuid, ()))
+        return Finding(target, reported, heard, finding.outcome, finding.detail)
+
+    def _from_leases(self, target: Target) -> Finding:
+        if self._leases is None:
+            some = self._open.values()
+            self._leases = leases.addresses(
+                {each.network_id for each in some}, {each.facts.mac for each in some}, timezone.now()
+            )
+        lease = self._leases.get((target.network_id, target.facts.mac))
+        return Finding(target, reported_for(target.facts, [lease] if lease else []), frozenset({Source.LEASE}))
+
+    def _neighbours(
+        self, hypervisor: Any, lacking: Sequence[Finding], vms: set[VmRef]
+    ) -> dict[str, tuple[GuestAddress, ...]]:
+        """The host's own table; whatever is wrong with it, the chain goes on."""
+        uuids = {
+            finding.target.vm_uuid
+            for finding in lacking
+            if Source.NEIGHBOUR in chains.split(self._chain(finding.target))[2]
+            and finding.outcome not in (Outcome.NOT_RUNNING, Outcome.AGENT_SILENT)
+        }
+        asked = [vm for vm in vms if vm.uuid in uuids]
+        if not asked or not isinstance(hypervisor, NeighbourReader):
+            return {}
+        with contextlib.suppress(HypervisorError):
+            return {vm.uuid: found for vm, found in hypervisor.read_neighbours(asked, within(NEIGHBOURS_SECONDS))}
+        return {}
+
+    def _chain(self, target: Target) -> tuple[Source, ...]:
+        return self._chains.of(target.zone_id, target.hypervisor, target.windows)
+
+    # Results
+
+    def _record(self, findings: Sequence[Finding]) -> None:
+        if not findings:
+            return
+        written = record(findings, timezone.now())
+        for finding in findings:
+            self._open.pop(finding.target.row_id, None)
+        self._done(len(findings))
+        if self._endpoint.disk_access:
+            self._look_at_disks([finding for finding in findings if finding.target.row_id in written])
+
+    def _look_at_disks(self, findings: Iterable[Finding]) -> None:
+        """A last resort, and slow: at the tries that count only, and not in this batch."""
+        for finding in findings:
+            wanted = Source.DISK in self._chain(finding.target) and finding.target.claim == IpFetch.Claim.COUNTED
+            if wanted and not finding.settled and finding.outcome != Outcome.NOT_RUNNING:
+                tasks.enqueue(disks.read_disk, finding.target.nic_id, queue=tasks.ADDRESSES)
 
 
-def record(row: IpFetch, reading: Reading, now: datetime) -> bool:
-    """Write what a guest answered; False if the row has moved on since it was claimed."""
+def _from_guest(target: Target, reading: Reading) -> Finding:
+    """What a guest answered about one NIC. A failed read says nothing of what has ended."""
     if reading.problem:
-        return record_none(row, Outcome(reading.problem.value), reading.detail)
-    own = own_addresses(_facts(row.nic), reading.addresses)
-    detail = f"It has {own.foreign}, which is outside {row.nic.network.cidr}." if own.foreign else reading.detail
-    with transaction.atomic():
-        # The VM before its NICs' rows, as a start or stop has them: the other way round two could wait for each other.
-        _note_seen(row)
-        mine = record_found(row, own, now) if own.ip4 else record_none(row, Outcome.NONE_YET, detail)
-        if not mine:
-            transaction.set_rollback(True)
-    return mine
+        return Finding(target, outcome=Outcome(reading.problem.value), detail=reading.detail)
+    reported = reported_for(target.facts, reading.addresses)
+    detail = reading.detail
+    if reported and not settles(target.facts, reported):
+        foreign = next((each.ip for each in reported if each.ip.version == 4), None)
+        detail = f"It has {foreign}, which is outside {target.cidr}." if foreign else "It has IPv6 addresses only."
+    return Finding(target, reported, ASKED_IN_THE_GUEST, Outcome.NONE_YET, detail)
 
 
-def _note_seen(row: IpFetch) -> None:
-    """The guest answered, some time after this claim was made.
-
-    The moment of the claim is what is certain, and no start or reboot has come since: a result that is
-    written later, or by a batch that one has shut out, must not pass for the answer of a guest that is up again.
-    """
-    claimed_at = row.last_attempt_at
-    earlier = Q(guest_seen_at=None) | Q(guest_seen_at__lt=claimed_at)
-    VirtualMachine.objects.filter(earlier, pk=row.nic.vm_id).update(guest_seen_at=claimed_at)
+T = TypeVar("T")
 
 
-def record_found(row: IpFetch, own: OwnAddresses, now: datetime) -> bool:
-    """Write a learned address to its NIC, with one INFO event and one log line.
+def _as_they_arrive(answers: Iterator[T]) -> Iterator[list[T]]:
+    """The answers in lots: what has come while the last lot was worked on. A slow one holds back none before it."""
+    arrived: queue.SimpleQueue[T | BaseException | None] = queue.SimpleQueue()
+    context = contextvars.copy_context()
 
-    Source: external DHCP/DNS spec, "Fetching VM ip address and Updating CS DB".
-    """
-    assert own.ip4 is not None
-    nic, ip, source = row.nic, str(own.ip4.ip), own.ip4.source.value
-    with transaction.atomic():
-        if not _mine(row).update(
-            state=IpFetch.State.FOUND,
-            next_attempt_at=None,
-            claimed_until=None,
-            last_outcome=Outcome.FOUND,
-            last_source=source,
-            last_detail="",
-            found_at=now,
-        ):
-            return False
-        Nic.objects.filter(pk=nic.pk).update(
-            ip4_address=ip,
-            ip6_address=str(own.ip6.ip) if own.ip6 else F("ip6_address"),
-            address_state=AddressState.CONFIRMED,
-            address_source=source,
-            address_seen_at=now,
-        )
-        _take_from_former_holders(nic, ip)
-        events.record(
-            EventType.IP_FETCH, f"{nic}: ip addr {ip} got fetched successfully", account=nic.vm.account, on=nic.vm
-        )
-    log.info("Address found", vm=str(nic.vm.uuid), nic=str(nic.uuid), mac=nic.mac_address, ip=ip, source=source)
-    return True
+    def take() -> None:
+        try:
+            for answer in answers:
+                arrived.put(answer)
+            arrived.put(None)
+        except BaseException as error:  # it belongs to the caller's thread
+            arrived.put(error)
+
+    threading.Thread(target=context.run, args=(take,), daemon=True).start()
+    ended = False
+    while not ended:
+        lot: list[T] = []
+        item = arrived.get()
+        while item is not None and not isinstance(item, BaseException):
+            lot.append(item)
+            if len(lot) == LARGEST_LOT or arrived.empty():
+                break
+            item = arrived.get()
+        else:
+            ended = True
+        if lot:
+            yield lot
+        if isinstance(item, BaseException):
+            raise item
 
 
-def record_none(row: IpFetch, outcome: Outcome, detail: str) -> bool:
-    """Write why there is no address; the last try gives the NIC up. What was known before is not touched."""
-    if not _mine(row).update(claimed_until=None, last_outcome=outcome, last_detail=detail[:255]):
-        return False
-    row.refresh_from_db(fields=["state", "retries_left", "last_outcome"])
-    if row.retries_left == 0:
-        exhaust(row)
-    return True
-
-
-def exhaust(row: IpFetch) -> bool:
-    """Give a NIC up, with one ERROR event. Needs nic.vm.account. False if the row has moved on."""
-    with transaction.atomic():
-        mine = IpFetch.objects.waiting().filter(pk=row.pk, attempt=row.attempt, retries_left=0)
-        if not mine.update(state=IpFetch.State.EXHAUSTED, next_attempt_at=None, claimed_until=None):
-            return False
-        events.record(
-            EventType.IP_FETCH,
-            f"{row.nic}: ip addr fetch failed, no tries are left. {row.explanation}",
-            account=row.nic.vm.account,
-            on=row.nic.vm,
-            level=Level.ERROR,
-        )
-    return True
-
-
-def record_unreachable(rows: Sequence[IpFetch], detail: str) -> None:
-    """The endpoint could not be asked: that spends no try, except in exact mode."""
-    if not Pace.now().exact:
-        give_back(rows, last_outcome=Outcome.HOST_UNREACHABLE, last_detail=detail[:255])
-        return
-    for row in rows:
-        record_none(row, Outcome.HOST_UNREACHABLE, detail)
-
-
-def give_back(rows: Sequence[IpFetch], **changes: object) -> None:
-    """A NIC that was not reached gets back what its claim took, and stays in line for the next one."""
-    counted, asked = Q(claim=IpFetch.Claim.COUNTED), Q(claim=IpFetch.Claim.ASKED)
-    left, tries = F("retries_left"), F("tries")
-    for row in rows:
-        _mine(row).update(
-            claimed_until=None,
-            retries_left=Case(When(counted, then=left + 1), default=left, output_field=IntegerField()),
-            tries=Case(When(asked | Q(tries=0), then=tries), default=tries - 1, output_field=IntegerField()),
-            **changes,
-        )
-
-
-def _claimed_rows(claims: Claims) -> list[IpFetch]:
+def _claimed(claims: Claims) -> list[Target]:
     attempts = dict(claims)
-    rows = (
-        IpFetch.objects.waiting()
-        .filter(pk__in=list(attempts))
-        .select_related("nic__network", "nic__vm__account")
-        .prefetch_related("nic__vm__nics")
-    )
-    return [row for row in rows if row.attempt == attempts[row.pk]]
-
-
-def _mine(row: IpFetch):
-    # `attempt` is the fence: a batch that is late or delivered twice matches no row. Only the row's own
-    # columns: after waiting for a concurrent write the database checks those again, but no joined ones.
-    return IpFetch.objects.waiting().filter(pk=row.pk, attempt=row.attempt)
-
-
-def _facts(nic: Nic) -> NicFacts:
-    network = nic.network
-    return NicFacts(
-        mac=nic.mac_address,
-        cidr=network.ip4_network,
-        gateway=IPv4Address(network.gateway) if network.gateway else None,
-        known=IPv4Address(nic.ip4_address) if nic.ip4_address else None,
-    )
-
-
-def _take_from_former_holders(nic: Nic, ip: str) -> None:
-    """An address that a NIC is confirmed to hold is nobody's last known one any more."""
-    former = Nic.objects.filter(Q(network=nic.network, ip4_address=ip, address_state=AddressState.LAST_KNOWN))
-    former.exclude(pk=nic.pk).update(ip4_address=None, address_state=AddressState.UNKNOWN)
+    rows = targets(IpFetch.objects.filter(pk__in=list(attempts), claimed_until__isnull=False))
+    return [row for row in rows if row.attempt == attempts[row.row_id]]

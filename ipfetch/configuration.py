@@ -1,6 +1,6 @@
 """The settings of the fetch loop, with the spec's names and defaults ("Configuration values")."""
 
-from extdhcp_site.configuration.models import define, positive, switch
+from extdhcp_site.configuration.models import define, positive, positive_or_zero, switch
 
 INTERVAL = define(
     "externaldhcp.vmip.retrieval.interval", "180", positive, "Seconds between two tries to read a NIC's address."
@@ -17,4 +17,10 @@ EARLY_RETRY = define(
     switch,
     "Try soon after a start (5, 10, 20, 40 s ...) and only then at the interval; the early tries are not counted. "
     "false is the specification's loop exactly.",
+)
+REFRESH_INTERVAL = define(
+    "externaldhcp.vmip.refresh.interval",
+    "900",
+    positive_or_zero,
+    "Seconds after which a known address is read again, and a NIC that was given up is looked at again; 0: never.",
 )

@@ -2,9 +2,8 @@
 
 from datetime import datetime
 
-from django.db.models import F
-
-from ipfetch.models import IpFetch
+from ipfetch import planner
+from ipfetch.models import IpFetch, Observation
 from ipfetch.schedule import Pace
 from networks.elements import NetworkElement
 from networks.models import Nic, VirtualMachine
@@ -18,25 +17,19 @@ class IpFetchElement(NetworkElement):
 
     def started(self, vm: VirtualMachine, now: datetime) -> None:
         pace = Pace.now()
-        for nic in Nic.objects.external_dhcp().filter(vm=vm):
-            begin_anew(nic, pace, now)
+        self._end_observations(vm, now)
+        planner.begin_anew(IpFetch.objects.filter(nic__vm=vm), pace, now)
+        entered = set(IpFetch.objects.filter(nic__vm=vm).values_list("nic_id", flat=True))
+        missing = Nic.objects.external_dhcp().filter(vm=vm).exclude(pk__in=entered)
+        IpFetch.objects.bulk_create(
+            IpFetch(nic=nic, retries_left=pace.max_retry, next_attempt_at=now + pace.delay(0), entered_at=now)
+            for nic in missing
+        )
 
     def stopped(self, vm: VirtualMachine, now: datetime) -> None:
+        self._end_observations(vm, now)
         IpFetch.objects.filter(nic__vm=vm).delete()
 
-
-def begin_anew(nic: Nic, pace: Pace, now: datetime) -> None:
-    """Give a NIC all its tries. The new attempt number shuts out a batch that is still under way."""
-    beginning = {
-        "state": IpFetch.State.WAITING,
-        "retries_left": pace.max_retry,
-        "tries": 0,
-        "next_attempt_at": now + pace.delay(0),
-        "claimed_until": None,
-        "last_outcome": "",
-        "last_detail": "",
-        "entered_at": now,
-        "found_at": None,
-    }
-    if not IpFetch.objects.filter(nic=nic).update(**beginning, attempt=F("attempt") + 1):
-        IpFetch.objects.create(nic=nic, **beginning)
+    def _end_observations(self, vm: VirtualMachine, now: datetime) -> None:
+        """What was seen of a guest is not what it will have after its next boot."""
+        Observation.objects.current().filter(nic__vm=vm).update(ended_at=now, flag="")

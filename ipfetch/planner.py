@@ -6,27 +6,45 @@ do it (external DHCP/DNS spec, "polling in cluster of management servers").
 
 import os
 import socket
+import time
 from collections import defaultdict
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Collection
+from dataclasses import dataclass, field
 from datetime import datetime
 
 from django.db import connection, transaction
-from django.db.models import Case, DateTimeField, Expression, F, IntegerField, Q, QuerySet, Value, When
+from django.db.models import (
+    Case,
+    DateTimeField,
+    Exists,
+    Expression,
+    F,
+    IntegerField,
+    OuterRef,
+    Q,
+    QuerySet,
+    Value,
+    When,
+)
 from django.utils import timezone
 
 from extdhcp_site.jobs import tasks
 from extdhcp_site.locks import models as locks
-from ipfetch import batches
-from ipfetch.models import IpFetch
-from ipfetch.schedule import Pace
-from networks.models import Nic
+from ipfetch import batches, recording
+from ipfetch.models import IpFetch, Outcome
+from ipfetch.schedule import EAGER_DELAY, EAGER_FOR, Pace
+from networks.models import Endpoint, Nic
 from networks.models.vms import VmState
 
 LOCK = "ipfetch-planner"
-LARGEST_BATCH = 500
-MOST_ROWS_A_PASS = 10_000
-MOST_WAITING_BATCHES = 20
+LARGEST_BATCH = 5_000
+MOST_ROWS_A_PASS = 20_000
+MOST_WAITING_BATCHES = 40
+RECONCILE_SECONDS = 30.0
+RENEW_SECONDS = 1.0
+
+State = IpFetch.State
+ENDPOINT = "nic__vm__host__endpoint"
 
 
 @dataclass(frozen=True)
@@ -37,37 +55,99 @@ class Batch:
     claims: list[tuple[int, int]]
 
 
+@dataclass
+class Due:
+    """The rows of one endpoint that are to be asked in one batch."""
+
+    waiting: list[int] = field(default_factory=list)
+    settled: list[int] = field(default_factory=list)
+
+    @property
+    def has_room(self) -> bool:
+        return len(self.waiting) + len(self.settled) < LARGEST_BATCH
+
+
+class Turn:
+    """The planner's lock, kept from tick to tick by the process that plans each second."""
+
+    def __init__(self) -> None:
+        self._held: locks.Held | None = None
+        self._reconciled = 0.0
+        self._renewed = 0.0
+
+    def tick(self) -> None:
+        """A pass, if it is this process's turn; the queue is brought up to date with the VMs every half a minute."""
+        if not self._renew():
+            self._held = locks.acquire(LOCK, _me())
+            self._renewed = time.monotonic()
+        if self._held is None:
+            return
+        now = timezone.now()
+        if time.monotonic() - self._reconciled > RECONCILE_SECONDS:
+            reconcile(Pace.now(), now)
+            self._reconciled = time.monotonic()
+        plan(now, go_on=self._still_ours)
+
+    def end(self) -> None:
+        if self._held:
+            self._held.release()
+            self._held = None
+
+    def _renew(self) -> bool:
+        self._renewed = time.monotonic()
+        return self._held is not None and self._held.renew()
+
+    def _still_ours(self) -> bool:
+        """Renewed between batches too, so that a long pass does not lose it."""
+        return time.monotonic() - self._renewed < RENEW_SECONDS or self._renew()
+
+
 @tasks.task
 def run_pass() -> None:
-    """Task: one pass, unless another server is at it."""
-    lock = locks.acquire(LOCK, f"{socket.gethostname()}:{os.getpid()}")
-    if lock is None:
-        return
+    """Task: one whole pass, unless another server is at it."""
+    turn = Turn()
     try:
-        plan(timezone.now(), go_on=lock.renew)
+        turn.tick()
     finally:
-        lock.release()
+        turn.end()
+
+
+def _me() -> str:
+    return f"{socket.gethostname()}:{os.getpid()}"
 
 
 def plan(now: datetime, go_on: Callable[[], bool] = lambda: True) -> int:
-    """Bring in who is missing, give up who is done for, queue batches of who is due; how many NICs were claimed.
+    """Give up who is done for, and queue batches of who is due; how many NICs were claimed.
 
     `go_on` is asked before each batch: whether it is still this server that plans.
     """
     pace = Pace.now()
-    enter_missing(pace, now)
+    _keep_within(pace, now)
     exhaust_spent(now)
     claimed = 0
-    for endpoint_id, row_ids in _due_by_endpoint(now).items():
+    for endpoint_id, due in _due_batches(pace, now):
         if tasks.waiting(tasks.ADDRESSES, now) >= MOST_WAITING_BATCHES or not go_on():
             # A claim that waits long for its reader would run out, and its try be lost.
             break
         with transaction.atomic():
-            batch = claim(IpFetch.objects.due(now).filter(pk__in=row_ids), endpoint_id, pace, now)
+            batch = claim(due, endpoint_id, pace, now)
             if batch.claims:
                 tasks.enqueue(batches.read_batch, endpoint_id, batch.claims, queue=tasks.ADDRESSES)
         claimed += len(batch.claims)
     return claimed
+
+
+# The queue and the VMs --------------------------------------------------------------------------
+
+
+def reconcile(pace: Pace, now: datetime) -> None:
+    """Bring the queue up to date with what has happened to VMs and endpoints, whoever was there to see it."""
+    enter_missing(pace, now)
+    if not pace.exact:
+        _revive_on_recovered_endpoints(pace, now)
+    if pace.refresh:
+        # They were settled while nothing was re-read.
+        IpFetch.objects.settled().filter(next_attempt_at=None).update(next_attempt_at=now)
 
 
 def enter_missing(pace: Pace, now: datetime) -> None:
@@ -98,56 +178,172 @@ def enter_missing(pace: Pace, now: datetime) -> None:
 
 def exhaust_spent(now: datetime) -> None:
     """Give up NICs whose last try died with its worker ("the count is zero")."""
-    for row in IpFetch.objects.due(now).filter(retries_left=0).select_related("nic__vm__account"):
-        batches.exhaust(row)
+    spent = IpFetch.objects.waiting().due(now).filter(retries_left=0)
+    if spent.exists():
+        recording.exhaust(spent, now)
 
 
-def claim(rows: QuerySet[IpFetch], endpoint_id: int, pace: Pace, now: datetime, *, asked: bool = False) -> Batch:
-    """Take those of `rows` that are free for one batch, in a transaction.
+def _revive_on_recovered_endpoints(pace: Pace, now: datetime) -> None:
+    """An endpoint answers again: who was given up gets all tries anew, who could not be asked is asked now."""
+    recovered = Endpoint.objects.filter(pk=OuterRef(f"{ENDPOINT}_id"), up_since__gt=OuterRef("last_attempt_at"))
+    since = IpFetch.objects.filter(Exists(recovered))
+    begin_anew(since.filter(state=State.EXHAUSTED), pace, now)
+    since.waiting().filter(last_outcome=Outcome.HOST_UNREACHABLE, next_attempt_at__gt=now).update(next_attempt_at=now)
+
+
+def _keep_within(pace: Pace, now: datetime) -> None:
+    """Nobody waits longer than the settings say now, however long they said before."""
+    waiting = IpFetch.objects.waiting().filter(next_attempt_at__gt=now + pace.interval)
+    waiting.update(next_attempt_at=now + pace.interval)
+    if pace.refresh:
+        IpFetch.objects.settled().filter(next_attempt_at__gt=now + pace.refresh).update(
+            next_attempt_at=now + pace.refresh
+        )
+
+
+def begin_anew(rows: QuerySet[IpFetch], pace: Pace, now: datetime) -> int:
+    """Give NICs all their tries. The new attempt number shuts out a batch that is still under way."""
+    return rows.update(
+        state=State.WAITING,
+        retries_left=pace.max_retry,
+        tries=0,
+        next_attempt_at=now + pace.delay(0),
+        eager_until=None,
+        claimed_until=None,
+        last_outcome="",
+        last_detail="",
+        entered_at=now,
+        found_at=None,
+        attempt=F("attempt") + 1,
+    )
+
+
+def nudge(vm_uuids: Collection[str], now: datetime, *, eager: bool) -> int:
+    """The hypervisor told something of these VMs: their NICs are asked at the next pass, how many; none in exact mode.
+
+    `eager`: their agent has connected, and they are asked each second for a while. Those given up get all tries anew.
+    """
+    return _nudge(IpFetch.objects.filter(nic__vm__uuid__in=list(vm_uuids)), now, eager=eager)
+
+
+def nudge_endpoint(endpoint_id: int, now: datetime) -> int:
+    """Whatever this endpoint told while nobody listened: all that wait on it are asked at the next pass."""
+    return _nudge(IpFetch.objects.waiting().on_endpoint(endpoint_id), now, eager=False)
+
+
+def _nudge(rows: QuerySet[IpFetch], now: datetime, *, eager: bool) -> int:
+    pace = Pace.now()
+    if pace.exact:
+        return 0
+    begin_anew(rows.filter(state=State.EXHAUSTED), pace, now)
+    soon: dict[str, object] = {"next_attempt_at": now}
+    if eager:
+        return rows.exclude(state=State.PAUSED).update(**soon, eager_until=now + EAGER_FOR)
+    return rows.waiting().update(**soon)
+
+
+# Claims -----------------------------------------------------------------------------------------
+
+
+def claim(due: Due, endpoint_id: int, pace: Pace, now: datetime, *, asked: bool = False) -> Batch:
+    """Take those of `due` that are free for one batch, in a transaction.
 
     A try is spent here, when it is claimed, unless it is an early one. One that a person `asked` for
-    neither counts nor puts off the next.
+    neither counts nor puts off the next; neither does one that the hypervisor has pushed.
     """
-    ids = list(rows.values_list("pk", flat=True))
     # Under the rows' locks, and asked again: another planner may have taken some since.
-    locked = IpFetch.objects.select_for_update().free(now).filter(pk__in=ids).order_by("pk")
-    mine = IpFetch.objects.filter(pk__in=list(locked.values_list("pk", flat=True)))
+    wanted = IpFetch.objects.filter(pk__in=[*due.waiting, *due.settled])
+    locked = wanted.select_for_update().free(now).order_by("pk").values_list("pk", "attempt", "state")
+    free = list(locked)
+    mine = IpFetch.objects.filter(pk__in=[pk for pk, *_ in free])
     held = {"attempt": F("attempt") + 1, "claimed_until": now + batches.CLAIM_LIFE, "last_attempt_at": now}
     if asked:
         mine.update(claim=IpFetch.Claim.ASKED, **held)
     else:
-        mine.update(**_spending(pace, now), **held)
-    return Batch(endpoint_id, list(mine.values_list("pk", "attempt")))
+        if due.waiting:
+            mine.waiting().update(**_spending(pace, now), **held)
+        if due.settled:
+            mine.settled().update(**_refreshing(endpoint_id, pace, now), **held)
+    return Batch(endpoint_id, [(pk, attempt + 1) for pk, attempt, _ in free])
 
 
 def _spending(pace: Pace, now: datetime) -> dict[str, Expression]:
     """What a claim takes. `tries` stands last: MariaDB sets columns one after the other, from those already set."""
-    counts = Q(tries__gte=pace.first_that_counts)
-    waits = [
-        When(tries=tries, then=Value(now + pace.delay(tries + 1), DateTimeField()))
-        for tries in range(pace.first_that_counts)
-    ]
+    pushed = Q(eager_until__gt=now)
+    not_pushed = Q(eager_until=None) | Q(eager_until__lte=now)
+    counts = not_pushed & Q(tries__gte=pace.first_that_counts)
+    waits = [When(tries=tries, then=_moment(now + pace.delay(tries + 1))) for tries in range(pace.first_that_counts)]
     left = F("retries_left")
     return {
-        "claim": Case(When(counts, then=Value(IpFetch.Claim.COUNTED)), default=Value(IpFetch.Claim.EARLY)),
+        "claim": Case(
+            When(pushed, then=Value(IpFetch.Claim.PUSHED)),
+            When(counts, then=Value(IpFetch.Claim.COUNTED)),
+            default=Value(IpFetch.Claim.EARLY),
+        ),
         "retries_left": Case(
             When(counts & Q(retries_left__gt=0), then=left - 1), default=left, output_field=IntegerField()
         ),
         "next_attempt_at": Case(
-            *waits, default=Value(now + pace.interval, DateTimeField()), output_field=DateTimeField()
+            When(pushed, then=_moment(now + EAGER_DELAY)),
+            *waits,
+            default=_moment(now + pace.interval),
+            output_field=DateTimeField(),
         ),
-        "tries": F("tries") + 1,
+        "tries": Case(When(pushed, then=F("tries")), default=F("tries") + 1, output_field=IntegerField()),
     }
 
 
-def _due_by_endpoint(now: datetime) -> dict[int, list[int]]:
-    """Due rows of running VMs, by the endpoints that have no batch under way."""
-    endpoint = "nic__vm__host__endpoint_id"
-    busy = IpFetch.objects.claimed(now).exclude(nic__vm__host=None).order_by().values_list(endpoint, flat=True)
+def _refreshing(endpoint_id: int, pace: Pace, now: datetime) -> dict[str, object]:
+    """Looking again at a NIC takes nothing from it."""
+    return {
+        "claim": IpFetch.Claim.REFRESH,
+        "next_attempt_at": Case(
+            When(eager_until__gt=now, then=_moment(now + EAGER_DELAY)),
+            default=_moment(pace.refresh_at(endpoint_id, now)),
+            output_field=DateTimeField(),
+        ),
+    }
+
+
+def _moment(moment: datetime | None) -> Value:
+    return Value(moment, DateTimeField())
+
+
+def _due_batches(pace: Pace, now: datetime) -> list[tuple[int, Due]]:
+    """Due rows of running VMs, by endpoint: those that wait before those that are looked at again.
+
+    One batch an endpoint at a time, and beside it one of the guests whose agent hangs: each of these takes
+    seconds, which the others need not wait for. An endpoint that does not answer is left alone for a while.
+    """
+    grouped: dict[tuple[int, bool], Due] = defaultdict(Due)
+    rows = _reachable(pace, now)
+    waiting = list(rows.waiting().values_list(f"{ENDPOINT}_id", "last_outcome", "pk")[:MOST_ROWS_A_PASS])
+    for endpoint_id, outcome, row_id in waiting:
+        due = grouped[endpoint_id, outcome == Outcome.AGENT_SILENT]
+        if due.has_room:
+            due.waiting.append(row_id)
+    if not pace.exact and len(waiting) < MOST_ROWS_A_PASS:
+        settled = rows.settled().values_list(f"{ENDPOINT}_id", "last_outcome", "pk")
+        for endpoint_id, outcome, row_id in settled[: MOST_ROWS_A_PASS - len(waiting)]:
+            due = grouped[endpoint_id, outcome == Outcome.AGENT_SILENT]
+            if due.has_room:
+                due.settled.append(row_id)
+    return [(endpoint_id, due) for (endpoint_id, _), due in grouped.items()]
+
+
+def _reachable(pace: Pace, now: datetime) -> QuerySet[IpFetch]:
+    """What is due where no batch is under way and nobody has just been found silent."""
+    silent = Q(last_outcome=Outcome.AGENT_SILENT)
+    busy, busy_with_silent = set(), set()
+    claimed = IpFetch.objects.claimed(now).order_by().values_list(f"{ENDPOINT}_id", "last_outcome").distinct()
+    for endpoint_id, outcome in claimed:
+        (busy_with_silent if outcome == Outcome.AGENT_SILENT else busy).add(endpoint_id)
     due = IpFetch.objects.due(now).filter(nic__vm__state=VmState.RUNNING)
-    rows = due.exclude(nic__vm__host__endpoint__in=set(busy)).values_list(endpoint, "pk")[:MOST_ROWS_A_PASS]
-    grouped: dict[int, list[int]] = defaultdict(list)
-    for endpoint_id, row_id in rows:
-        if len(grouped[endpoint_id]) < LARGEST_BATCH:
-            grouped[endpoint_id].append(row_id)
-    return grouped
+    if busy:
+        due = due.exclude(~silent, **{f"{ENDPOINT}__in": busy})
+    if busy_with_silent:
+        due = due.exclude(silent, **{f"{ENDPOINT}__in": busy_with_silent})
+    if not pace.exact:
+        open_breakers = set(Endpoint.objects.filter(retry_at__gt=now).values_list("pk", flat=True))
+        due = due.exclude(**{f"{ENDPOINT}__in": open_breakers}) if open_breakers else due
+    return due

@@ -1,25 +1,35 @@
 """When a NIC is asked, and what a try costs: pure functions over the settings."""
 
 from dataclasses import dataclass
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 from typing import Self
 
-from ipfetch.configuration import EARLY_RETRY, INTERVAL, MAX_RETRY
+from ipfetch.configuration import EARLY_RETRY, INTERVAL, MAX_RETRY, REFRESH_INTERVAL
 
 FIRST_DELAY = timedelta(seconds=5)
+# A guest whose agent has just connected is about to have its address.
+EAGER_FOR = timedelta(seconds=30)
+EAGER_DELAY = timedelta(seconds=1)
+
+_GOLDEN = 0.6180339887498949
 
 
 @dataclass(frozen=True)
 class Pace:
-    """The loop's settings as one pass sees them: read anew for each."""
+    """The loop's settings as one pass sees them: read anew for each. `refresh` is None when nothing is re-read."""
 
     interval: timedelta
     max_retry: int
     exact: bool
+    refresh: timedelta | None = None
 
     @classmethod
     def now(cls) -> Self:
-        return cls(timedelta(seconds=INTERVAL.get()), MAX_RETRY.get(), exact=not EARLY_RETRY.get())
+        exact = not EARLY_RETRY.get()
+        seconds = 0 if exact else REFRESH_INTERVAL.get()
+        return cls(
+            timedelta(seconds=INTERVAL.get()), MAX_RETRY.get(), exact, timedelta(seconds=seconds) if seconds else None
+        )
 
     @property
     def early_delays(self) -> list[timedelta]:
@@ -40,3 +50,21 @@ class Pace:
     def first_that_counts(self) -> int:
         """The number of tries after which each one spends a retry."""
         return len(self.early_delays)
+
+    def refresh_at(self, endpoint_id: int, now: datetime) -> datetime | None:
+        """When the NICs of an endpoint are next read again.
+
+        All of one endpoint at the same moment, so that they make one batch, and the endpoints spread evenly
+        over the interval: multiples of the golden ratio never crowd.
+        """
+        if self.refresh is None:
+            return None
+        seconds = self.refresh.total_seconds()
+        phase = endpoint_id * _GOLDEN % 1 * seconds
+        rounds = (now.timestamp() - phase) // seconds + 1
+        return datetime.fromtimestamp(rounds * seconds + phase, UTC)
+
+    @property
+    def stale_after(self) -> timedelta:
+        """How long what one source said outweighs what a lesser one has said since."""
+        return max(timedelta(minutes=10), 2 * (self.refresh or timedelta()))

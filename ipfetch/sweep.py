@@ -1,6 +1,7 @@
 """Ask now, in this process, for the addresses of the NICs that somebody chose."""
 
 import contextlib
+from collections import defaultdict
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from datetime import datetime
@@ -11,19 +12,22 @@ from django.db.models import QuerySet
 from ipfetch import batches
 from ipfetch.configuration import MAX_THREADS
 from ipfetch.models import IpFetch
-from ipfetch.planner import Batch, claim, enter_missing
+from ipfetch.planner import ENDPOINT, Batch, Due, claim, enter_missing
 from ipfetch.schedule import Pace
 
 
-def waiting(now: datetime) -> QuerySet[IpFetch]:
-    """All NICs that wait for an address, those that were never in the queue included."""
+def queue(now: datetime) -> QuerySet[IpFetch]:
+    """All NICs of running VMs that are to have an address, those that were never in the queue included."""
     with contextlib.suppress(IntegrityError), transaction.atomic():
         enter_missing(Pace.now(), now)  # another process may be entering them at this moment
-    return IpFetch.objects.waiting()
+    return IpFetch.objects.all()
 
 
-def run_now(rows: QuerySet[IpFetch], now: datetime, done: Callable[[IpFetch], None]) -> list[int]:
-    """Read the rows that no batch holds, all endpoints at a time; `done` hears of each result. Gives their keys."""
+def run_now(rows: QuerySet[IpFetch], now: datetime, done: Callable[[int], None]) -> list[int]:
+    """Read the rows that no batch holds, all endpoints at a time, and give their keys.
+
+    `done` hears how many more are read, as they are.
+    """
     claimed = list(_claim_all(rows, Pace.now(), now))
     readers = max(1, MAX_THREADS.get() // batches.MOST_AT_ONE_HOST)
     with ThreadPoolExecutor(max_workers=readers) as pool:
@@ -33,13 +37,16 @@ def run_now(rows: QuerySet[IpFetch], now: datetime, done: Callable[[IpFetch], No
 
 
 def _claim_all(rows: QuerySet[IpFetch], pace: Pace, now: datetime) -> Iterator[Batch]:
+    by_endpoint: dict[int, list[int]] = defaultdict(list)
     on_hosts = rows.exclude(nic__vm__host=None).order_by()
-    for endpoint_id in on_hosts.values_list("nic__vm__host__endpoint_id", flat=True).distinct():
+    for endpoint_id, row_id in on_hosts.values_list(f"{ENDPOINT}_id", "pk"):
+        by_endpoint[endpoint_id].append(row_id)
+    for endpoint_id, row_ids in by_endpoint.items():
         with transaction.atomic():
-            yield claim(on_hosts.on_endpoint(endpoint_id), endpoint_id, pace, now, asked=True)
+            yield claim(Due(waiting=row_ids), endpoint_id, pace, now, asked=True)
 
 
-def _read(batch: Batch, done: Callable[[IpFetch], None]) -> None:
+def _read(batch: Batch, done: Callable[[int], None]) -> None:
     try:
         batches.read(batch.endpoint_id, batch.claims, done=done)
     finally:

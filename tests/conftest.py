@@ -3,10 +3,15 @@
 import os
 
 import pytest
+from hypothesis import settings
 
 from tests.factories import make_caller
 from tests.fakes import FakeHypervisor, hypervisors
 from tests.lab import alone, bring_up, is_up, tear_down, why_not
+
+# Machines are shared: how long an example takes says nothing.
+settings.register_profile("untimed", deadline=None)
+settings.load_profile("untimed")
 
 
 @pytest.fixture(scope="session")

@@ -36,6 +36,14 @@ def positive(text: str) -> int:
     return int(text)
 
 
+def positive_or_zero(text: str) -> int:
+    """Raises ValueError with a text for the person who typed it."""
+    try:
+        return 0 if text == "0" else positive(text)
+    except ValueError:
+        raise ValueError("must be a whole number, 0 or above") from None
+
+
 def switch(text: str) -> bool:
     if text.lower() not in ("true", "false"):
         raise ValueError("must be true or false")

@@ -1,5 +1,6 @@
 """What happened, for the people it happened to."""
 
+from collections.abc import Sequence
 from typing import Self
 
 from django.db import models
@@ -14,7 +15,8 @@ LONGEST_DESCRIPTION = 1024
 class EventType(models.TextChoices):
     """The admin guide's list (15.1.3), as far as this product does these things, and the spec's.
 
-    What the guide's list lacks is spelt as in CloudStack 4.19; VM.CONFIGDRIVE and DELETE.SSH.KEYPAIR are our own.
+    What the guide's list lacks is spelt as in CloudStack 4.19; VM.CONFIGDRIVE, DELETE.SSH.KEYPAIR,
+    the change and the conflict of an address, and the alert of a host are our own.
     """
 
     VM_CREATE = "VM.CREATE"
@@ -44,6 +46,9 @@ class EventType(models.TextChoices):
     SSH_KEY_PAIR_REGISTER = "REGISTER.SSH.KEYPAIR"
     SSH_KEY_PAIR_DELETE = "DELETE.SSH.KEYPAIR"
     IP_FETCH = "EXTERNAL.DHCP.VM.IP.FETCH"
+    IP_CHANGE = "EXTERNAL.DHCP.VM.IP.CHANGE"
+    IP_CONFLICT = "EXTERNAL.DHCP.VM.IP.CONFLICT"
+    HOST_ALERT = "ALERT.COMPUTE.HOST"
 
 
 class Level(models.TextChoices):
@@ -111,10 +116,29 @@ def record(
 
     `account` is whom it concerns and who will see it; `by` is who did it, None for the system itself.
     """
-    return Event.objects.create(
+    event = unsaved(
+        type, text, account_id=account.pk, on=on, by=by, level=level, state=state, for_operator=for_operator
+    )
+    event.save(force_insert=True)
+    return event
+
+
+def unsaved(
+    type: EventType,
+    text: str,
+    *,
+    account_id: int,
+    on: UuidModel | None = None,
+    by: Caller | None = None,
+    level: Level = Level.INFO,
+    state: State = State.CREATED,
+    for_operator: str = "",
+) -> Event:
+    """One event for `record_all`."""
+    return Event(
         type=type,
         description=text[:LONGEST_DESCRIPTION],
-        account=account,
+        account_id=account_id,
         username=by.user.username if by else "system",
         level=level,
         state=state,
@@ -123,6 +147,11 @@ def record(
         resource_uuid=on.uuid if on else None,
         resource_name=str(on)[:255] if on else "",
     )
+
+
+def record_all(events: Sequence[Event]) -> None:
+    """Write many events at once, in the caller's transaction."""
+    Event.objects.bulk_create(events)
 
 
 def type_name(resource: UuidModel) -> str:

@@ -23,8 +23,13 @@ class Outcome(models.TextChoices):
     AMBIGUOUS = ReadOutcome.AMBIGUOUS.value, "Several addresses, none clearly its own"
     NOT_RUNNING = ReadOutcome.NOT_RUNNING.value, "The VM is not running on its host"
 
+    @property
+    def advice(self) -> str:
+        """Why there is no address, and what to do, in one sentence each."""
+        return " ".join(filter(None, [f"{self.label}.", NEXT_STEP.get(self, "")]))
 
-NEXT_STEP = {
+
+NEXT_STEP: dict[Outcome, str] = {
     Outcome.NONE_YET: "Check the VLAN, and that the DHCP server has free addresses for it.",
     Outcome.AGENT_ABSENT: "Install and start qemu-guest-agent in the template.",
     Outcome.AGENT_SILENT: "Look at the VM's console: the guest may hang.",
@@ -126,5 +131,4 @@ class IpFetch(models.Model):
         """Why there is no address, and what to do, in one sentence each."""
         if not self.last_outcome:
             return "Not tried yet."
-        outcome = Outcome(self.last_outcome)
-        return " ".join(filter(None, [f"{outcome.label}.", NEXT_STEP.get(outcome, "")]))
+        return Outcome(self.last_outcome).advice

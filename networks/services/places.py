@@ -3,11 +3,16 @@
 import contextlib
 import time
 from collections.abc import Iterator
+from datetime import timedelta
 from typing import Any
 
+from django.db.models import F
 from django.utils import timezone
 
+from extdhcp_site.accounts.models import Account, Role
 from extdhcp_site.errors import ApiError, InternalError, ResourceUnavailable
+from extdhcp_site.events import models as events
+from extdhcp_site.events.models import EventType, Level
 from networks.elements import Place
 from networks.hypervisors import base
 from networks.hypervisors.drivers import driver
@@ -17,6 +22,10 @@ from networks.models.infrastructure import HostState
 # Long enough for a slow host, short enough that a stuck one fails its job in this life.
 CALL = 30.0
 LONG_CALL = 600.0
+
+FIRST_BREAK = timedelta(seconds=5)
+LONGEST_BREAK = timedelta(seconds=60)
+ALERT_AT = 3
 
 
 def within(seconds: float) -> float:
@@ -64,9 +73,31 @@ def tolerated(log, what: str) -> Iterator[None]:
         log.warning(f"{what} failed", error=str(error))
 
 
-def record_health(endpoint: Endpoint, error: str = "") -> None:
-    """Remember whether an endpoint answered. One that did not gets no new VMs until it does."""
-    changes = {"last_error": error[:255]} if error else {"last_error": "", "last_ok_at": timezone.now()}
-    Endpoint.objects.filter(pk=endpoint.pk).update(**changes)
+def record_health(endpoint: Endpoint, error: str = "", *, stuck_calls: int | None = None) -> None:
+    """Remember whether an endpoint answered. One that did not gets no new VMs until it does, and is left alone a
+    while by those who ask often: longer with each failure in a row. Operators hear of the third.
+    """
+    now = timezone.now()
+    row = Endpoint.objects.filter(pk=endpoint.pk)
+    stuck = {} if stuck_calls is None else {"stuck_calls": stuck_calls}
+    if error:
+        row.update(last_error=error[:255], failures=F("failures") + 1, up_since=None, **stuck)
+        failures = row.values_list("failures", flat=True).first() or 1
+        row.update(retry_at=now + min(FIRST_BREAK * 2 ** min(failures - 1, 10), LONGEST_BREAK))
+        if failures == ALERT_AT:
+            _alert(endpoint, f"{endpoint} does not answer: {error}", Level.ERROR)
+    elif row.filter(last_error="", up_since__isnull=False).update(last_ok_at=now, **stuck):
+        return  # as it was: there is nothing else to write
+    else:
+        failures = row.values_list("failures", flat=True).first() or 0
+        row.update(last_error="", last_ok_at=now, up_since=now, failures=0, retry_at=None, **stuck)
+        if failures >= ALERT_AT:
+            _alert(endpoint, f"{endpoint} answers again", Level.INFO)
     state = HostState.DOWN if error else HostState.UP
     Host.objects.filter(endpoint=endpoint).exclude(state=state).update(state=state)
+
+
+def _alert(endpoint: Endpoint, text: str, level: Level) -> None:
+    operators = Account.objects.filter(role=Role.ROOT_ADMIN).order_by("pk").first()
+    if operators:
+        events.record(EventType.HOST_ALERT, text, account=operators, on=endpoint, level=level)

@@ -11,8 +11,9 @@ from extdhcp_site.configuration.models import Setting
 from extdhcp_site.events.models import Event, EventType
 from extdhcp_site.jobs import services as jobs
 from extdhcp_site.locks import models as locks
-from ipfetch import batches, planner, sweep
+from ipfetch import batches, planner, recording, sweep
 from ipfetch.models import IpFetch, Outcome
+from ipfetch.recording import Finding
 from ipfetch.schedule import Pace
 from networks.hypervisors.base import EndpointUnreachable, GuestAddress, Reading, Source
 from networks.hypervisors.base import Outcome as ReadOutcome
@@ -60,10 +61,15 @@ def address(nic: Nic, ip: str) -> GuestAddress:
     return GuestAddress(nic.mac_address, ip_address(ip), Source.GUEST_AGENT)
 
 
+def whole_pass(now) -> None:
+    planner.reconcile(Pace.now(), now)
+    planner.plan(now)
+
+
 def run_pass(now) -> None:
     """One pass, and what the addresses worker does with the batches that it queued."""
     OrmQ.objects.all().delete()
-    planner.plan(now)
+    whole_pass(now)
     for queued in OrmQ.objects.all():
         task = queued.task
         batches.read(*task["args"])
@@ -81,7 +87,7 @@ class TestWhoIsInTheQueue:
     def test_running_nics_without_a_row_enter_at_the_beginning_of_a_pass(self, now):
         nic = make_running_vm().nics.get()
 
-        planner.plan(now)
+        whole_pass(now)
 
         row = IpFetch.objects.get(nic=nic)
         assert (row.state, row.retries_left, row.next_attempt_at) == ("waiting", 10, now + timedelta(seconds=5))
@@ -89,23 +95,23 @@ class TestWhoIsInTheQueue:
     def test_a_network_with_user_data_only_is_eligible(self, now):
         offering = make_network_offering({"UserData": "ConfigDrive"})
         make_running_vm(networks=[make_network(offering=offering)])
-        planner.plan(now)
+        whole_pass(now)
         assert IpFetch.objects.count() == 1
 
     def test_a_network_whose_offering_has_dhcp_is_not(self, now):
         offering = make_network_offering({"Dhcp": "ConfigDrive"})
         make_running_vm(networks=[make_network(offering=offering)])
-        planner.plan(now)
+        whole_pass(now)
         assert not IpFetch.objects.exists()
 
     def test_l2_networks_are_eligible(self, now):
         make_running_vm(networks=[make_l2_network()])
-        planner.plan(now)
+        whole_pass(now)
         assert IpFetch.objects.count() == 1
 
     def test_stopped_vms_are_not(self, now):
         make_vm()
-        planner.plan(now)
+        whole_pass(now)
         assert not IpFetch.objects.exists()
 
     def test_a_nic_that_is_removed_takes_its_row_along(self, now):
@@ -145,10 +151,11 @@ class TestFound:
         assert (event.level, event.account) == ("INFO", nic.vm.account)
         assert "192.0.2.120 got fetched successfully" in event.description
 
-    def test_a_found_nic_is_not_asked_again(self, fake, now):
+    def test_in_exact_mode_a_found_nic_is_not_asked_again(self, fake, now):
+        exact_mode()
         nic = waiting_nic()
         fake.answers(nic.vm.on_host, address(nic, "192.0.2.120"))
-        run_pass(now + MINUTE)
+        run_pass(now + 4 * MINUTE)
         fake.calls.clear()
 
         run_pass(now + 60 * MINUTE)
@@ -265,12 +272,13 @@ class TestGuestSeen:
     def test_a_batch_that_a_reboot_has_shut_out_saw_nobody(self, nic, fake, now):
         planner.plan(now + MINUTE)
         late = OrmQ.objects.get().task["args"]
-        rows = batches._claimed_rows(late[1])
+        (target,) = recording.targets(IpFetch.objects.all())
+        assert (target.row_id, target.attempt) == late[1][0]
         run_job = vms.reboot(nic.vm, make_caller())
         jobs.run(run_job.pk, 1)
 
-        reading = Reading((address(nic, "192.0.2.120"),))
-        assert [batches.record(row, reading, now + 2 * MINUTE) for row in rows] == [False]
+        told = Finding(target, (address(nic, "192.0.2.120"),), recording.ASKED_IN_THE_GUEST)
+        assert recording.record([told], now + 2 * MINUTE) == set()
 
         assert self.seen_at(nic) is None
 
@@ -283,7 +291,7 @@ class TestGuestSeen:
         def dies(*args):
             raise SystemExit
 
-        monkeypatch.setattr(batches, "_take_from_former_holders", dies)
+        monkeypatch.setattr(recording, "_write_found", dies)
         with pytest.raises(SystemExit):
             run_pass(now + MINUTE)
         assert self.seen_at(nic) is None
@@ -438,7 +446,7 @@ class TestUnreachable:
         fake.failing["read_addresses"] = EndpointUnreachable("It does not answer.")
         before = IpFetch.objects.get()
 
-        sweep.run_now(sweep.waiting(now), now, done=lambda row: None)
+        sweep.run_now(sweep.queue(now).waiting(), now, done=lambda count: None)
 
         row = IpFetch.objects.get()
         assert (row.retries_left, row.tries, row.next_attempt_at) == (3, 5, before.next_attempt_at)
@@ -448,7 +456,7 @@ class TestUnreachable:
         waiting_nic()
         before = IpFetch.objects.get()
 
-        sweep.run_now(sweep.waiting(now), now, done=lambda row: None)
+        sweep.run_now(sweep.queue(now).waiting(), now, done=lambda count: None)
 
         row = IpFetch.objects.get()
         assert (row.tries, row.next_attempt_at, row.last_outcome) == (

@@ -22,10 +22,10 @@ class Command(RichCommand):
     def handle(self, *args: Any, **options: Any) -> None:
         # Progress goes to stderr and results to stdout, so the output can be piped.
         now = timezone.now()
-        rows = sweep.waiting(now)
+        rows = sweep.queue(now).waiting()
         with Progress(console=Console(stderr=True), transient=True) as progress:
             bar = progress.add_task("Asking the hypervisors", total=rows.count())
-            asked = sweep.run_now(rows, now, done=lambda row: progress.advance(bar))
+            asked = sweep.run_now(rows, now, done=lambda count: progress.advance(bar, count))
         results = IpFetch.objects.filter(pk__in=asked).select_related("nic__vm", "nic__network")
         shown = [_line(row) for row in results]
         if options["json"]:

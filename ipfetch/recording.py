@@ -1,0 +1,570 @@
+"""What a try or a report has brought, written down: observations, the NIC, its row in the queue, events.
+
+One transaction for a whole batch, and a number of queries that does not grow with it.
+"""
+
+from collections import defaultdict
+from collections.abc import Callable, Collection, Hashable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from ipaddress import IPv4Address, ip_address
+from typing import TypeVar
+
+import structlog
+from django.db import transaction
+from django.db.models import F, Q, QuerySet
+
+from extdhcp_site.events import models as events
+from extdhcp_site.events.models import Event, EventType, Level
+from ipfetch.addresses import UNCONFIRMED, Choice, NicFacts, Sighting, can_be_leased, choose, reported_for, settles
+from ipfetch.models import Confidence, Flag, IpFetch, Observation, Outcome
+from ipfetch.schedule import Pace
+from networks import elements
+from networks.elements import AddressChange
+from networks.hypervisors.base import GuestAddress, Source, VmRef
+from networks.models import AddressState, Network, Nic, VirtualMachine
+from networks.models.offerings import OsFamily
+
+log = structlog.get_logger(__name__)
+
+State = IpFetch.State
+ASKED_IN_THE_GUEST = frozenset({Source.GUEST_AGENT, Source.TEST_DRIVER})
+HELD = [AddressState.CONFIRMED, AddressState.PINNED]
+MOST_DIFFERENT_ANSWERS = 8
+NOTHING = Choice()
+
+
+# Values -----------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class Target:
+    """A NIC in the queue, as it is asked for and written: read once a batch."""
+
+    row_id: int
+    attempt: int
+    claim: str
+    claimed_at: datetime | None
+    nic_id: int
+    nic_uuid: str
+    device_id: int
+    facts: NicFacts
+    cidr: str
+    network_id: int
+    vm_id: int
+    vm_uuid: str
+    vm_name: str
+    account_id: int
+    zone_id: int
+    hypervisor: str
+    windows: bool
+    endpoint_id: int | None
+
+    @property
+    def name(self) -> str:
+        return f"NIC {self.device_id} of {self.vm_name}"
+
+    def on_host(self, macs: Iterable[str]) -> VmRef:
+        """How the hypervisor knows its VM, as `VirtualMachine.on_host` says it."""
+        return VmRef(f"i-{self.account_id}-{self.vm_id}-VM", self.vm_uuid, tuple(sorted(macs)))
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """What came of asking for one NIC: `heard` are the sources that answered, so that what they no longer tell has
+    ended; `outcome` says why there is no address, in case there is none."""
+
+    target: Target
+    reported: tuple[GuestAddress, ...] = ()
+    heard: frozenset[Source] = frozenset()
+    outcome: Outcome = Outcome.NONE_YET
+    detail: str = ""
+
+    @property
+    def settled(self) -> bool:
+        return settles(self.target.facts, self.reported)
+
+
+@dataclass(slots=True, eq=False)
+class _Held:
+    """A finding whose row is still its own, with what the row and the NIC say now, under the row's lock."""
+
+    finding: Finding
+    state: str
+    retries_left: int
+    eager: bool
+    ip4: str | None
+    ip6: str | None
+    address_state: str
+    address_source: str
+    secondary: list[str]
+    choice: Choice = NOTHING
+
+    @property
+    def target(self) -> Target:
+        return self.finding.target
+
+
+def targets(rows: QuerySet[IpFetch]) -> list[Target]:
+    """The rows as targets, in two queries."""
+    found = list(
+        rows.values_list(
+            "pk", "attempt", "claim", "last_attempt_at", "nic_id", "nic__uuid", "nic__device_id", "nic__mac_address",
+            "nic__network_id", "nic__vm_id", "nic__vm__uuid", "nic__vm__name", "nic__vm__account_id",
+            "nic__vm__zone_id", "nic__vm__hypervisor", "nic__vm__template__os_family", "nic__vm__host__endpoint_id",
+        )
+    )  # fmt: skip
+    networks = {
+        network.pk: network for network in Network.objects.filter(pk__in={values[8] for values in found}).order_by()
+    }
+    of_network = {
+        pk: (network.ip4_network, IPv4Address(network.gateway) if network.gateway else None, network.cidr)
+        for pk, network in networks.items()
+    }
+
+    def target(values: tuple) -> Target:
+        row_id, attempt, claim, claimed_at, nic_id, nic_uuid, device_id, mac, network_id, *of_vm = values
+        vm_id, vm_uuid, vm_name, account_id, zone_id, hypervisor, os_family, endpoint_id = of_vm
+        cidr, gateway, cidr_text = of_network[network_id]
+        return Target(
+            row_id, attempt, claim, claimed_at, nic_id, str(nic_uuid), device_id, NicFacts(mac, cidr, gateway),
+            cidr_text, network_id, vm_id, str(vm_uuid), vm_name, account_id, zone_id, hypervisor,
+            os_family == OsFamily.WINDOWS, endpoint_id,
+        )  # fmt: skip
+
+    return [target(values) for values in found]
+
+
+# What is called ---------------------------------------------------------------------------------
+
+
+def record(findings: Sequence[Finding], now: datetime) -> set[int]:
+    """Write what a batch has brought; the keys of the rows that were still its own. Needs the claims' attempts."""
+    with transaction.atomic():
+        held = _still_held(findings, now)
+        written = _write(held, now, Pace.now()) if held else _Written()
+    _log(written)
+    return {one.target.row_id for one in held}
+
+
+def report(source: Source, sightings: Mapping[int, Sequence[GuestAddress]], now: datetime) -> set[int]:
+    """Write what somebody tells without having been asked, by NIC; the keys of the NICs that are in the queue.
+
+    Where a better source has said otherwise before, that one is asked again at once.
+    """
+    with transaction.atomic():
+        rows = IpFetch.objects.filter(nic__in=list(sightings), nic__vm__host__isnull=False)
+        findings = [
+            Finding(target, reported_for(target.facts, sightings[target.nic_id]), frozenset())
+            for target in targets(rows)
+        ]
+        held = _still_held([finding for finding in findings if finding.reported], now)
+        written = _write(held, now, Pace.now()) if held else _Written()
+        doubted = [one.target.row_id for one in held if _doubts(one, source)]
+        IpFetch.objects.filter(pk__in=doubted).update(next_attempt_at=now)
+    _log(written)
+    return {one.target.nic_id for one in held}
+
+
+def withdraw(source: Source, nic_ids: Collection[int], address: str | None, now: datetime) -> None:
+    """A source says that an address, or all that it told, is gone. What was known becomes last known."""
+    with transaction.atomic():
+        gone = Observation.objects.current().filter(nic__in=nic_ids, source=source)
+        if address is not None:
+            gone = gone.filter(address=address)
+        pairs = list(gone.values_list("nic_id", "address"))
+        gone.update(ended_at=now)
+        for nic_id, ip in pairs:
+            of_nic = Nic.objects.filter(pk=nic_id, ip4_address=ip, address_source=source)
+            of_nic.filter(address_state=AddressState.CONFIRMED).update(address_state=AddressState.LAST_KNOWN)
+        IpFetch.objects.filter(nic__in=[nic_id for nic_id, _ in pairs]).update(next_attempt_at=now)
+
+
+def exhaust(rows: QuerySet[IpFetch], now: datetime) -> None:
+    """Give up those of `rows` that have no try left, with one ERROR event each."""
+    with transaction.atomic():
+        locked = IpFetch.objects.select_for_update().waiting().filter(pk__in=list(rows.values_list("pk", flat=True)))
+        spent = locked.filter(retries_left=0)
+        outcomes = dict(spent.values_list("pk", "last_outcome"))
+        if outcomes:
+            gone = targets(IpFetch.objects.filter(pk__in=outcomes))
+            _exhaust([(target, outcomes[target.row_id]) for target in gone], Pace.now(), now)
+
+
+# The row, under its lock ------------------------------------------------------------------------
+
+
+def _still_held(findings: Sequence[Finding], now: datetime) -> list[_Held]:
+    """Those whose row has not moved on: `attempt` is the fence, for a start and each claim raise it.
+
+    The VMs are locked before their NICs' rows, as a start or stop does it: the other way round two could
+    wait for each other for ever.
+    """
+    vm_ids = sorted({finding.target.vm_id for finding in findings})
+    list(VirtualMachine.objects.select_for_update().filter(pk__in=vm_ids).order_by("pk").values_list("pk"))
+    by_row = {finding.target.row_id: finding for finding in findings}
+    rows = IpFetch.objects.select_for_update().filter(pk__in=by_row).order_by("pk")
+    values = rows.values_list(
+        "pk", "attempt", "state", "retries_left", "eager_until", "nic__ip4_address", "nic__ip6_address",
+        "nic__address_state", "nic__address_source", "nic__secondary_addresses",
+    )  # fmt: skip
+    return [
+        _Held(by_row[pk], state, retries_left, eager_until is not None and eager_until > now, *of_nic)
+        for pk, attempt, state, retries_left, eager_until, *of_nic in values
+        if by_row[pk].target.attempt == attempt
+    ]
+
+
+@dataclass(frozen=True)
+class _Written:
+    """What people are told of."""
+
+    found: Sequence[_Held] = ()
+    changed: Sequence[_Held] = ()
+
+
+def _write(held: list[_Held], now: datetime, pace: Pace) -> _Written:
+    _note_seen(held)
+    observed = _observe(held, now)
+    for one in held:
+        known = (one.ip4, one.ip6)
+        one.choice = choose(one.target.facts, observed[one.target.nic_id], known, pace.stale_after)
+    new = _write_nics(held, now)
+    _settle_conflicts(held, new, now)
+    found = [one for one in held if one.finding.settled and one.state != State.FOUND and _has_address(one)]
+    entered = set(found)
+    changed = [one for one in new if one not in entered and one.state != State.WAITING and (one.ip4 or one.ip6)]
+    _write_found([one for one in held if one.finding.settled], entered, pace, now)
+    _write_none([one for one in held if not one.finding.settled], pace, now)
+    events.record_all(
+        [_event(one.target, EventType.IP_FETCH, f"ip addr {_primary(one)} got fetched successfully") for one in found]
+        + [_event(one.target, EventType.IP_CHANGE, f"ip addr changed {_change(one)}") for one in changed]
+    )
+    return _Written(found, changed)
+
+
+def _log(written: _Written) -> None:
+    for one in written.found:
+        log.info("Address found", **_for_log(one))
+    for one in written.changed:
+        log.info("Address changed", before=one.ip4 or one.ip6, **_for_log(one))
+
+
+def _for_log(one: _Held) -> dict[str, object]:
+    target = one.target
+    source = one.choice.source or one.address_source
+    return {
+        "vm": target.vm_uuid,
+        "nic": target.nic_uuid,
+        "mac": target.facts.mac,
+        "ip": _primary(one),
+        "source": str(source),
+    }
+
+
+def _doubts(one: _Held, source: Source) -> bool:
+    """Whether what `source` told is not what was chosen."""
+    told = {str(reading.ip) for reading in one.finding.reported}
+    return one.choice.ip4 is not None and one.choice.ip4.source != source and str(one.choice.ip4.ip) not in told
+
+
+def _note_seen(held: Sequence[_Held]) -> None:
+    """The guest answered, some time after the claim was made.
+
+    The moment of the claim is what is certain, and no start or reboot has come since: a result that is
+    written later must not pass for the answer of a guest that is up again.
+    """
+    by_claim: dict[datetime, list[int]] = defaultdict(list)
+    for one in held:
+        if one.target.claimed_at and one.finding.heard & ASKED_IN_THE_GUEST:
+            by_claim[one.target.claimed_at].append(one.target.vm_id)
+    for claimed_at, vm_ids in by_claim.items():
+        earlier = Q(guest_seen_at=None) | Q(guest_seen_at__lt=claimed_at)
+        VirtualMachine.objects.filter(earlier, pk__in=vm_ids).update(guest_seen_at=claimed_at)
+
+
+# Observations -----------------------------------------------------------------------------------
+
+
+def _observe(held: Sequence[_Held], now: datetime) -> dict[int, list[Sighting]]:
+    """Write what was seen and what has ended; by NIC, all that sources say at present."""
+    by_nic = {one.target.nic_id: one for one in held}
+    known: dict[tuple[int, str, str], tuple[int, bool]] = {}
+    present: dict[int, dict[tuple[str, str], Sighting]] = {nic_id: {} for nic_id in by_nic}
+    stored = Observation.objects.filter(nic__in=list(by_nic)).order_by("pk")
+    for pk, nic_id, source, address, last_seen_at, ended_at in stored.values_list(
+        "pk", "nic_id", "source", "address", "last_seen_at", "ended_at"
+    ):
+        known[nic_id, source, address] = (pk, ended_at is None)
+        if ended_at is None:
+            present[nic_id][source, address] = Sighting(ip_address(address), Source(source), last_seen_at)
+    again, new, ended = [], [], []
+    for nic_id, one in by_nic.items():
+        told = {(reading.source.value, str(reading.ip)): reading for reading in one.finding.reported}
+        for key in [key for key in present[nic_id] if key not in told and key[0] in one.finding.heard]:
+            ended.append(known[nic_id, *key][0])
+            del present[nic_id][key]
+        for key, reading in told.items():
+            present[nic_id][key] = Sighting(reading.ip, reading.source, now)
+            if (nic_id, *key) in known:
+                again.append(known[nic_id, *key][0])
+            else:
+                new.append(_observation(one.target, reading, now))
+    Observation.objects.filter(pk__in=again).update(last_seen_at=now, ended_at=None)
+    Observation.objects.filter(pk__in=ended).update(ended_at=now, flag="")
+    Observation.objects.bulk_create(new)
+    return {nic_id: list(sightings.values()) for nic_id, sightings in present.items()}
+
+
+def _observation(target: Target, reading: GuestAddress, now: datetime) -> Observation:
+    return Observation(
+        nic_id=target.nic_id,
+        address=str(reading.ip),
+        family=reading.ip.version,
+        prefix=reading.prefix,
+        source=reading.source.value,
+        confidence=Confidence.UNCONFIRMED if reading.source in UNCONFIRMED else Confidence.CONFIRMED,
+        flag="" if can_be_leased(target.facts, reading.ip) else Flag.OUTSIDE,
+        first_seen_at=now,
+        last_seen_at=now,
+    )
+
+
+# NICs -------------------------------------------------------------------------------------------
+
+
+def _write_nics(held: Sequence[_Held], now: datetime) -> list[_Held]:
+    """Write the choices; those whose primary address is another than before. What is not chosen anew stays."""
+    seen = [one for one in held if one.choice.source and one.finding.reported]
+    wanted = {one.target.nic_id: _wanted(one, now) for one in seen}
+    # Most have what they had: for all of these it is one statement.
+    same = [one for one in seen if _as_it_is(one, wanted[one.target.nic_id])]
+    Nic.objects.filter(pk__in=[one.target.nic_id for one in same]).update(address_seen_at=now)
+    other = list(set(seen) - set(same))
+    if other:
+        Nic.objects.bulk_update([wanted[one.target.nic_id] for one in other], _NIC_FIELDS)
+    moved = [
+        one
+        for one in other
+        if (wanted[one.target.nic_id].ip4_address, wanted[one.target.nic_id].ip6_address) != (one.ip4, one.ip6)
+    ]
+    changes = [_address_change(one, wanted[one.target.nic_id]) for one in moved]
+    changes += _take_from_former_holders([one for one in other if one.choice.ip4])
+    if changes:
+        for element in elements.registered():
+            element.addresses_changed(changes, now)
+    return moved
+
+
+_NIC_FIELDS = [
+    "ip4_address", "ip6_address", "address_state", "address_source", "address_seen_at", "secondary_addresses",
+]  # fmt: skip
+
+
+def _wanted(one: _Held, now: datetime) -> Nic:
+    """The NIC with its address as chosen. What an operator has set wins, whatever is seen."""
+    choice = one.choice
+    pinned = one.address_state == AddressState.PINNED
+    state = AddressState.UNCONFIRMED if choice.source in UNCONFIRMED else AddressState.CONFIRMED
+    return Nic(
+        pk=one.target.nic_id,
+        ip4_address=one.ip4 if pinned or choice.ip4 is None else str(choice.ip4.ip),
+        ip6_address=str(choice.ip6.ip) if choice.ip6 else one.ip6,
+        address_state=AddressState.PINNED if pinned else state,
+        address_source=one.address_source if pinned else str(choice.source),
+        address_seen_at=now,
+        secondary_addresses=list(choice.secondary),
+    )
+
+
+def _as_it_is(one: _Held, nic: Nic) -> bool:
+    before = (one.ip4, one.ip6, one.address_state, one.address_source, one.secondary)
+    return before == (
+        nic.ip4_address, nic.ip6_address, nic.address_state, nic.address_source, nic.secondary_addresses,
+    )  # fmt: skip
+
+
+def _address_change(one: _Held, nic: Nic) -> AddressChange:
+    return AddressChange(one.target.nic_id, one.target.vm_id, one.ip4, nic.ip4_address, one.ip6, nic.ip6_address)
+
+
+def _take_from_former_holders(held: Sequence[_Held]) -> list[AddressChange]:
+    """An address that a NIC is confirmed to hold is nobody's last known or unconfirmed one any more."""
+    by_network: dict[int, list[str]] = defaultdict(list)
+    for one in held:
+        if one.choice.ip4 and one.choice.ip4.source not in UNCONFIRMED and one.address_state != AddressState.PINNED:
+            by_network[one.target.network_id].append(str(one.choice.ip4.ip))
+    mine = [one.target.nic_id for one in held]
+    changes = []
+    for network_id, addresses in by_network.items():
+        former = Nic.objects.filter(
+            network=network_id,
+            ip4_address__in=addresses,
+            address_state__in=[AddressState.LAST_KNOWN, AddressState.UNCONFIRMED],
+        ).exclude(pk__in=mine)
+        lost = list(former.values_list("pk", "vm_id", "ip4_address", "ip6_address"))
+        Nic.objects.filter(pk__in=[pk for pk, *_ in lost]).update(ip4_address=None, address_state=AddressState.UNKNOWN)
+        changes += [AddressChange(pk, vm_id, ip4, None, ip6, ip6) for pk, vm_id, ip4, ip6 in lost]
+    return changes
+
+
+def _settle_conflicts(held: Sequence[_Held], new: Sequence[_Held], now: datetime) -> None:
+    """Flag and tell of addresses that several NICs of one network are confirmed to hold; unflag what is settled."""
+    mine = [one.target.nic_id for one in held]
+    flagged = Observation.objects.current().filter(flag=Flag.CONFLICT)
+    suspects = {(one.target.network_id, str(one.choice.ip4.ip)) for one in new if one.choice.ip4}
+    suspects |= set(flagged.filter(nic__in=mine).values_list("nic__network_id", "address"))
+    holders: dict[tuple[int, str], list[int]] = defaultdict(list)
+    nics = Nic.objects.filter(
+        network__in={network_id for network_id, _ in suspects},
+        ip4_address__in={address for _, address in suspects},
+        address_state__in=HELD,
+    )
+    for pk, network_id, address in nics.values_list("pk", "network_id", "ip4_address") if suspects else ():
+        holders[network_id, address].append(pk)
+    for network_id, address in suspects:
+        several = holders[network_id, address] if len(holders[network_id, address]) > 1 else []
+        settled = flagged.filter(nic__network=network_id, address=address).exclude(nic__in=several)
+        settled.update(flag="")
+        if several:
+            _tell_of_conflict(several, address)
+
+
+def _tell_of_conflict(nic_ids: Sequence[int], address: str) -> None:
+    unflagged = Observation.objects.current().filter(nic__in=nic_ids, address=address).exclude(flag=Flag.CONFLICT)
+    newly = set(unflagged.values_list("nic_id", flat=True))
+    unflagged.update(flag=Flag.CONFLICT)
+    nics = list(Nic.objects.filter(pk__in=nic_ids).select_related("vm"))
+    names = ", ".join(f"{nic} ({nic.mac_address})" for nic in nics)
+    events.record_all(
+        [
+            events.unsaved(
+                EventType.IP_CONFLICT,
+                f"{nic}: another NIC of the network has ip addr {address} too",
+                account_id=nic.vm.account_id,
+                on=nic.vm,
+                level=Level.WARN,
+                for_operator=f"They are: {names}.",
+            )
+            for nic in nics
+            if nic.pk in newly
+        ]
+    )
+
+
+# The queue --------------------------------------------------------------------------------------
+
+
+def _write_found(settled: Sequence[_Held], newly: Collection[_Held], pace: Pace, now: datetime) -> None:
+    groups = _grouped(settled, lambda one: (one in newly, str(one.choice.source or ""), one.target.endpoint_id))
+    for (is_new, source, endpoint_id), ones in groups.items():
+        found_at = {"found_at": now} if is_new else {}
+        _rows(ones).update(
+            state=State.FOUND,
+            next_attempt_at=pace.refresh_at(endpoint_id or 0, now),
+            eager_until=None,
+            claimed_until=None,
+            last_outcome=Outcome.FOUND,
+            last_source=source,
+            last_detail="",
+            **found_at,
+        )
+
+
+def _write_none(unsettled: Sequence[_Held], pace: Pace, now: datetime) -> None:
+    """Why there is no address; the last try gives the NIC up. What was known before is not touched."""
+    groups = _grouped(unsettled, lambda one: (one.finding.outcome, one.finding.detail[:255]))
+    if len(groups) <= MOST_DIFFERENT_ANSWERS:
+        for (outcome, detail), ones in groups.items():
+            _rows(ones).update(claimed_until=None, last_outcome=outcome, last_detail=detail)
+    else:
+        rows = [
+            IpFetch(pk=one.target.row_id, claimed_until=None, last_outcome=outcome, last_detail=detail)
+            for (outcome, detail), ones in groups.items()
+            for one in ones
+        ]
+        IpFetch.objects.bulk_update(rows, ["claimed_until", "last_outcome", "last_detail"])
+    spent = [one for one in unsettled if one.state == State.WAITING and one.retries_left == 0 and not one.eager]
+    if spent:
+        _exhaust([(one.target, one.finding.outcome) for one in spent], pace, now)
+
+
+def _exhaust(spent: Sequence[tuple[Target, str]], pace: Pace, now: datetime) -> None:
+    for endpoint_id, ones in _grouped(spent, lambda pair: pair[0].endpoint_id).items():
+        IpFetch.objects.filter(pk__in=[target.row_id for target, _ in ones]).update(
+            state=State.EXHAUSTED,
+            next_attempt_at=pace.refresh_at(endpoint_id or 0, now),
+            claimed_until=None,
+        )
+    events.record_all(
+        [
+            _event(
+                target,
+                EventType.IP_FETCH,
+                f"ip addr fetch failed, no tries are left. {Outcome(outcome).advice if outcome else ''}".strip(),
+                level=Level.ERROR,
+            )
+            for target, outcome in spent
+        ]
+    )
+
+
+def give_back(batch: Sequence[Target], now: datetime, **changes: object) -> None:
+    """NICs that were not reached get back what their claim took, and stay in line for the next one."""
+    with transaction.atomic():
+        held = _still_held([Finding(target) for target in batch], now)
+        for claim, ones in _grouped(held, lambda one: one.target.claim).items():
+            took: dict[str, object] = {}
+            if claim in (IpFetch.Claim.EARLY, IpFetch.Claim.COUNTED):
+                took["tries"] = F("tries") - 1
+            if claim == IpFetch.Claim.COUNTED:
+                took["retries_left"] = F("retries_left") + 1
+            _rows(ones).update(claimed_until=None, **took, **changes)
+
+
+# Helpers ----------------------------------------------------------------------------------------
+
+T = TypeVar("T")
+K = TypeVar("K", bound=Hashable)
+
+
+def _grouped(items: Iterable[T], key: Callable[[T], K]) -> dict[K, list[T]]:
+    groups: dict[K, list[T]] = defaultdict(list)
+    for item in items:
+        groups[key(item)].append(item)
+    return groups
+
+
+def _rows(held: Iterable[_Held]) -> QuerySet[IpFetch]:
+    return IpFetch.objects.filter(pk__in=[one.target.row_id for one in held])
+
+
+def _has_address(one: _Held) -> bool:
+    return one.choice.source is not None
+
+
+def _primary(one: _Held) -> str:
+    if one.address_state == AddressState.PINNED and one.ip4:
+        return one.ip4
+    sighting = one.choice.ip4 or one.choice.ip6
+    return str(sighting.ip) if sighting else ""
+
+
+def _change(one: _Held) -> str:
+    """In words, for the family that has changed."""
+    pairs = [(one.ip4, one.choice.ip4), (one.ip6, one.choice.ip6)]
+    return " and ".join(
+        f"from {before or 'none'} to {after.ip}" for before, after in pairs if after and str(after.ip) != before
+    )
+
+
+def _event(target: Target, type: EventType, text: str, level: Level = Level.INFO) -> Event:
+    return Event(
+        type=type,
+        description=f"{target.name}: {text}",
+        account_id=target.account_id,
+        level=level,
+        resource_type=VirtualMachine.__name__,
+        resource_uuid=target.vm_uuid,
+        resource_name=target.vm_name,
+    )
