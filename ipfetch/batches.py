@@ -4,6 +4,7 @@ import contextlib
 import contextvars
 import queue
 import threading
+import time
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from datetime import timedelta
@@ -39,8 +40,9 @@ from networks.services.places import hypervisor_at, record_health, within
 log = structlog.get_logger(__name__)
 
 BATCH_LIFE = timedelta(seconds=60)
-# A batch gives up after a minute; by then its claims are written off, or their worker is dead.
-CLAIM_LIFE = BATCH_LIFE + timedelta(seconds=30)
+# Renewed while the batch is at work. When its server dies, another asks for its NICs after this time.
+CLAIM_LIFE = timedelta(seconds=20)
+RENEW_SECONDS = 5.0
 MOST_AT_ONE_HOST = 4
 MOST_ABANDONED = 32
 NEIGHBOURS_SECONDS = 5.0
@@ -111,12 +113,9 @@ def read(
     claimed = _claimed(claims)
     if not claimed:
         return
-    # The claims' life begins anew: they may have waited for a worker.
-    IpFetch.objects.filter(pk__in=[target.row_id for target in claimed]).claimed(timezone.now()).update(
-        claimed_until=timezone.now() + CLAIM_LIFE
-    )
     endpoint = Endpoint.objects.get(pk=endpoint_id)
     batch = _Batch(endpoint, claimed, done or (lambda count: None))
+    batch.hold()
     with asking(endpoint_id):
         try:
             # An endpoint that was silent is asked by one thread first, not by all that it may have.
@@ -138,6 +137,11 @@ class _Batch:
         self._chains = Chains.now()
         self._leases: Mapping[tuple[int, str], GuestAddress] | None = None
 
+    def hold(self) -> None:
+        """The claims' life begins anew: somebody is at work on them."""
+        self._held_at = time.monotonic()
+        IpFetch.objects.filter(pk__in=list(self._open)).update(claimed_until=timezone.now() + CLAIM_LIFE, begun=True)
+
     def read(self, hypervisor: Any, width: int) -> None:
         """Raises HypervisorError when the endpoint could not be asked at all."""
         self._without_the_guest()
@@ -148,7 +152,9 @@ class _Batch:
         heard = False
         answers = hypervisor.read_addresses(list(by_vm), within(BATCH_LIFE.total_seconds()), width=width)
         for arrived in _as_they_arrive(answers):
-            heard = True
+            if time.monotonic() - self._held_at > RENEW_SECONDS:
+                self.hold()
+            heard = heard or bool(arrived)
             readings = [(target, reading) for vm, reading in arrived for target in by_vm[vm]]
             self._record(self._after_the_guest(hypervisor, readings, {vm for vm, _ in arrived}))
         if not heard:
@@ -283,7 +289,10 @@ T = TypeVar("T")
 
 
 def _as_they_arrive(answers: Iterator[T]) -> Iterator[list[T]]:
-    """The answers in lots: what has come while the last lot was worked on. A slow one holds back none before it."""
+    """The answers in lots: what has come while the last lot was worked on. A slow one holds back none before it.
+
+    A lot is empty when nothing has come for a while.
+    """
     arrived: queue.SimpleQueue[T | BaseException | None] = queue.SimpleQueue()
     context = contextvars.copy_context()
 
@@ -296,19 +305,22 @@ def _as_they_arrive(answers: Iterator[T]) -> Iterator[list[T]]:
             arrived.put(error)
 
     threading.Thread(target=context.run, args=(take,), daemon=True).start()
-    ended = False
-    while not ended:
+    while True:
         lot: list[T] = []
-        item = arrived.get()
-        while item is not None and not isinstance(item, BaseException):
-            lot.append(item)
-            if len(lot) == LARGEST_LOT or arrived.empty():
-                break
-            item = arrived.get()
-        else:
-            ended = True
+        try:
+            item = arrived.get(timeout=RENEW_SECONDS)
+            while item is not None and not isinstance(item, BaseException):
+                lot.append(item)
+                if len(lot) == LARGEST_LOT:
+                    break
+                item = arrived.get_nowait()
+        except queue.Empty:
+            yield lot
+            continue
         if lot:
             yield lot
+        if item is None:
+            return
         if isinstance(item, BaseException):
             raise item
 

@@ -9,23 +9,11 @@ import socket
 import time
 from collections import defaultdict
 from collections.abc import Callable, Collection
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from datetime import datetime
 
 from django.db import connection, transaction
-from django.db.models import (
-    Case,
-    DateTimeField,
-    Exists,
-    Expression,
-    F,
-    IntegerField,
-    OuterRef,
-    Q,
-    QuerySet,
-    Value,
-    When,
-)
+from django.db.models import DateTimeField, Exists, F, OuterRef, Q, QuerySet, Value
 from django.utils import timezone
 
 from extdhcp_site.jobs import tasks
@@ -38,7 +26,7 @@ from networks.models.vms import VmState
 
 LOCK = "ipfetch-planner"
 LARGEST_BATCH = 5_000
-MOST_ROWS_A_PASS = 20_000
+ROWS_AT_FIRST = 2_000
 MOST_WAITING_BATCHES = 40
 RECONCILE_SECONDS = 30.0
 RENEW_SECONDS = 1.0
@@ -53,18 +41,6 @@ class Batch:
 
     endpoint_id: int
     claims: list[tuple[int, int]]
-
-
-@dataclass
-class Due:
-    """The rows of one endpoint that are to be asked in one batch."""
-
-    waiting: list[int] = field(default_factory=list)
-    settled: list[int] = field(default_factory=list)
-
-    @property
-    def has_room(self) -> bool:
-        return len(self.waiting) + len(self.settled) < LARGEST_BATCH
 
 
 class Turn:
@@ -125,12 +101,13 @@ def plan(now: datetime, go_on: Callable[[], bool] = lambda: True) -> int:
     _keep_within(pace, now)
     exhaust_spent(now)
     claimed = 0
-    for endpoint_id, due in _due_batches(pace, now):
-        if tasks.waiting(tasks.ADDRESSES, now) >= MOST_WAITING_BATCHES or not go_on():
-            # A claim that waits long for its reader would run out, and its try be lost.
+    # No more than the readers will soon take: a claim that waits long runs out.
+    room = MOST_WAITING_BATCHES - tasks.waiting(tasks.ADDRESSES, timezone.now())
+    for endpoint_id, row_ids in _due_batches(pace, now, room) if room > 0 else ():
+        if not go_on():
             break
         with transaction.atomic():
-            batch = claim(due, endpoint_id, pace, now)
+            batch = claim(row_ids, endpoint_id, pace, now)
             if batch.claims:
                 tasks.enqueue(batches.read_batch, endpoint_id, batch.claims, queue=tasks.ADDRESSES)
         claimed += len(batch.claims)
@@ -159,6 +136,7 @@ def enter_missing(pace: Pace, now: datetime) -> None:
         "tries": Value(0),
         "next_attempt_at": Value(now + pace.delay(0), DateTimeField()),
         "attempt": Value(0),
+        "begun": Value(False),
         "claim": Value(""),
         "last_outcome": Value(""),
         "last_source": Value(""),
@@ -245,90 +223,112 @@ def _nudge(rows: QuerySet[IpFetch], now: datetime, *, eager: bool) -> int:
 # Claims -----------------------------------------------------------------------------------------
 
 
-def claim(due: Due, endpoint_id: int, pace: Pace, now: datetime, *, asked: bool = False) -> Batch:
-    """Take those of `due` that are free for one batch, in a transaction.
+def claim(row_ids: Collection[int], endpoint_id: int, pace: Pace, now: datetime, *, asked: bool = False) -> Batch:
+    """Take those of the rows that are free for one batch, in a transaction.
 
     A try is spent here, when it is claimed, unless it is an early one. One that a person `asked` for
     neither counts nor puts off the next; neither does one that the hypervisor has pushed.
     """
-    # Under the rows' locks, and asked again: another planner may have taken some since.
-    wanted = IpFetch.objects.filter(pk__in=[*due.waiting, *due.settled])
-    locked = wanted.select_for_update().free(now).order_by("pk").values_list("pk", "attempt", "state")
-    free = list(locked)
-    mine = IpFetch.objects.filter(pk__in=[pk for pk, *_ in free])
-    held = {"attempt": F("attempt") + 1, "claimed_until": now + batches.CLAIM_LIFE, "last_attempt_at": now}
-    if asked:
-        mine.update(claim=IpFetch.Claim.ASKED, **held)
-    else:
-        if due.waiting:
-            mine.waiting().update(**_spending(pace, now), **held)
-        if due.settled:
-            mine.settled().update(**_refreshing(endpoint_id, pace, now), **held)
-    return Batch(endpoint_id, [(pk, attempt + 1) for pk, attempt, _ in free])
+    # By key alone, and all else is looked at here: whoever has no statistics of the table would walk all that wait.
+    locked = IpFetch.objects.select_for_update().filter(pk__in=list(row_ids)).order_by("pk")
+    taken: list[tuple[int, int]] = []
+    groups: dict[_Taking, list[int]] = defaultdict(list)
+    for row in locked.only(*_CLAIMED):
+        if row.claimed_until is None or row.claimed_until <= now:
+            taken.append((row.pk, row.attempt + 1))
+            groups[_Taking.of(row, endpoint_id, pace, now, asked=asked)].append(row.pk)
+    for taking, ids in groups.items():
+        IpFetch.objects.filter(pk__in=ids).update(
+            **taking.changes,
+            attempt=F("attempt") + 1,
+            claimed_until=now + batches.CLAIM_LIFE,
+            last_attempt_at=now,
+            begun=False,
+        )
+    return Batch(endpoint_id, taken)
 
 
-def _spending(pace: Pace, now: datetime) -> dict[str, Expression]:
-    """What a claim takes. `tries` stands last: MariaDB sets columns one after the other, from those already set."""
-    pushed = Q(eager_until__gt=now)
-    not_pushed = Q(eager_until=None) | Q(eager_until__lte=now)
-    counts = not_pushed & Q(tries__gte=pace.first_that_counts)
-    waits = [When(tries=tries, then=_moment(now + pace.delay(tries + 1))) for tries in range(pace.first_that_counts)]
-    left = F("retries_left")
-    return {
-        "claim": Case(
-            When(pushed, then=Value(IpFetch.Claim.PUSHED)),
-            When(counts, then=Value(IpFetch.Claim.COUNTED)),
-            default=Value(IpFetch.Claim.EARLY),
-        ),
-        "retries_left": Case(
-            When(counts & Q(retries_left__gt=0), then=left - 1), default=left, output_field=IntegerField()
-        ),
-        "next_attempt_at": Case(
-            When(pushed, then=_moment(now + EAGER_DELAY)),
-            *waits,
-            default=_moment(now + pace.interval),
-            output_field=DateTimeField(),
-        ),
-        "tries": Case(When(pushed, then=F("tries")), default=F("tries") + 1, output_field=IntegerField()),
-    }
+_CLAIMED = ["attempt", "state", "tries", "retries_left", "eager_until", "claimed_until", "claim", "begun"]
 
 
-def _refreshing(endpoint_id: int, pace: Pace, now: datetime) -> dict[str, object]:
-    """Looking again at a NIC takes nothing from it."""
-    return {
-        "claim": IpFetch.Claim.REFRESH,
-        "next_attempt_at": Case(
-            When(eager_until__gt=now, then=_moment(now + EAGER_DELAY)),
-            default=_moment(pace.refresh_at(endpoint_id, now)),
-            output_field=DateTimeField(),
-        ),
-    }
+@dataclass(frozen=True)
+class _Taking:
+    """What a claim takes from a row, and when the row's turn comes again (None: that stays as it is)."""
+
+    claim: IpFetch.Claim
+    tries: int
+    retries: int
+    next_attempt_at: datetime | None
+    puts_off: bool = True
+
+    @classmethod
+    def of(cls, row: IpFetch, endpoint_id: int, pace: Pace, now: datetime, *, asked: bool) -> "_Taking":
+        Claim = IpFetch.Claim
+        if asked:
+            return cls(Claim.ASKED, 0, 0, None, puts_off=False)
+        eager = row.eager_until is not None and row.eager_until > now
+        if row.state != State.WAITING:
+            return cls(Claim.REFRESH, 0, 0, now + EAGER_DELAY if eager else pace.refresh_at(endpoint_id, now))
+        if eager:
+            return cls(Claim.PUSHED, 0, 0, now + EAGER_DELAY)
+        if row.claimed_until and not row.begun and row.claim in (Claim.EARLY, Claim.COUNTED):
+            # Nobody came to read it: it is the same try still.
+            return cls(Claim(row.claim), 0, 0, now + pace.delay(row.tries))
+        if row.tries < pace.first_that_counts:
+            return cls(Claim.EARLY, 1, 0, now + pace.delay(row.tries + 1))
+        return cls(Claim.COUNTED, 1, min(1, row.retries_left), now + pace.interval)
+
+    @property
+    def changes(self) -> dict[str, object]:
+        changes: dict[str, object] = {"claim": self.claim}
+        if self.puts_off:
+            changes["next_attempt_at"] = self.next_attempt_at
+        if self.tries:
+            changes["tries"] = F("tries") + self.tries
+        if self.retries:
+            changes["retries_left"] = F("retries_left") - self.retries
+        return changes
 
 
-def _moment(moment: datetime | None) -> Value:
-    return Value(moment, DateTimeField())
+# Who is due -------------------------------------------------------------------------------------
+
+Lane = tuple[int, bool]  # an endpoint, and whether its silent guests or the others
 
 
-def _due_batches(pace: Pace, now: datetime) -> list[tuple[int, Due]]:
-    """Due rows of running VMs, by endpoint: those that wait before those that are looked at again.
+def _due_batches(pace: Pace, now: datetime, most: int) -> list[tuple[int, list[int]]]:
+    """Endpoints with the due rows of their running VMs, those that wait longest first, at most so many batches.
 
-    One batch an endpoint at a time, and beside it one of the guests whose agent hangs: each of these takes
-    seconds, which the others need not wait for. An endpoint that does not answer is left alone for a while.
+    Those that wait come before those that are looked at again. One batch an endpoint at a time, and beside it
+    one of the guests whose agent hangs: each of these takes seconds, which the others need not wait for. An
+    endpoint that does not answer is left alone for a while.
     """
-    grouped: dict[tuple[int, bool], Due] = defaultdict(Due)
-    rows = _reachable(pace, now)
-    waiting = list(rows.waiting().values_list(f"{ENDPOINT}_id", "last_outcome", "pk")[:MOST_ROWS_A_PASS])
-    for endpoint_id, outcome, row_id in waiting:
-        due = grouped[endpoint_id, outcome == Outcome.AGENT_SILENT]
-        if due.has_room:
-            due.waiting.append(row_id)
-    if not pace.exact and len(waiting) < MOST_ROWS_A_PASS:
-        settled = rows.settled().values_list(f"{ENDPOINT}_id", "last_outcome", "pk")
-        for endpoint_id, outcome, row_id in settled[: MOST_ROWS_A_PASS - len(waiting)]:
-            due = grouped[endpoint_id, outcome == Outcome.AGENT_SILENT]
-            if due.has_room:
-                due.settled.append(row_id)
-    return [(endpoint_id, due) for (endpoint_id, _), due in grouped.items()]
+    reachable = _reachable(pace, now)
+    lanes = _by_lane(reachable.waiting(), most)
+    if len(lanes) < most and not pace.exact:
+        for lane, row_ids in _by_lane(reachable.settled(), most).items():
+            if lane in lanes:
+                lanes[lane] += row_ids
+            elif len(lanes) < most:
+                lanes[lane] = row_ids
+    return [(endpoint_id, row_ids[:LARGEST_BATCH]) for (endpoint_id, _), row_ids in lanes.items()]
+
+
+def _by_lane(due: QuerySet[IpFetch], most: int) -> dict[Lane, list[int]]:
+    columns = (f"{ENDPOINT}_id", "last_outcome", "pk")
+    first = list(due.values_list(*columns)[:ROWS_AT_FIRST])
+    lanes: dict[Lane, list[int]] = {}
+    for endpoint_id, outcome, _ in first:
+        if len(lanes) < most:
+            lanes.setdefault((endpoint_id, outcome == Outcome.AGENT_SILENT), [])
+    rows = first
+    if len(first) == ROWS_AT_FIRST:
+        # There are more: the rest of what the chosen endpoints have, so that it makes few large batches.
+        rows = list(due.filter(**{f"{ENDPOINT}__in": {endpoint_id for endpoint_id, _ in lanes}}).values_list(*columns))
+    for endpoint_id, outcome, row_id in rows:
+        lane = endpoint_id, outcome == Outcome.AGENT_SILENT
+        if lane in lanes:
+            lanes[lane].append(row_id)
+    return lanes
 
 
 def _reachable(pace: Pace, now: datetime) -> QuerySet[IpFetch]:

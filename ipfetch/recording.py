@@ -8,7 +8,7 @@ from collections.abc import Callable, Collection, Hashable, Iterable, Mapping, S
 from dataclasses import dataclass
 from datetime import datetime
 from ipaddress import IPv4Address, ip_address
-from typing import TypeVar
+from typing import ClassVar, TypeVar
 
 import structlog
 from django.db import transaction
@@ -17,12 +17,13 @@ from django.db.models import F, Q, QuerySet
 from extdhcp_site.events import models as events
 from extdhcp_site.events.models import Event, EventType, Level
 from ipfetch.addresses import UNCONFIRMED, Choice, NicFacts, Sighting, can_be_leased, choose, reported_for, settles
+from ipfetch.bulk import update_each
 from ipfetch.models import Confidence, Flag, IpFetch, Observation, Outcome
 from ipfetch.schedule import Pace
 from networks import elements
 from networks.elements import AddressChange
 from networks.hypervisors.base import GuestAddress, Source, VmRef
-from networks.models import AddressState, Network, Nic, VirtualMachine
+from networks.models import AddressState, Host, Network, Nic, Template, VirtualMachine
 from networks.models.offerings import OsFamily
 
 log = structlog.get_logger(__name__)
@@ -106,33 +107,36 @@ class _Held:
 
 
 def targets(rows: QuerySet[IpFetch]) -> list[Target]:
-    """The rows as targets, in two queries."""
+    """The rows as targets, in a fixed number of queries.
+
+    Networks, templates and hosts are few, and are not joined: MariaDB would begin with one of them and walk
+    all of its NICs.
+    """
     found = list(
-        rows.values_list(
+        rows.order_by().values_list(
             "pk", "attempt", "claim", "last_attempt_at", "nic_id", "nic__uuid", "nic__device_id", "nic__mac_address",
             "nic__network_id", "nic__vm_id", "nic__vm__uuid", "nic__vm__name", "nic__vm__account_id",
-            "nic__vm__zone_id", "nic__vm__hypervisor", "nic__vm__template__os_family", "nic__vm__host__endpoint_id",
+            "nic__vm__zone_id", "nic__vm__hypervisor", "nic__vm__template_id", "nic__vm__host_id",
         )
     )  # fmt: skip
-    networks = {
-        network.pk: network for network in Network.objects.filter(pk__in={values[8] for values in found}).order_by()
-    }
-    of_network = {
-        pk: (network.ip4_network, IPv4Address(network.gateway) if network.gateway else None, network.cidr)
+    networks = {network.pk: network for network in Network.objects.filter(pk__in={values[8] for values in found})}
+    ranges = {
+        pk: (network.ip4_network, IPv4Address(network.gateway) if network.gateway else None)
         for pk, network in networks.items()
     }
+    families = dict(Template.objects.filter(pk__in={values[15] for values in found}).values_list("pk", "os_family"))
+    endpoints = dict(Host.objects.filter(pk__in={values[16] for values in found}).values_list("pk", "endpoint_id"))
 
     def target(values: tuple) -> Target:
         row_id, attempt, claim, claimed_at, nic_id, nic_uuid, device_id, mac, network_id, *of_vm = values
-        vm_id, vm_uuid, vm_name, account_id, zone_id, hypervisor, os_family, endpoint_id = of_vm
-        cidr, gateway, cidr_text = of_network[network_id]
+        vm_id, vm_uuid, vm_name, account_id, zone_id, hypervisor, template_id, host_id = of_vm
         return Target(
-            row_id, attempt, claim, claimed_at, nic_id, str(nic_uuid), device_id, NicFacts(mac, cidr, gateway),
-            cidr_text, network_id, vm_id, str(vm_uuid), vm_name, account_id, zone_id, hypervisor,
-            os_family == OsFamily.WINDOWS, endpoint_id,
+            row_id, attempt, claim, claimed_at, nic_id, str(nic_uuid), device_id, NicFacts(mac, *ranges[network_id]),
+            networks[network_id].cidr, network_id, vm_id, str(vm_uuid), vm_name, account_id, zone_id, hypervisor,
+            families.get(template_id) == OsFamily.WINDOWS, endpoints.get(host_id),
         )  # fmt: skip
 
-    return [target(values) for values in found]
+    return [target(values) for values in found if values[8] in networks]
 
 
 # What is called ---------------------------------------------------------------------------------
@@ -342,11 +346,9 @@ def _write_nics(held: Sequence[_Held], now: datetime) -> list[_Held]:
     Nic.objects.filter(pk__in=[one.target.nic_id for one in same]).update(address_seen_at=now)
     other = list(set(seen) - set(same))
     if other:
-        Nic.objects.bulk_update([wanted[one.target.nic_id] for one in other], _NIC_FIELDS)
+        update_each(Nic, {one.target.nic_id: wanted[one.target.nic_id].row for one in other}, _Wanted.FIELDS)
     moved = [
-        one
-        for one in other
-        if (wanted[one.target.nic_id].ip4_address, wanted[one.target.nic_id].ip6_address) != (one.ip4, one.ip6)
+        one for one in other if (wanted[one.target.nic_id].ip4, wanted[one.target.nic_id].ip6) != (one.ip4, one.ip6)
     ]
     changes = [_address_change(one, wanted[one.target.nic_id]) for one in moved]
     changes += _take_from_former_holders([one for one in other if one.choice.ip4])
@@ -356,56 +358,75 @@ def _write_nics(held: Sequence[_Held], now: datetime) -> list[_Held]:
     return moved
 
 
-_NIC_FIELDS = [
-    "ip4_address", "ip6_address", "address_state", "address_source", "address_seen_at", "secondary_addresses",
-]  # fmt: skip
+@dataclass(frozen=True)
+class _Wanted:
+    """A NIC's columns as they are to be."""
+
+    ip4: str | None
+    ip6: str | None
+    state: AddressState
+    source: str
+    secondary: list[str]
+    seen_at: datetime
+
+    FIELDS: ClassVar = [
+        "ip4_address", "ip6_address", "address_state", "address_source", "secondary_addresses", "address_seen_at",
+    ]  # fmt: skip
+
+    @property
+    def row(self) -> tuple[object, ...]:
+        return self.ip4, self.ip6, self.state, self.source, self.secondary, self.seen_at
 
 
-def _wanted(one: _Held, now: datetime) -> Nic:
+def _wanted(one: _Held, now: datetime) -> _Wanted:
     """The NIC with its address as chosen. What an operator has set wins, whatever is seen."""
     choice = one.choice
     pinned = one.address_state == AddressState.PINNED
     state = AddressState.UNCONFIRMED if choice.source in UNCONFIRMED else AddressState.CONFIRMED
-    return Nic(
-        pk=one.target.nic_id,
-        ip4_address=one.ip4 if pinned or choice.ip4 is None else str(choice.ip4.ip),
-        ip6_address=str(choice.ip6.ip) if choice.ip6 else one.ip6,
-        address_state=AddressState.PINNED if pinned else state,
-        address_source=one.address_source if pinned else str(choice.source),
-        address_seen_at=now,
-        secondary_addresses=list(choice.secondary),
+    return _Wanted(
+        ip4=one.ip4 if pinned or choice.ip4 is None else str(choice.ip4.ip),
+        ip6=str(choice.ip6.ip) if choice.ip6 else one.ip6,
+        state=AddressState.PINNED if pinned else state,
+        source=one.address_source if pinned else str(choice.source),
+        secondary=list(choice.secondary),
+        seen_at=now,
     )
 
 
-def _as_it_is(one: _Held, nic: Nic) -> bool:
-    before = (one.ip4, one.ip6, one.address_state, one.address_source, one.secondary)
-    return before == (
-        nic.ip4_address, nic.ip6_address, nic.address_state, nic.address_source, nic.secondary_addresses,
-    )  # fmt: skip
+def _as_it_is(one: _Held, wanted: _Wanted) -> bool:
+    return (one.ip4, one.ip6, one.address_state, one.address_source, one.secondary) == wanted.row[:-1]
 
 
-def _address_change(one: _Held, nic: Nic) -> AddressChange:
-    return AddressChange(one.target.nic_id, one.target.vm_id, one.ip4, nic.ip4_address, one.ip6, nic.ip6_address)
+def _address_change(one: _Held, wanted: _Wanted) -> AddressChange:
+    return AddressChange(one.target.nic_id, one.target.vm_id, one.ip4, wanted.ip4, one.ip6, wanted.ip6)
 
 
 def _take_from_former_holders(held: Sequence[_Held]) -> list[AddressChange]:
     """An address that a NIC is confirmed to hold is nobody's last known or unconfirmed one any more."""
-    by_network: dict[int, list[str]] = defaultdict(list)
-    for one in held:
-        if one.choice.ip4 and one.choice.ip4.source not in UNCONFIRMED and one.address_state != AddressState.PINNED:
-            by_network[one.target.network_id].append(str(one.choice.ip4.ip))
-    mine = [one.target.nic_id for one in held]
-    changes = []
-    for network_id, addresses in by_network.items():
-        former = Nic.objects.filter(
-            network=network_id,
-            ip4_address__in=addresses,
-            address_state__in=[AddressState.LAST_KNOWN, AddressState.UNCONFIRMED],
-        ).exclude(pk__in=mine)
-        lost = list(former.values_list("pk", "vm_id", "ip4_address", "ip6_address"))
-        Nic.objects.filter(pk__in=[pk for pk, *_ in lost]).update(ip4_address=None, address_state=AddressState.UNKNOWN)
-        changes += [AddressChange(pk, vm_id, ip4, None, ip6, ip6) for pk, vm_id, ip4, ip6 in lost]
-    return changes
+    taken = {
+        (one.target.network_id, str(one.choice.ip4.ip))
+        for one in held
+        if one.choice.ip4 and one.choice.ip4.source not in UNCONFIRMED and one.address_state != AddressState.PINNED
+    }
+    mine = {one.target.nic_id for one in held}
+    lost = [
+        (pk, vm_id, address, ip6)
+        for pk, vm_id, network_id, address, ip6, state in _with_addresses(taken)
+        if (network_id, address) in taken and state in _LESSER and pk not in mine
+    ]
+    Nic.objects.filter(pk__in=[pk for pk, *_ in lost]).update(ip4_address=None, address_state=AddressState.UNKNOWN)
+    return [AddressChange(pk, vm_id, address, None, ip6, ip6) for pk, vm_id, address, ip6 in lost]
+
+
+_LESSER = (AddressState.LAST_KNOWN, AddressState.UNCONFIRMED)
+
+
+def _with_addresses(addresses: Iterable[tuple[int, str]]) -> list[tuple]:
+    """NICs of any network with one of these addresses: a database without statistics of its tables would take
+    the network's index, and walk all of its NICs."""
+    wanted = {address for _, address in addresses}
+    columns = ("pk", "vm_id", "network_id", "ip4_address", "ip6_address", "address_state")
+    return list(Nic.objects.filter(ip4_address__in=wanted).order_by().values_list(*columns)) if wanted else []
 
 
 def _settle_conflicts(held: Sequence[_Held], new: Sequence[_Held], now: datetime) -> None:
@@ -415,13 +436,9 @@ def _settle_conflicts(held: Sequence[_Held], new: Sequence[_Held], now: datetime
     suspects = {(one.target.network_id, str(one.choice.ip4.ip)) for one in new if one.choice.ip4}
     suspects |= set(flagged.filter(nic__in=mine).values_list("nic__network_id", "address"))
     holders: dict[tuple[int, str], list[int]] = defaultdict(list)
-    nics = Nic.objects.filter(
-        network__in={network_id for network_id, _ in suspects},
-        ip4_address__in={address for _, address in suspects},
-        address_state__in=HELD,
-    )
-    for pk, network_id, address in nics.values_list("pk", "network_id", "ip4_address") if suspects else ():
-        holders[network_id, address].append(pk)
+    for pk, _, network_id, address, _, state in _with_addresses(suspects):
+        if state in HELD:
+            holders[network_id, address].append(pk)
     for network_id, address in suspects:
         several = holders[network_id, address] if len(holders[network_id, address]) > 1 else []
         settled = flagged.filter(nic__network=network_id, address=address).exclude(nic__in=several)
@@ -478,12 +495,8 @@ def _write_none(unsettled: Sequence[_Held], pace: Pace, now: datetime) -> None:
         for (outcome, detail), ones in groups.items():
             _rows(ones).update(claimed_until=None, last_outcome=outcome, last_detail=detail)
     else:
-        rows = [
-            IpFetch(pk=one.target.row_id, claimed_until=None, last_outcome=outcome, last_detail=detail)
-            for (outcome, detail), ones in groups.items()
-            for one in ones
-        ]
-        IpFetch.objects.bulk_update(rows, ["claimed_until", "last_outcome", "last_detail"])
+        answers = {one.target.row_id: (None, *answer) for answer, ones in groups.items() for one in ones}
+        update_each(IpFetch, answers, ["claimed_until", "last_outcome", "last_detail"])
     spent = [one for one in unsettled if one.state == State.WAITING and one.retries_left == 0 and not one.eager]
     if spent:
         _exhaust([(one.target, one.finding.outcome) for one in spent], pace, now)

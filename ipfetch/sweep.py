@@ -12,7 +12,7 @@ from django.db.models import QuerySet
 from ipfetch import batches
 from ipfetch.configuration import MAX_THREADS
 from ipfetch.models import IpFetch
-from ipfetch.planner import ENDPOINT, Batch, Due, claim, enter_missing
+from ipfetch.planner import ENDPOINT, Batch, claim, enter_missing
 from ipfetch.schedule import Pace
 
 
@@ -43,7 +43,7 @@ def _claim_all(rows: QuerySet[IpFetch], pace: Pace, now: datetime) -> Iterator[B
         by_endpoint[endpoint_id].append(row_id)
     for endpoint_id, row_ids in by_endpoint.items():
         with transaction.atomic():
-            yield claim(Due(waiting=row_ids), endpoint_id, pace, now, asked=True)
+            yield claim(row_ids, endpoint_id, pace, now, asked=True)
 
 
 def _read(batch: Batch, done: Callable[[int], None]) -> None:

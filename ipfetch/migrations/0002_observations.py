@@ -47,6 +47,11 @@ class Migration(migrations.Migration):
         ),
         migrations.AddField(
             model_name='ipfetch',
+            name='begun',
+            field=models.BooleanField(default=False),
+        ),
+        migrations.AddField(
+            model_name='ipfetch',
             name='eager_until',
             field=models.DateTimeField(null=True),
         ),

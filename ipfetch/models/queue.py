@@ -99,6 +99,8 @@ class IpFetch(models.Model):
     # The fence: grows with each claim, and every write of a batch asks for its own.
     attempt = models.PositiveIntegerField(default=0)
     claimed_until = models.DateTimeField(null=True)
+    # A reader has begun with it. A claim that ran out before that has cost nothing.
+    begun = models.BooleanField(default=False)
     claim = models.CharField(max_length=7, choices=Claim.choices, blank=True)
     last_attempt_at = models.DateTimeField(null=True)
     last_outcome = models.CharField(max_length=16, choices=Outcome.choices, blank=True)

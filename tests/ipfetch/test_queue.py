@@ -381,7 +381,7 @@ class TestFence:
         planner.enter_missing(Pace.now(), now)
         OrmQ.objects.all().delete()
 
-        planner.plan(now + MINUTE + timedelta(seconds=20))
+        planner.plan(now + MINUTE + timedelta(seconds=10))
 
         assert not OrmQ.objects.exists()
         assert IpFetch.objects.get(nic__vm=other).tries == 0
