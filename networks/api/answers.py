@@ -1,5 +1,7 @@
 """How the cloud's objects are shown: CloudStack's field names, each with what it means."""
 
+import uuid
+
 from rest_framework import serializers
 
 from extdhcp_site.api.answers import Answer, Constant, Moment
@@ -220,15 +222,20 @@ class NicAnswer(Answer):
     isdefault = flag("is_default", "true for the VM's default NIC")
     macaddress = text("mac_address", "its MAC address, lower case")
     ipaddress = text("ip4_address", "the IPv4 address that the external DHCP server gave; absent until learned")
-    ip6address = text("ip6_address", "an IPv6 address that the guest has")
+    ip6address = text("ip6_address", "an IPv6 address that the guest has; absent until learned")
     gateway = text("network.gateway", "its network's gateway")
     netmask = text("network.netmask", "its network's netmask")
     broadcasturi = computed("the VLAN as a URI, for administrators")
     isolationuri = computed("the VLAN as a URI, for administrators")
-    addressstate = text("address_state", "unknown, confirmed or last_known (not in CloudStack)")
-    addresssource = text("address_source", "who told the address (not in CloudStack)")
+    addressstate = text(
+        "address_state", "unknown, confirmed, unconfirmed, last_known or pinned: set by an operator (not in CloudStack)"
+    )
+    addresssource = text(
+        "address_source",
+        "who told the address: agent, lease, webhook, arp, disk, operator or test-driver (not in CloudStack)",
+    )
     addresslastseen = Moment(source="address_seen_at", help_text="when the address was last seen (not in CloudStack)")
-    secondaryip = Constant([], "always empty")
+    secondaryip = computed("its other addresses, each with an id of its own")
     extradhcpoption = Constant([], "always empty")
     virtualmachineid = computed("its VM's id")
 
@@ -241,6 +248,10 @@ class NicAnswer(Answer):
         return f"vlan://{nic.network.vlan}" if nic.network.vlan else None
 
     get_isolationuri = get_broadcasturi
+
+    def get_secondaryip(self, nic: Nic) -> list[dict[str, str]]:
+        # They have no rows: an id lasts for as long as the NIC has the address.
+        return [{"id": str(uuid.uuid5(nic.uuid, address)), "ipaddress": address} for address in nic.secondary_addresses]
 
     def get_virtualmachineid(self, nic: Nic) -> str:
         return str(nic.vm.uuid)

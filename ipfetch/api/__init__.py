@@ -1,0 +1,3 @@
+"""What the REST API shows of address discovery; importing this package registers it."""
+
+from ipfetch.api import rest  # noqa: F401
