@@ -11,6 +11,7 @@ from unittest import mock
 
 from networks.hypervisors.base import (
     AgentAbsent,
+    AgentState,
     GuestAddress,
     HostFacts,
     HypervisorError,
@@ -19,6 +20,7 @@ from networks.hypervisors.base import (
     MediaFile,
     NetworkRef,
     NicSpec,
+    NicState,
     NotFound,
     Outcome,
     PowerState,
@@ -47,7 +49,9 @@ class FakeHypervisor:
     reads: dict[str, int | None] = field(default_factory=dict)  # by VM, since its power-on
     guest_files: dict[tuple[str, str], bytes] = field(default_factory=dict)  # by VM and path
     passwords: dict[tuple[str, str], str] = field(default_factory=dict)  # by VM and user
+    agents: dict[str, AgentState | None] = field(default_factory=dict)  # by VM; connected where nothing is said
     volumes: set[str] = field(default_factory=set)
+    neighbours: dict[str, tuple[GuestAddress, ...]] = field(default_factory=dict)  # by VM, the host's own table
     calls: list[str] = field(default_factory=list)
 
     def answers(self, vm: VmRef, *addresses: GuestAddress) -> None:
@@ -149,6 +153,14 @@ class FakeHypervisor:
         self._check_defined(vm)
         self.nics[vm.uuid] = tuple(nic for nic in self.nics[vm.uuid] if nic.mac != mac)
 
+    def nic_state(self, vm: VmRef, nic: NicSpec, deadline: float) -> NicState:
+        self._called("nic_state")
+        self._check_defined(vm)
+        plugged = {each.mac: each.network for each in self.nics[vm.uuid]}
+        if nic.mac not in plugged:
+            return NicState.ABSENT
+        return NicState.PLUGGED if plugged[nic.mac] == nic.network else NicState.ELSEWHERE
+
     def _store(self, storage: str) -> dict[str, bytes]:
         return self.stored.setdefault(storage, {}) if storage else self.media
 
@@ -208,6 +220,11 @@ class FakeHypervisor:
             raise NotFound("no such file in the guest")
         return self.guest_files[vm.uuid, path][:most]
 
+    def agent_state(self, vm: VmRef, deadline: float) -> AgentState | None:
+        self._called("agent_state")
+        self._check_defined(vm)
+        return self.agents.get(vm.uuid, AgentState.CONNECTED)
+
     def _check_agent(self, vm: VmRef) -> None:
         self._check_defined(vm)
         if vm.uuid not in self.running:
@@ -222,6 +239,14 @@ class FakeHypervisor:
             if isinstance(reading, HypervisorError):
                 raise reading
             yield vm, reading
+
+    def read_neighbours(
+        self, vms: Sequence[VmRef], deadline: float
+    ) -> Iterator[tuple[VmRef, tuple[GuestAddress, ...]]]:
+        self._called("read_neighbours")
+        for vm in vms:
+            if vm.uuid in self.neighbours:
+                yield vm, self.neighbours[vm.uuid]
 
 
 @contextlib.contextmanager

@@ -214,6 +214,23 @@ class LeaseFile:
     content: bytes
 
 
+class AgentState(StrEnum):
+    """What the host sees of a guest's agent, without asking it."""
+
+    NO_CHANNEL = "no channel"
+    NOT_CONNECTED = "not connected"
+    CONNECTED = "connected"
+
+
+class NicState(StrEnum):
+    """What a host has of a VM's NIC."""
+
+    PLUGGED = "plugged"
+    ABSENT = "absent"
+    ELSEWHERE = "elsewhere"
+    LINK_DOWN = "link down"
+
+
 class GuestEvent(StrEnum):
     """What a hypervisor tells by itself of a VM."""
 
@@ -483,6 +500,17 @@ class GuestAgent(Protocol):
 
         The guest answers what it likes: the bytes are not to be trusted.
         """
+        ...
+
+    def agent_state(self, vm: VmRef, deadline: float) -> AgentState | None:
+        """None when the host cannot tell. Asks the host, not the guest. Raises NotFound (no such VM)."""
+        ...
+
+
+@runtime_checkable
+class NicInspector(Protocol):
+    def nic_state(self, vm: VmRef, nic: NicSpec, deadline: float) -> NicState:
+        """Whether the VM, as it runs now, has this NIC on this network. Raises NotFound (no such VM)."""
         ...
 
 

@@ -16,6 +16,7 @@ import libvirt
 from networks.hypervisors import kvm_devices, kvm_guest, kvm_storage, kvm_xml
 from networks.hypervisors.base import (
     AgentAbsent,
+    AgentState,
     AskTheOperator,
     Busy,
     DeadlineExceeded,
@@ -32,6 +33,7 @@ from networks.hypervisors.base import (
     NetworkMissing,
     NetworkRef,
     NicSpec,
+    NicState,
     NotFound,
     PowerState,
     Reading,
@@ -399,6 +401,12 @@ class KvmHost:
             domain = _our_domain(session, vm)
             kvm_devices.unplug(session, domain, mac, running=_power(session, domain) is not PowerState.OFF)
 
+    def nic_state(self, vm: VmRef, nic: NicSpec, deadline: float) -> NicState:
+        kvm_xml.mac_address(nic.mac)
+        with self._session(deadline) as session:
+            live = kvm_devices.live_xml(session, _our_domain(session, vm))
+            return kvm_xml.nic_state(live, nic, on_test_driver=self._is_test_driver)
+
     # The guest agent ----------------------------------------------------------------------------
 
     def set_password(self, vm: VmRef, user: str, password: str, deadline: float) -> None:
@@ -412,6 +420,10 @@ class KvmHost:
             if self._is_test_driver:
                 raise AgentAbsent("The test driver's guests have no agent.")
             return kvm_guest.read_file(session, domain, path, most)
+
+    def agent_state(self, vm: VmRef, deadline: float) -> AgentState | None:
+        with self._session(deadline) as session:
+            return kvm_guest.agent_state(kvm_devices.live_xml(session, _our_domain(session, vm)))
 
     # Addresses ----------------------------------------------------------------------------------
 

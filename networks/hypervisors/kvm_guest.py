@@ -1,4 +1,4 @@
-"""What else the guest agent is asked: to set a password, and for a file.
+"""What else the guest agent is asked: to set a password, and for a file; and whether it is there at all.
 
 Sources: QEMU's guest agent protocol (guest-set-user-password, guest-file-open, -read, -close).
 """
@@ -14,8 +14,10 @@ from typing import Any, TypeVar
 import libvirt
 import libvirt_qemu
 
+from networks.hypervisors import kvm_xml
 from networks.hypervisors.base import (
     AgentAbsent,
+    AgentState,
     DeadlineExceeded,
     EndpointUnreachable,
     HypervisorError,
@@ -48,6 +50,14 @@ def check_account(user: str, password: str) -> None:
         raise Refused("The user name has characters that no guest agent can be given.")
     if not _PASSWORD.fullmatch(password):
         raise Refused("The password has characters that no guest agent can be given, or none at all.")
+
+
+def agent_state(live_xml: str) -> AgentState | None:
+    """What a running VM's definition says of its agent."""
+    if not kvm_xml.has_agent_channel(live_xml):
+        return AgentState.NO_CHANNEL
+    connected = kvm_xml.agent_connected(live_xml)
+    return None if connected is None else AgentState.CONNECTED if connected else AgentState.NOT_CONNECTED
 
 
 def set_password(session: Session, domain: Any, user: str, password: str) -> None:

@@ -10,7 +10,7 @@ import xml.etree.ElementTree as ET
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from networks.hypervisors.base import ImageRoot, KernelRoot, NicSpec, Refused, VmRef, VmSpec
+from networks.hypervisors.base import ImageRoot, KernelRoot, NicSpec, NicState, Refused, VmRef, VmSpec
 
 NAMESPACE = "urn:extdhcp:vm"  # of the mark that says: this domain is ours
 CONFIG_DRIVE_ALIAS = "ua-configdrive"  # libvirt keeps an alias only if it begins with "ua-"
@@ -292,6 +292,10 @@ def disk_paths(domain_xml: str) -> list[str]:
     return [path for source in sources if (path := source.get("file"))]
 
 
+def has_agent_channel(domain_xml: str) -> bool:
+    return any(target.get("name") == AGENT_CHANNEL for target in parse(domain_xml).iterfind("devices/channel/target"))
+
+
 def agent_connected(live_xml: str) -> bool | None:
     """Whether the guest agent holds its end of the channel; None when the host does not say."""
     for target in parse(live_xml).iterfind("devices/channel/target"):
@@ -335,6 +339,18 @@ def nic_of(domain_xml: str, mac: str) -> str | None:
     """The description of the NIC with this MAC, as the VM has it; None when it has none."""
     interface = next(_interfaces(parse(domain_xml), mac), None)
     return None if interface is None else _text(interface)
+
+
+def nic_state(live_xml: str, spec: NicSpec, *, on_test_driver: bool) -> NicState:
+    """Whether the VM has the NIC on its bridge; the test driver has one network, and no bridges."""
+    interface = next(_interfaces(parse(live_xml), spec.mac), None)
+    if interface is None:
+        return NicState.ABSENT
+    source = interface.find("source")
+    if not on_test_driver and (source is None or source.get("bridge") != spec.network.label):
+        return NicState.ELSEWHERE
+    link = interface.find("link")
+    return NicState.LINK_DOWN if link is not None and link.get("state") == "down" else NicState.PLUGGED
 
 
 def with_nic(inactive_xml: str, spec: NicSpec, domain_type: str) -> str:

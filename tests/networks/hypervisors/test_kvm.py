@@ -23,6 +23,7 @@ from networks.hypervisors.base import (
     NetworkMissing,
     NetworkRef,
     NicSpec,
+    NicState,
     NotFound,
     Outcome,
     PowerState,
@@ -419,6 +420,19 @@ def test_vm_that_is_not_there_has_no_agent(host):
         host.set_password(make_vm(), "root", "secret", soon())
     with pytest.raises(NotFound):
         host.read_guest_file(make_vm(), "/etc/hostname", soon())
+
+
+def test_test_driver_does_not_tell_whether_an_agent_is_connected(host, running):
+    assert host.agent_state(running, soon()) is None
+
+
+def test_nic_is_there_or_not(host, running):
+    """The test driver has one network, whatever bridge was asked for."""
+    network = NetworkRef("cloudbr100", 100)
+    assert host.nic_state(running, NicSpec(running.macs[0], network), soon()) is NicState.PLUGGED
+    assert host.nic_state(running, NicSpec("52:54:00:00:ee:ee", network), soon()) is NicState.ABSENT
+    with pytest.raises(NotFound):
+        host.nic_state(make_vm(), NicSpec("52:54:00:00:ee:ee", network), soon())
 
 
 # Addresses --------------------------------------------------------------------------------------

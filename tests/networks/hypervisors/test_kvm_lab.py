@@ -15,6 +15,7 @@ from configdrive.iso import build_iso
 from networks.hypervisors import kvm_xml
 from networks.hypervisors.base import (
     AgentAbsent,
+    AgentState,
     Busy,
     EndpointAddress,
     ImageRoot,
@@ -24,6 +25,7 @@ from networks.hypervisors.base import (
     NetworkMissing,
     NetworkRef,
     NicSpec,
+    NicState,
     NotFound,
     Outcome,
     PowerState,
@@ -264,9 +266,11 @@ def test_vm_boots_and_its_agent_tells_the_leased_address(walk, spec):
     with pytest.raises(AgentAbsent):
         walk.first.read_guest_file(walk.vm, "/etc/modules", soon(PATIENCE))
     assert walk.reading(walk.first).problem in {Outcome.AGENT_ABSENT, Outcome.AGENT_SILENT}
+    assert walk.first.agent_state(walk.vm, soon()) is AgentState.NOT_CONNECTED
 
     address = wait_for("the guest's address", lambda: walk.address(walk.first), BOOT)
 
+    assert walk.first.agent_state(walk.vm, soon()) is AgentState.CONNECTED
     assert walk.first.inserted(walk.vm, soon()) == walk.media.path
     assert before_its_kernel == 0
     assert walk.first.bytes_read(walk.vm, soon()) > 2048
@@ -348,6 +352,19 @@ def test_nic_on_a_bridge_that_is_not_there_is_not_plugged_in(walk):
 
 
 CHPASSWD = "#!/bin/sh\nread line; echo $line >/run/chpasswd; case $line in root:*) exit 0;; esac; exit 1\n"
+
+
+def test_nic_whose_link_was_cut_or_that_is_on_another_bridge(walk):
+    nic = NicSpec(walk.vm.macs[0], NetworkRef(walk.lab.network.bridge, 100))
+    assert walk.first.nic_state(walk.vm, nic, soon()) is NicState.PLUGGED
+    assert walk.first.nic_state(walk.vm, NicSpec(nic.mac, NetworkRef("cloudbr999")), soon()) is NicState.ELSEWHERE
+
+    walk.lab.hosts[0].virsh("domif-setlink", walk.vm.name, nic.mac, "down")
+    cut = walk.first.nic_state(walk.vm, nic, soon())
+    walk.lab.hosts[0].virsh("domif-setlink", walk.vm.name, nic.mac, "up")
+
+    assert cut is NicState.LINK_DOWN
+    assert walk.first.nic_state(walk.vm, nic, soon()) is NicState.PLUGGED
 
 
 def test_password_is_set_through_the_agent(walk):

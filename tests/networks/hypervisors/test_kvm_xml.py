@@ -5,7 +5,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from networks.hypervisors import kvm_xml
-from networks.hypervisors.base import KernelRoot, NetworkRef, NicSpec, Refused
+from networks.hypervisors.base import AgentState, KernelRoot, NetworkRef, NicSpec, NicState, Refused
+from networks.hypervisors.kvm_guest import agent_state
 from tests.networks.hypervisors.factories import KERNEL, make_root, make_spec, make_vm
 
 # Every element a definition may have; nothing a user types may add to it.
@@ -165,3 +166,34 @@ def test_agent_channel_state(state, expected):
     attribute = f" state='{state}'" if state else ""
     target = f"<target type='virtio' name='org.qemu.guest_agent.0'{attribute}/>"
     assert kvm_xml.agent_connected(f"<domain><devices><channel>{target}</channel></devices></domain>") is expected
+
+
+@pytest.mark.parametrize(
+    ("target", "expected"),
+    [
+        ("<target name='org.qemu.guest_agent.0' state='connected'/>", AgentState.CONNECTED),
+        ("<target name='org.qemu.guest_agent.0' state='disconnected'/>", AgentState.NOT_CONNECTED),
+        ("<target name='org.qemu.guest_agent.0'/>", None),
+        ("<target name='com.redhat.spice.0' state='connected'/>", AgentState.NO_CHANNEL),
+    ],
+)
+def test_agent_as_the_host_sees_it(target, expected):
+    assert agent_state(f"<domain><devices><channel>{target}</channel></devices></domain>") is expected
+
+
+@pytest.mark.parametrize(
+    ("inside", "expected"),
+    [
+        ("<mac address='52:54:00:00:03:AB'/><source bridge='cloudbr100'/>", NicState.PLUGGED),
+        ("<mac address='52:54:00:00:03:ab'/><source bridge='cloudbr100'/><link state='up'/>", NicState.PLUGGED),
+        ("<mac address='52:54:00:00:03:ab'/><source bridge='cloudbr100'/><link state='down'/>", NicState.LINK_DOWN),
+        ("<mac address='52:54:00:00:03:ab'/><source bridge='cloudbr200'/>", NicState.ELSEWHERE),
+        ("<mac address='52:54:00:00:03:ab'/>", NicState.ELSEWHERE),
+        ("<mac address='52:54:00:00:03:cd'/><source bridge='cloudbr100'/>", NicState.ABSENT),
+        ("", NicState.ABSENT),
+    ],
+)
+def test_nic_as_the_host_has_it(inside, expected):
+    live = f"<domain><devices><interface type='bridge'>{inside}</interface></devices></domain>"
+    spec = NicSpec("52:54:00:00:03:ab", NetworkRef("cloudbr100", 100))
+    assert kvm_xml.nic_state(live, spec, on_test_driver=False) is expected
