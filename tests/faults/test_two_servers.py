@@ -43,6 +43,7 @@ class Farm:
         while True:
             ((holder,),) = self.select("SELECT holder FROM locks_lock WHERE name = 'ipfetch-planner'")
             if not holder:
+                time.sleep(0.01)
                 continue
             pid = int(holder.rpartition(":")[2])
             (server,) = [server for server in self.servers if pid in processes_of(server)]

@@ -6,7 +6,7 @@ import json
 import sqlite3
 import tempfile
 import xml.etree.ElementTree as ET
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -107,6 +107,22 @@ class Cloud:
             return database.execute(statement, values).fetchall()
         finally:
             database.close()
+
+    def in_the_server(self, code: str) -> None:
+        """Run statements in a process like the server's own."""
+        self.server.run("-c", f"import django; django.setup(); {code}")
+
+    @contextlib.contextmanager
+    def configured(self, settings: Mapping[str, object]) -> Iterator[None]:
+        """Other values for some settings, and then the former ones."""
+        former = {name: self.api.listConfigurations(name=name)["configuration"][0]["value"] for name in settings}
+        try:
+            for name, value in settings.items():
+                self.api.updateConfiguration(name=name, value=value)
+            yield
+        finally:
+            for name, value in former.items():
+                self.api.updateConfiguration(name=name, value=value)
 
     def drives_of(self, host: Host) -> list[str]:
         return sorted(path.name for path in host.config_drives.iterdir())

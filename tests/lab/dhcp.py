@@ -11,8 +11,8 @@ from ipaddress import IPv4Address
 from pathlib import Path
 
 from tests.lab.ledger import Ledger
-from tests.lab.network import WITH_DHCP, add_address, add_cable, add_namespace, inside
-from tests.lab.system import Process, end, wait_for
+from tests.lab.network import WITH_DHCP, Vlan, add_address, add_cable, add_namespace, inside
+from tests.lab.system import Process, end, run, wait_for
 
 CONFIGURATION = Path(__file__).with_name("dnsmasq.conf")
 SCRIPT = Path(__file__).with_name("dhcp-script")
@@ -46,8 +46,7 @@ class DhcpServer:
 
     def leases(self) -> dict[str, IPv4Address]:
         """The leases held now: lower-case MAC address to IP address."""
-        lines = self.lease_file.read_text().splitlines() if self.lease_file.exists() else []
-        return {mac.lower(): IPv4Address(ip) for _expiry, mac, ip, *_ in map(str.split, lines)}
+        return read_leases(self.lease_file)
 
     def given(self) -> list[Given]:
         """Every lease that was given or renewed since the lab came up, the first one first."""
@@ -88,6 +87,37 @@ class DhcpServer:
             yield
         finally:
             shutil.rmtree(self._webhook)
+
+    @contextlib.contextmanager
+    def serving_also(self, vlan: Vlan) -> Iterator[Path]:
+        """A second server, which tells nobody anything, on a network that has none: its lease file."""
+        ledger, leases = self._ledger(), self.directory / f"{vlan.name}.leases"
+        add_cable(NAMESPACE, vlan.name, vlan.name)
+        add_address(NAMESPACE, vlan.name, f"{vlan.cidr[2]}/{vlan.cidr.prefixlen}")
+        program = (
+            "dnsmasq",
+            "--keep-in-foreground",
+            "--conf-file=/dev/null",
+            "--port=0",
+            f"--interface={vlan.name}",
+            "--bind-interfaces",
+            f"--dhcp-range={vlan.start},{vlan.end},{vlan.cidr.netmask},1h",
+            f"--dhcp-leasefile={leases}",
+            f"--pid-file={self.directory / vlan.name}.pid",
+            "--log-facility=-",
+            "--user=root",
+            "--no-ping",
+        )
+        process = Process.spawn(f"dnsmasq of {vlan.name}", inside(NAMESPACE, *program), self.log)
+        ledger.note("processes", process)
+        try:
+            yield leases
+        finally:
+            end([process])
+            ledger.processes.remove(process)
+            ledger.save()
+            run("ip", "-n", NAMESPACE, "link", "delete", vlan.name)
+            leases.unlink(missing_ok=True)
 
     def start(self, ledger: Ledger) -> None:
         self._hosts.mkdir(parents=True)
@@ -141,6 +171,12 @@ class DhcpServer:
     @property
     def _webhook(self) -> Path:
         return self.directory / "webhook"
+
+
+def read_leases(file: Path) -> dict[str, IPv4Address]:
+    """What a lease file of dnsmasq holds: lower-case MAC address to IP address."""
+    lines = file.read_text().splitlines() if file.exists() else []
+    return {mac.lower(): IPv4Address(ip) for _expiry, mac, ip, *_ in map(str.split, lines)}
 
 
 def _starts(log: Path) -> list[str]:

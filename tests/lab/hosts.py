@@ -3,6 +3,8 @@
 import base64
 import contextlib
 import json
+import os
+import signal
 import socket
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -107,6 +109,16 @@ class Host:
         """Run a program among the host's mounts and return what it printed."""
         libvirtd = (self.directory / "run/libvirtd.pid").read_text().strip()
         return run("nsenter", "--target", libvirtd, "--mount", *argv)
+
+    @contextlib.contextmanager
+    def frozen(self) -> Iterator[None]:
+        """Stop libvirtd as it is: connections stay open, and nothing is answered. Guests run on."""
+        pid = int((self.directory / "run/libvirtd.pid").read_text())
+        os.kill(pid, signal.SIGSTOP)
+        try:
+            yield
+        finally:
+            os.kill(pid, signal.SIGCONT)
 
     @contextlib.contextmanager
     def without_bridge(self, bridge: str) -> Iterator[None]:
