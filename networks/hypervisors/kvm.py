@@ -3,7 +3,8 @@
 Connections are in `kvm_connection`, libvirt's XML in `kvm_xml`, pools and volumes in `kvm_storage`,
 CD-ROM and NICs of a VM that may run in `kvm_devices`. Of the guest agent, addresses are asked in
 `kvm_agent` and what it answers is read in `kvm_addresses`; passwords and files are in `kvm_guest`. The host's
-neighbour table is in `kvm_neighbours`, and what the host tells by itself in `kvm_events`.
+neighbour table is in `kvm_neighbours`, and what the host tells by itself in `kvm_events`. The lease files
+on a guest's disk are read in `kvm_disk`.
 """
 
 import contextlib
@@ -13,7 +14,7 @@ from typing import Any, Self
 
 import libvirt
 
-from networks.hypervisors import kvm_devices, kvm_guest, kvm_storage, kvm_xml
+from networks.hypervisors import kvm_devices, kvm_disk, kvm_guest, kvm_storage, kvm_xml
 from networks.hypervisors.base import (
     AgentAbsent,
     AgentState,
@@ -28,6 +29,7 @@ from networks.hypervisors.base import (
     HostFacts,
     HypervisorError,
     ImageRoot,
+    LeaseFile,
     Media,
     MediaFile,
     NetworkMissing,
@@ -450,6 +452,12 @@ class KvmHost:
             return  # it invents an address for whatever it is asked
         with self._session(deadline) as session:
             yield from neighbours(session, vms)
+
+    def read_lease_files(self, vm: VmRef, deadline: float, *, windows: bool) -> tuple[LeaseFile, ...]:
+        kvm_disk.check_access(self.address)
+        with self._session(deadline) as session:
+            disk = kvm_disk.root_disk(session.do(_our_domain(session, vm).XMLDesc, 0))
+        return kvm_disk.read_lease_files(self.address, disk, deadline, windows=windows)
 
     # Events -------------------------------------------------------------------------------------
 
