@@ -2,8 +2,8 @@
 
 Where a secret may be: a VM's password in its job's result as the job's own caller reads it, in what a guest agent
 is told, and with the user data in the ISO that the hypervisor is handed; user data in getVirtualMachineUserData's
-answer to its owner; a key's secret and token in what create_api_key prints; an SSH key pair's private half in the
-one answer that makes it.
+answer to its owner; a key's secret and token in what create_api_key prints; a lease token in what create_lease_token
+prints or the admin answers; an SSH key pair's private half in the one answer that makes it.
 """
 
 import base64
@@ -491,6 +491,7 @@ class Flows:
             self.drives_looked_after,
             self.settings,
             self.rest_and_log_in,
+            self.lease_reports,
             self.admin_forms,
             self.admin_pages_of_drives,
             self.troubleshooting,
@@ -890,6 +891,38 @@ class Flows:
                 client = Client()
                 client.post("/login/", {"username": name, "password": password})
                 client.get("/")
+
+    def lease_reports(self) -> None:
+        """Tokens as the command and the admin show them once; reports with them, right and wrong."""
+        client = Client()
+        client.force_login(self.root.user)
+        with self.web.private():
+            form = {"network": self.network.pk, "name": "dhcp-1"}
+            by_admin = client.post(reverse("admin:ipfetch_leasetoken_add"), form).context["token"]
+        tokens = {"admin": by_admin}
+        for as_json in ([], ["--json"]):
+            words = ["create_lease_token", self.network.uuid, *as_json]
+            shown = run_command(self.sinks, *words, shows_secrets=True)
+            tokens[f"command {as_json}"] = json.loads(shown)["token"] if as_json else shown.split()[1]
+        run_command(self.sinks, "create_lease_token", "nowhere")
+        self.planted |= {f"lease token by {maker}": token for maker, token in tokens.items()}
+        mac = Nic.objects.get(vm__name="web").mac_address
+        statuses = set()
+        for token in tokens.values():
+            for wrong in (
+                {},
+                {"event": "old"},
+                {"ip": "203.0.113.7"},
+                {"mac": token},
+                {"hostname": [token]},
+                {token: 1},
+            ):
+                report = {"event": "add", "mac": mac, "ip": "192.0.2.77", **wrong}
+                for authorization in (f"Bearer {token}", f"Bearer {token}x", f"Token {token}"):
+                    headers = {"authorization": authorization}
+                    answer = client.post("/api/v1/leases/", report, content_type="application/json", headers=headers)
+                    statuses.add(answer.status_code)
+        assert statuses == {202, 400, 401, 422}
 
     def admin_forms(self) -> None:
         """Forms that are sent back with an error must not hold what was typed into their password fields."""

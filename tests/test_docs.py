@@ -22,6 +22,7 @@ PAGES = (
     README,
     EXTERNAL_DHCP,
     TEMPLATES,
+    ROOT / "docs" / "leases.md",
     ROOT / "docs" / "guest-scripts.md",
     ROOT / "docs" / "config-drive.md",
     ROOT / "docs" / "keys.md",

@@ -117,7 +117,7 @@ def test_lines_may_end_as_on_windows():
 def test_a_file_by_dhcpd_itself():
     found = {lease.mac: lease for lease in isc.leases((SAMPLES / "dhcpd.leases").read_bytes())}
 
-    starts = datetime(2026, 11, 21, 16, 39, 41, tzinfo=UTC)
+    starts = datetime(2026, 11, 21, 16, 52, 15, tzinfo=UTC)
     assert found[ONE] == Lease(ONE, IPv4Address("192.0.2.100"), starts, starts + HOUR, "web-1")
     # The fifth was released; the fourth's vendor class has made no lease of 192.0.2.1.
     assert sorted(found) == [ONE, TWO, "06:00:00:00:00:03", "06:00:00:00:00:04"]

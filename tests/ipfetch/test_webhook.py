@@ -2,8 +2,12 @@
 
 import io
 import json
+import os
+import re
+import subprocess
 from datetime import UTC, datetime, timedelta
 from ipaddress import ip_address
+from pathlib import Path
 
 import pytest
 from django.core.management import CommandError, call_command
@@ -439,6 +443,30 @@ class TestTokens:
         nic.vm.delete()
         nic.network.delete()
         assert post(token, a_report()).status_code == 401
+
+
+@pytest.mark.django_db(transaction=True, serialized_rollback=True)
+def test_the_script_of_the_documents_reports(live_server, tmp_path):
+    """As dnsmasq runs it. The same was seen with dnsmasq 2.90 and ISC dhcpd 4.4.3 themselves."""
+    page = (Path(__file__).parents[2] / "docs" / "leases.md").read_text()
+    [script] = re.findall(r"```sh\n(#!/bin/sh\n.*?)```", page, re.DOTALL)
+    nic = waiting_nic()
+    configuration = tmp_path / "report-lease.conf"
+    token = create_lease_token(nic.network, "dhcp-1")
+    configuration.write_text(f'url = "{live_server.url}{URL}"\nheader = "Authorization: Bearer {token}"\n')
+
+    def run(*arguments: str, **environment: str) -> None:
+        environment = {"PATH": os.environ["PATH"], "REPORT_LEASE_CONF": str(configuration), **environment}
+        subprocess.run(["sh", "-euc", script, "report-lease", *arguments], env=environment, check=True, timeout=30)
+
+    run("tftp", "0", "192.0.2.7", "file")
+    run("add", nic.mac_address, IP, "web-1", DNSMASQ_LEASE_EXPIRES=str(_in(hours=1)))
+    assert known(nic) == LEARNED
+    run("add", "00:01:00:01:32", "2001:db8::17", DNSMASQ_LEASE_EXPIRES="0", DNSMASQ_MAC=nic.mac_address)
+    nic.refresh_from_db()
+    assert nic.ip6_address == "2001:db8::17"
+    run("del", nic.mac_address, IP, DNSMASQ_LEASE_EXPIRES="1")
+    assert known(nic)[1] == AddressState.LAST_KNOWN
 
 
 def test_it_stands_in_the_openapi_document():
