@@ -51,18 +51,21 @@ class Turn:
         self._reconciled = 0.0
         self._renewed = 0.0
 
-    def tick(self) -> None:
-        """A pass, if it is this process's turn; the queue is brought up to date with the VMs every half a minute."""
+    def tick(self) -> bool:
+        """A pass, if it is this process's turn; the queue is brought up to date with the VMs every half a minute.
+
+        True when there may be more to queue at once: so much was due.
+        """
         if not self._renew():
             self._held = locks.acquire(LOCK, _me())
             self._renewed = time.monotonic()
         if self._held is None:
-            return
+            return False
         now = timezone.now()
         if time.monotonic() - self._reconciled > RECONCILE_SECONDS:
             reconcile(Pace.now(), now)
             self._reconciled = time.monotonic()
-        plan(now, go_on=self._still_ours)
+        return plan(now, go_on=self._still_ours) >= MOST_WAITING_BATCHES // 2
 
     def end(self) -> None:
         if self._held:
@@ -93,16 +96,15 @@ def _me() -> str:
 
 
 def plan(now: datetime, go_on: Callable[[], bool] = lambda: True) -> int:
-    """Give up who is done for, and queue batches of who is due; how many NICs were claimed.
+    """Queue batches of who is due, and give up who is done for; how many batches.
 
     `go_on` is asked before each batch: whether it is still this server that plans.
     """
     pace = Pace.now()
     _keep_within(pace, now)
-    exhaust_spent(now)
-    claimed = 0
     # No more than the readers will soon take: a claim that waits long runs out.
     room = MOST_WAITING_BATCHES - tasks.waiting(tasks.ADDRESSES, timezone.now())
+    queued = 0
     for endpoint_id, row_ids in _due_batches(pace, now, room) if room > 0 else ():
         if not go_on():
             break
@@ -110,8 +112,8 @@ def plan(now: datetime, go_on: Callable[[], bool] = lambda: True) -> int:
             batch = claim(row_ids, endpoint_id, pace, now)
             if batch.claims:
                 tasks.enqueue(batches.read_batch, endpoint_id, batch.claims, queue=tasks.ADDRESSES)
-        claimed += len(batch.claims)
-    return claimed
+                queued += 1
+    return queued
 
 
 # The queue and the VMs --------------------------------------------------------------------------
@@ -152,13 +154,6 @@ def enter_missing(pace: Pace, now: datetime) -> None:
     with connection.cursor() as cursor:
         # Only our own column names and a compiled queryset are put together here.
         cursor.execute(f"INSERT INTO {quote(IpFetch._meta.db_table)} ({names}) {select}", parameters)
-
-
-def exhaust_spent(now: datetime) -> None:
-    """Give up NICs whose last try died with its worker ("the count is zero")."""
-    spent = IpFetch.objects.waiting().due(now).filter(retries_left=0)
-    if spent.exists():
-        recording.exhaust(spent, now)
 
 
 def _revive_on_recovered_endpoints(pace: Pace, now: datetime) -> None:
@@ -232,11 +227,17 @@ def claim(row_ids: Collection[int], endpoint_id: int, pace: Pace, now: datetime,
     # By key alone, and all else is looked at here: whoever has no statistics of the table would walk all that wait.
     locked = IpFetch.objects.select_for_update().filter(pk__in=list(row_ids)).order_by("pk")
     taken: list[tuple[int, int]] = []
+    spent: list[int] = []
     groups: dict[_Taking, list[int]] = defaultdict(list)
     for row in locked.only(*_CLAIMED):
-        if row.claimed_until is None or row.claimed_until <= now:
+        if row.claimed_until and row.claimed_until > now:
+            continue
+        taking = _Taking.of(row, endpoint_id, pace, now, asked=asked)
+        if taking:
             taken.append((row.pk, row.attempt + 1))
-            groups[_Taking.of(row, endpoint_id, pace, now, asked=asked)].append(row.pk)
+            groups[taking].append(row.pk)
+        else:
+            spent.append(row.pk)
     for taking, ids in groups.items():
         IpFetch.objects.filter(pk__in=ids).update(
             **taking.changes,
@@ -245,6 +246,8 @@ def claim(row_ids: Collection[int], endpoint_id: int, pace: Pace, now: datetime,
             last_attempt_at=now,
             begun=False,
         )
+    if spent:
+        recording.exhaust(IpFetch.objects.filter(pk__in=spent), now)
     return Batch(endpoint_id, taken)
 
 
@@ -262,7 +265,8 @@ class _Taking:
     puts_off: bool = True
 
     @classmethod
-    def of(cls, row: IpFetch, endpoint_id: int, pace: Pace, now: datetime, *, asked: bool) -> "_Taking":
+    def of(cls, row: IpFetch, endpoint_id: int, pace: Pace, now: datetime, *, asked: bool) -> "_Taking | None":
+        """None for a row whose last try was lost with its worker: "the count is zero"."""
         Claim = IpFetch.Claim
         if asked:
             return cls(Claim.ASKED, 0, 0, None, puts_off=False)
@@ -276,7 +280,7 @@ class _Taking:
             return cls(Claim(row.claim), 0, 0, now + pace.delay(row.tries))
         if row.tries < pace.first_that_counts:
             return cls(Claim.EARLY, 1, 0, now + pace.delay(row.tries + 1))
-        return cls(Claim.COUNTED, 1, min(1, row.retries_left), now + pace.interval)
+        return cls(Claim.COUNTED, 1, 1, now + pace.interval) if row.retries_left else None
 
     @property
     def changes(self) -> dict[str, object]:

@@ -32,6 +32,7 @@ State = IpFetch.State
 ASKED_IN_THE_GUEST = frozenset({Source.GUEST_AGENT, Source.TEST_DRIVER})
 HELD = [AddressState.CONFIRMED, AddressState.PINNED]
 MOST_DIFFERENT_ANSWERS = 8
+MOST_KEPT = 64
 NOTHING = Choice()
 
 
@@ -294,6 +295,7 @@ def _observe(held: Sequence[_Held], now: datetime) -> dict[int, list[Sighting]]:
     """Write what was seen and what has ended; by NIC, all that sources say at present."""
     by_nic = {one.target.nic_id: one for one in held}
     known: dict[tuple[int, str, str], tuple[int, bool]] = {}
+    history: dict[int, list[int]] = defaultdict(list)  # keys of what has ended, the first seen first
     present: dict[int, dict[tuple[str, str], Sighting]] = {nic_id: {} for nic_id in by_nic}
     stored = Observation.objects.filter(nic__in=list(by_nic)).order_by("pk")
     for pk, nic_id, source, address, last_seen_at, ended_at in stored.values_list(
@@ -302,6 +304,8 @@ def _observe(held: Sequence[_Held], now: datetime) -> dict[int, list[Sighting]]:
         known[nic_id, source, address] = (pk, ended_at is None)
         if ended_at is None:
             present[nic_id][source, address] = Sighting(ip_address(address), Source(source), last_seen_at)
+        else:
+            history[nic_id].append(pk)
     again, new, ended = [], [], []
     for nic_id, one in by_nic.items():
         told = {(reading.source.value, str(reading.ip)): reading for reading in one.finding.reported}
@@ -317,6 +321,9 @@ def _observe(held: Sequence[_Held], now: datetime) -> dict[int, list[Sighting]]:
     Observation.objects.filter(pk__in=again).update(last_seen_at=now, ended_at=None)
     Observation.objects.filter(pk__in=ended).update(ended_at=now, flag="")
     Observation.objects.bulk_create(new)
+    # A guest that shows new addresses at every read would fill the table.
+    if forgotten := [pk for pks in history.values() for pk in pks[:-MOST_KEPT] if pk not in again]:
+        Observation.objects.filter(pk__in=forgotten).delete()
     return {nic_id: list(sightings.values()) for nic_id, sightings in present.items()}
 
 
@@ -432,19 +439,23 @@ def _with_addresses(addresses: Iterable[tuple[int, str]]) -> list[tuple]:
 def _settle_conflicts(held: Sequence[_Held], new: Sequence[_Held], now: datetime) -> None:
     """Flag and tell of addresses that several NICs of one network are confirmed to hold; unflag what is settled."""
     mine = [one.target.nic_id for one in held]
-    flagged = Observation.objects.current().filter(flag=Flag.CONFLICT)
+    flagged = list(
+        Observation.objects.current()
+        .filter(nic__in=mine, flag=Flag.CONFLICT)
+        .order_by()
+        .values_list("pk", "nic__network_id", "address")
+    )
     suspects = {(one.target.network_id, str(one.choice.ip4.ip)) for one in new if one.choice.ip4}
-    suspects |= set(flagged.filter(nic__in=mine).values_list("nic__network_id", "address"))
+    suspects |= {(network_id, address) for _, network_id, address in flagged}
     holders: dict[tuple[int, str], list[int]] = defaultdict(list)
     for pk, _, network_id, address, _, state in _with_addresses(suspects):
         if state in HELD:
             holders[network_id, address].append(pk)
-    for network_id, address in suspects:
-        several = holders[network_id, address] if len(holders[network_id, address]) > 1 else []
-        settled = flagged.filter(nic__network=network_id, address=address).exclude(nic__in=several)
-        settled.update(flag="")
-        if several:
-            _tell_of_conflict(several, address)
+    contested = {suspect: holders[suspect] for suspect in suspects if len(holders[suspect]) > 1}
+    if settled := [pk for pk, network_id, address in flagged if (network_id, address) not in contested]:
+        Observation.objects.filter(pk__in=settled).update(flag="")
+    for (_, address), nic_ids in contested.items():
+        _tell_of_conflict(nic_ids, address)
 
 
 def _tell_of_conflict(nic_ids: Sequence[int], address: str) -> None:

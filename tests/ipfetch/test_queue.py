@@ -4,10 +4,8 @@ from datetime import timedelta
 from ipaddress import ip_address
 
 import pytest
-from django.utils import timezone
 from django_q.models import OrmQ
 
-from extdhcp_site.configuration.models import Setting
 from extdhcp_site.events.models import Event, EventType
 from extdhcp_site.jobs import services as jobs
 from extdhcp_site.locks import models as locks
@@ -27,58 +25,12 @@ from tests.factories import (
     make_running_vm,
     make_vm,
 )
-from tests.fakes import FakeHypervisor, hypervisors
+from tests.fakes import FakeHypervisor
+from tests.ipfetch.passes import MINUTE, address, exact_mode, run_pass, set_to, waiting_nic, whole_pass
 
 pytestmark = pytest.mark.django_db
-MINUTE = timedelta(minutes=1)
 # The command reads in threads, which do not see what a test's transaction holds.
 beside_transactions = pytest.mark.django_db(transaction=True, serialized_rollback=True)
-
-
-@pytest.fixture
-def fake():
-    fake = FakeHypervisor()
-    with hypervisors(fake):
-        yield fake
-
-
-@pytest.fixture
-def now():
-    return timezone.now()
-
-
-def set_to(name: str, value: object) -> None:
-    Setting.objects.update_or_create(name=name, defaults={"value": str(value)})
-
-
-def exact_mode(interval: int = 180, retries: int = 10) -> None:
-    set_to("externaldhcp.vmip.early.retry", "false")
-    set_to("externaldhcp.vmip.retrieval.interval", interval)
-    set_to("externaldhcp.vmip.max.retry", retries)
-
-
-def address(nic: Nic, ip: str) -> GuestAddress:
-    return GuestAddress(nic.mac_address, ip_address(ip), Source.GUEST_AGENT)
-
-
-def whole_pass(now) -> None:
-    planner.reconcile(Pace.now(), now)
-    planner.plan(now)
-
-
-def run_pass(now) -> None:
-    """One pass, and what the addresses worker does with the batches that it queued."""
-    OrmQ.objects.all().delete()
-    whole_pass(now)
-    for queued in OrmQ.objects.all():
-        task = queued.task
-        batches.read(*task["args"])
-
-
-def waiting_nic(**network) -> Nic:
-    vm = make_running_vm(networks=[make_network(**network)])
-    planner.enter_missing(Pace.now(), timezone.now())
-    return vm.nics.get()
 
 
 class TestWhoIsInTheQueue:
@@ -367,7 +319,8 @@ class TestFence:
     def test_a_nic_given_up_with_its_last_batch_lost_gets_its_event(self, fake, now):
         exact_mode(retries=1)
         nic = waiting_nic()
-        planner.plan(now + 4 * MINUTE)  # the last try is spent, and its worker dies
+        planner.plan(now + 4 * MINUTE)  # the last try is spent
+        IpFetch.objects.update(begun=True)  # and its worker dies
 
         planner.plan(now + 10 * MINUTE)
 

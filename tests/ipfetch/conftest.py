@@ -1,0 +1,7 @@
+import pytest
+from django.utils import timezone
+
+
+@pytest.fixture
+def now():
+    return timezone.now()
