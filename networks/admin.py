@@ -11,6 +11,7 @@ from extdhcp_site.console.administration import ModelAdmin, ReadOnlyAdmin, calle
 from networks.hypervisors.base import EndpointAddress, HypervisorError, Transport
 from networks.hypervisors.drivers import driver
 from networks.models import (
+    AddressState,
     Cluster,
     Endpoint,
     GuestType,
@@ -33,7 +34,7 @@ from networks.models import (
 from networks.models.infrastructure import AllocationState
 from networks.models.offerings import TemplateFormat
 from networks.services import networks as services
-from networks.services import offerings, vms
+from networks.services import nics, offerings, vms
 
 # Infrastructure ---------------------------------------------------------------------------------
 
@@ -502,9 +503,29 @@ class VirtualMachineAdmin(ReadOnlyAdmin):
         )
 
 
+class NicForm(forms.ModelForm):
+    pinned_address = forms.GenericIPAddressField(
+        label="IPv4 address, set by hand",
+        protocol="IPv4",
+        required=False,
+        help_text="For a guest of which no source can tell. What is learned does not overwrite it. Empty: it is learned.",
+    )
+    although_held = forms.BooleanField(
+        label="Although another NIC of the network has it",
+        required=False,
+        help_text="Otherwise that is refused.",
+    )
+
+    def __init__(self, *args, **kwargs) -> None:
+        super().__init__(*args, **kwargs)
+        if self.instance.address_state == AddressState.PINNED:
+            self.initial["pinned_address"] = self.instance.ip4_address
+
+
 @admin.register(Nic)
-class NicAdmin(ReadOnlyAdmin):
-    fields = [
+class NicAdmin(ModelAdmin):
+    form = NicForm
+    readonly_fields = [
         "vm",
         "network",
         "device_id",
@@ -512,15 +533,48 @@ class NicAdmin(ReadOnlyAdmin):
         "mac_address",
         "ip4_address",
         "ip6_address",
+        "others",
         "address_state",
         "address_source",
         "address_seen_at",
+        "plugged",
         "uuid",
+    ]
+    fieldsets = [
+        (None, {"fields": ["vm", "network", "device_id", "is_default", "mac_address", "plugged", "uuid"]}),
+        (
+            "Addresses",
+            {
+                "fields": [
+                    "ip4_address",
+                    "ip6_address",
+                    "others",
+                    "address_state",
+                    "address_source",
+                    "address_seen_at",
+                ]
+            },
+        ),
+        ("By hand", {"fields": ["pinned_address", "although_held"]}),
     ]
     list_display = ["mac_address", "vm", "network", "ip4_address", "address_state", "address_source", "address_seen_at"]
     list_select_related = ["vm", "network"]
     list_filter = ["address_state", "address_source", "is_default"]
     search_fields = ["mac_address", "ip4_address", "ip6_address", "vm__name", "network__name"]
+
+    @admin.display(description="Other addresses")
+    def others(self, nic: Nic) -> str:
+        return ", ".join(nic.secondary_addresses) or "none"
+
+    def has_add_permission(self, request: HttpRequest, obj: Nic | None = None) -> bool:
+        return False
+
+    def has_delete_permission(self, request: HttpRequest, obj: Nic | None = None) -> bool:
+        return False
+
+    def save_model(self, request: HttpRequest, obj: Nic, form: NicForm, change: bool) -> None:
+        given = form.cleaned_data
+        nics.pin(obj, given["pinned_address"] or None, caller(request), although_held=given["although_held"])
 
 
 @admin.register(Volume)

@@ -1,13 +1,20 @@
-"""NICs of a VM that exists: added and removed, while it runs or is stopped."""
+"""NICs of a VM that exists: added and removed, while it runs or is stopped; and their address, set by hand."""
+
+from datetime import datetime
+from ipaddress import AddressValueError, IPv4Address
 
 from django.db import IntegrityError, transaction
 from django.utils import timezone
 
 from extdhcp_site.accounts.models import Caller
 from extdhcp_site.errors import InvalidParameter
+from extdhcp_site.events import models as events
+from extdhcp_site.events.models import EventType, Level
 from extdhcp_site.jobs.models import AsyncJob
 from networks import elements
-from networks.models import Network, Nic, VirtualMachine, VmState
+from networks.elements import AddressChange
+from networks.hypervisors.base import Source
+from networks.models import AddressState, Network, Nic, VirtualMachine, VmState
 from networks.services.guest_data import AT_REST
 from networks.services.submission import must_tell, submit
 
@@ -60,3 +67,106 @@ def drop_nic(nic: Nic) -> None:
         for element in elements.registered():
             element.nic_removed(nic, now)
         nic.delete()
+
+
+# An address set by hand -------------------------------------------------------------------------
+
+
+def pin(nic: Nic, address: str | None, by: Caller, *, although_held: bool = False) -> None:
+    """Set a NIC's IPv4 address by hand: nothing that is learned overwrites it. None lets it be learned again.
+
+    Raises InvalidParameter for an address that the network's DHCP server cannot give, and, unless `although_held`,
+    for one that another NIC of the network has.
+    """
+    ip = str(_leasable(nic.network, address)) if address else None
+    now = timezone.now()
+    with transaction.atomic():
+        # The VM first, as those do who write what is learned.
+        vm = VirtualMachine.objects.select_for_update().get(pk=nic.vm_id)
+        if vm.state in (VmState.DESTROYED, VmState.EXPUNGING):
+            raise InvalidParameter(f"{vm} is {vm.state}.")
+        nic = Nic.objects.select_for_update().get(pk=nic.pk)
+        nic.vm = vm
+        if ip is None:
+            _unpin(nic, by, now)
+        else:
+            _pin(nic, ip, by, now, although_held)
+
+
+def _leasable(network: Network, text: str) -> IPv4Address:
+    try:
+        ip = IPv4Address(text)
+    except AddressValueError:
+        raise InvalidParameter(f"{text[:50]} is no IPv4 address.") from None
+    if ip.is_link_local or ip.is_loopback or ip.is_multicast or ip.is_unspecified or ip.is_reserved:
+        raise InvalidParameter(f"{ip} is of a kind that no DHCP server gives.")
+    if str(ip) == network.gateway:
+        raise InvalidParameter(f"{ip} is the gateway of network {network}.")
+    cidr = network.ip4_network
+    if cidr is None:
+        return ip
+    if ip not in cidr:
+        raise InvalidParameter(f"{ip} is outside {cidr}, which is network {network}.")
+    if cidr.prefixlen < 31 and ip in (cidr.network_address, cidr.broadcast_address):
+        raise InvalidParameter(f"{ip} is the first or the last address of {cidr}, which no guest can have.")
+    return ip
+
+
+def _pin(nic: Nic, ip: str, by: Caller, now: datetime, although_held: bool) -> None:
+    before = nic.ip4_address
+    if nic.address_state == AddressState.PINNED and before == ip:
+        return
+    others = Nic.objects.filter(network=nic.network_id, ip4_address=ip).exclude(pk=nic.pk)
+    held = others.filter(address_state__in=[AddressState.CONFIRMED, AddressState.PINNED])
+    holders = ", ".join(f"{other} ({other.mac_address})" for other in held.select_related("vm"))
+    if holders and not although_held:
+        raise InvalidParameter(f"{ip} is held by {holders}.")
+    nic.ip4_address = ip
+    nic.address_state = AddressState.PINNED
+    nic.address_source = Source.OPERATOR
+    nic.address_seen_at = nic.address_seen_at if before == ip else None
+    nic.secondary_addresses = [other for other in nic.secondary_addresses if other != ip]
+    nic.save(update_fields=["ip4_address", "address_state", "address_source", "address_seen_at", "secondary_addresses"])
+    changes = [_change(nic, before, ip)] if before != ip else []
+    # As when the address is learned: who was not sure of it loses it.
+    former = list(others.filter(address_state__in=[AddressState.LAST_KNOWN, AddressState.UNCONFIRMED]))
+    Nic.objects.filter(pk__in=[other.pk for other in former]).update(
+        ip4_address=None, address_state=AddressState.UNKNOWN
+    )
+    changes += [_change(other, ip, None) for other in former]
+    _tell(nic, changes, now)
+    events.record(
+        EventType.IP_CHANGE,
+        f"{nic}: ip addr {ip} was set by hand, before: {before or 'none'}",
+        account=nic.vm.account,
+        on=nic.vm,
+        by=by,
+        level=Level.WARN if holders else Level.INFO,
+        for_operator=f"{holders} has it too." if holders else "",
+    )
+
+
+def _unpin(nic: Nic, by: Caller, now: datetime) -> None:
+    if nic.address_state != AddressState.PINNED:
+        return
+    nic.address_state = AddressState.LAST_KNOWN if nic.ip4_address else AddressState.UNKNOWN
+    nic.save(update_fields=["address_state"])
+    _tell(nic, [], now)
+    events.record(
+        EventType.IP_CHANGE,
+        f"{nic}: ip addr {nic.ip4_address} is not set by hand any more, and is asked for again",
+        account=nic.vm.account,
+        on=nic.vm,
+        by=by,
+    )
+
+
+def _change(nic: Nic, before: str | None, after: str | None) -> AddressChange:
+    return AddressChange(nic.pk, nic.vm_id, before, after, nic.ip6_address, nic.ip6_address)
+
+
+def _tell(nic: Nic, changes: list[AddressChange], now: datetime) -> None:
+    for element in elements.registered():
+        element.pin_changed(nic, now)
+        if changes:
+            element.addresses_changed(changes, now)
