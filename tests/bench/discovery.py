@@ -22,6 +22,7 @@ from extdhcp_site.processes import die_with_parent
 from tests.bench import mariadb, processes
 from tests.server import ROOT, Server
 
+HOSTS = 1000
 SETTINGS = {"DJANGO_SETTINGS_MODULE": "tests.bench.settings"}
 PERCENTS = {"10pct": 10, "all": 100}
 # The product has one worker process for addresses; the target is set for two.
@@ -36,13 +37,17 @@ MOST_LATE_SECONDS = 30.0
 stderr = Console(stderr=True)
 
 
-def measure(idle_seconds: float = IDLE_SECONDS) -> dict[str, float]:
+def measure(hosts: int = HOSTS, idle_seconds: float = IDLE_SECONDS) -> dict[str, float]:
     """Seconds a pass by database and share of NICs found, megabytes, and percent of a core when nothing changes."""
     figures: dict[str, float] = {"pass_100k_peak_mb": 0.0}
     for name, database in DATABASES.items():
         try:
             with TemporaryDirectory(prefix="bench-") as directory, database(Path(directory)) as url:
-                server = _server_with_a_world(Path(directory), name, url)
+                environment = {**SETTINGS, "DATABASE_URL": url, "BENCH_HOSTS": str(hosts)}
+                server = Server(Path(directory) / "state", Path(directory) / "var", **environment)
+                _say(f"{name}: making the NICs of {hosts} hosts")
+                server.prepare()
+                _step(server, "make")
                 for key, percent in PERCENTS.items():
                     for suffix, workers in WORKERS.items():
                         seconds, peak = _pass(server, f"{name}, {workers} workers, {percent} % found", percent, workers)
@@ -71,14 +76,6 @@ def _mariadb(directory: Path) -> Iterator[str]:
 DATABASES: dict[str, Callable[[Path], AbstractContextManager[str]]] = {"sqlite": _sqlite, "mariadb": _mariadb}
 
 
-def _server_with_a_world(directory: Path, name: str, url: str) -> Server:
-    _say(f"{name}: making 100,000 NICs over 1,000 endpoints")
-    server = Server(directory / "state", directory / "var", DATABASE_URL=url, **SETTINGS)
-    server.prepare()
-    _step(server, "make")
-    return server
-
-
 def _pass(server: Server, what: str, percent: int, workers: int) -> tuple[float, float]:
     """Seconds that one pass took, and the megabytes of its largest process. Raises CalledProcessError."""
     _step(server, "wait")
@@ -100,7 +97,6 @@ def _pass(server: Server, what: str, percent: int, workers: int) -> tuple[float,
 
 def _idle(server: Server, seconds: float) -> float:
     """Percent of one core that the whole server uses while every NIC is found, and refreshed when it is due."""
-    _step(server, "spread")
     server.start()
     try:
         time.sleep(SETTLING_SECONDS)

@@ -11,7 +11,7 @@ from django.apps import AppConfig
 
 from networks.hypervisors.base import EndpointAddress, GuestAddress, MediaFile, Reading, Source, VmRef
 
-HOSTS = 1000
+HOSTS = int(os.environ.get("BENCH_HOSTS", "1000"))
 VMS_A_HOST = 100
 # For benchmarks of networks (RFC 2544): 131,072 addresses.
 CIDR = IPv4Network("198.18.0.0/15")
