@@ -57,6 +57,8 @@ UNPRIVILEGED_USER = "nobody"
 # CPU seconds; bytes in one file (the reader's VM has a disk of 4 GiB, full of holes); bytes of memory that
 # can be addressed (QEMU asks for much more than it uses); files; no core dumps, with a guest's data in them.
 LIMITS = ("--cpu=600", f"--fsize={8 * 1024**3}", f"--as={16 * 1024**3}", "--nofile=1024", "--core=0")
+# A worker that is recycled ends at once, and its thread with it; libguestfs ends its VM when its program dies.
+DIES_WITH_US = ("setpriv", "--pdeathsig", "KILL", "--")
 PROGRAM_DIRECTORIES = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 # What an administrator may say of the reader's VM, in the server's environment: guestfs(3), "ENVIRONMENT VARIABLES".
 FROM_ENVIRONMENT = ("LIBGUESTFS_BACKEND_SETTINGS", "LIBGUESTFS_CACHEDIR", "LIBGUESTFS_PATH")
@@ -210,7 +212,7 @@ def _converse(
         raise DeadlineExceeded("The time for this was used up before the disk was read.")
     try:
         process = subprocess.Popen(
-            argv,
+            (*DIES_WITH_US, *argv),
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
