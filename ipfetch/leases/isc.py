@@ -3,6 +3,7 @@
 import re
 from collections.abc import Iterator
 from datetime import UTC, datetime
+from functools import lru_cache
 from itertools import chain, pairwise
 
 from ipfetch.leases.lease import MAC, Lease, clean_hostname, ip4
@@ -66,6 +67,8 @@ def _lease(ip: bytes, statements: dict[bytes, bytes]) -> Lease | None:
         return None
 
 
+# Many leases are given in the same second.
+@lru_cache(maxsize=8192)
 def _moment(value: bytes) -> datetime | None:
     """`6 2026/11/21 16:30:00` or `epoch 1795278600`; None for `never`. Raises ValueError."""
     if value == b"never":
@@ -75,7 +78,7 @@ def _moment(value: bytes) -> datetime | None:
     if not _DATE.fullmatch(value):
         raise ValueError
     # Five times as fast as strptime, for files of a hundred thousand leases.
-    return datetime.fromisoformat(value[2:].decode().replace("/", "-")).replace(tzinfo=UTC)
+    return datetime.fromisoformat(value[2:].decode().replace("/", "-") + "+00:00")
 
 
 def _unescaped(found: re.Match[bytes]) -> bytes:

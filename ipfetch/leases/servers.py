@@ -1,6 +1,7 @@
 """Who has which address, by all lease files that concern a network."""
 
 import threading
+import time
 from collections import OrderedDict
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -23,6 +24,8 @@ PARSERS: dict[str, Callable[[bytes], Iterator[Lease]]] = {
 }
 # Some 450 bytes each.
 MOST_LEASES = 250_000
+# A file that changes all the time is parsed for at most a tenth of it: one of 100,000 leases takes a second or two.
+PAUSE = 9
 NEVER = datetime(MAXYEAR, 1, 1, tzinfo=UTC)
 
 
@@ -93,24 +96,35 @@ def _parse(kind: str, file: OpenFile) -> Book:
     return Book(leases, size, " ".join(filter(None, problems)))
 
 
+@dataclass(frozen=True)
+class _Kept:
+    state: FileState
+    book: Book
+    # On the monotonic clock: from when on a change of the file counts.
+    again_at: float
+
+
 class _Books:
     """The files as they were read last, so that one which has not changed is not parsed again."""
 
     def __init__(self) -> None:
-        self._kept: OrderedDict[tuple[str, str], tuple[FileState, Book]] = OrderedDict()
+        self._kept: OrderedDict[tuple[str, str], _Kept] = OrderedDict()
         self._lock = threading.Lock()
 
     def get(self, server: LeaseServer, file: OpenFile) -> tuple[Book, bool]:
         """The file's book, and whether it had to be parsed for it."""
         key = server.path, server.kind
         with self._lock:
-            state, book = self._kept.pop(key, (None, Book({})))
-            if is_new := state != file.state:
+            kept, began = self._kept.pop(key, None), time.monotonic()
+            is_new = kept is None or (kept.state != file.state and began >= kept.again_at)
+            if kept is None or is_new:
                 book = _parse(server.kind, file)
-            self._kept[key] = file.state, book
-            while len(self._kept) > 1 and sum(book.size for _, book in self._kept.values()) > MOST_LEASES:
+                ended = time.monotonic()
+                kept = _Kept(file.state, book, ended + (ended - began) * PAUSE)
+            self._kept[key] = kept
+            while len(self._kept) > 1 and sum(kept.book.size for kept in self._kept.values()) > MOST_LEASES:
                 self._kept.popitem(last=False)
-        return book, is_new
+        return kept.book, is_new
 
 
 _books = _Books()

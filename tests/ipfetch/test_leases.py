@@ -294,7 +294,8 @@ def test_a_file_that_is_replaced_while_it_is_read_stays_the_same(lease_dir):
 
 
 @pytest.fixture
-def network(lease_dir, db):
+def network(lease_dir, db, monkeypatch):
+    monkeypatch.setattr(servers, "PAUSE", 0)
     return make_network()
 
 
@@ -422,6 +423,26 @@ def test_a_file_is_parsed_once_for_each_change(network, parses):
     assert len(parses) == 2
 
 
+def test_a_file_that_changes_all_the_time_is_parsed_for_a_tenth_of_it(network, parses, monkeypatch):
+    clock = [100.0]
+    monkeypatch.setattr(servers, "PAUSE", 9)
+    monkeypatch.setattr(servers.time, "monotonic", lambda: clock[0])
+
+    def parse(kind, file, real=servers._parse):
+        clock[0] += 2
+        return real(kind, file)
+
+    monkeypatch.setattr(servers, "_parse", parse)
+    server = make_server(network, content=dnsmasq_line(ip="192.0.2.101"))
+    assert found(network) == "192.0.2.101"
+
+    write(server, dnsmasq_line(ip="192.0.2.102", hostname="another"))
+    clock[0] = 119.9
+    assert found(network) == "192.0.2.101"
+    clock[0] = 120.0
+    assert found(network) == "192.0.2.102"
+
+
 def test_a_replaced_file_is_noticed_by_its_inode(network, parses, lease_dir):
     server = make_server(network, content=dnsmasq_line(ip="192.0.2.101"))
     found(network)
@@ -437,7 +458,7 @@ def test_what_is_kept_in_memory_is_bounded(network, parses, monkeypatch):
     for n in range(3):
         make_server(network, name=f"dhcp-{n}", content=dnsmasq_line(mac=ONE) + dnsmasq_line(mac=TWO))
     found(network)
-    assert sum(book.size for _, book in servers._books._kept.values()) <= 2
+    assert sum(kept.book.size for kept in servers._books._kept.values()) <= 2
 
 
 def test_a_file_with_too_many_leases_is_said_to_have_them(network, parses, monkeypatch):
