@@ -43,7 +43,9 @@ BATCH_LIFE = timedelta(seconds=60)
 # Renewed while the batch is at work. When its server dies, another asks for its NICs after this time.
 CLAIM_LIFE = timedelta(seconds=20)
 RENEW_SECONDS = 5.0
-MOST_AT_ONE_HOST = 4
+# Guests of one host that are asked at a time, four in all: those that answer, and one of those whose agent hangs.
+AT_ONE_HOST = 3
+SILENT_AT_ONE_HOST = 1
 MOST_ABANDONED = 32
 NEIGHBOURS_SECONDS = 5.0
 LARGEST_LOT = 200
@@ -81,24 +83,24 @@ _slots = _Slots()
 
 
 @tasks.task
-def read_batch(endpoint_id: int, claims: Claims) -> None:
+def read_batch(endpoint_id: int, claims: Claims, width: int) -> None:
     """Task: read one endpoint's NICs in a thread of its own, so that a stuck endpoint holds up no other.
 
-    Safe to lose and to run twice: a claim that brings no result is claimed again, and results are
-    fenced by each claim's attempt.
+    At most `width` guests at a time. Safe to lose and to run twice: a claim that brings no result is claimed
+    again, and results are fenced by each claim's attempt.
     """
     if abandoned_calls() > MOST_ABANDONED:
         # Threads stuck in a C library are only ended with their process; the cluster starts another.
         log.error("Too many calls to hypervisors are stuck; this worker ends itself.")
         _slots.wait_until_free(BATCH_LIFE.total_seconds())
         raise SystemExit(1)
-    slots = _slots.take(MOST_AT_ONE_HOST, MAX_THREADS.get())
+    slots = _slots.take(width, MAX_THREADS.get())
     threading.Thread(target=_read_in_thread, args=(endpoint_id, claims, slots), daemon=True).start()
 
 
 def _read_in_thread(endpoint_id: int, claims: Claims, slots: int) -> None:
     try:
-        read(endpoint_id, claims, width=slots)
+        read(endpoint_id, claims, slots)
     except Exception:
         log.exception("A batch failed; its NICs will be claimed again.", endpoint=endpoint_id)
     finally:
@@ -107,7 +109,7 @@ def _read_in_thread(endpoint_id: int, claims: Claims, slots: int) -> None:
 
 
 def read(
-    endpoint_id: int, claims: Claims, *, width: int = MOST_AT_ONE_HOST, done: Callable[[int], None] | None = None
+    endpoint_id: int, claims: Claims, width: int = AT_ONE_HOST, *, done: Callable[[int], None] | None = None
 ) -> None:
     """Ask for all claimed NICs, each by its zone's chain of sources; `done` hears how many more have their result."""
     claimed = _claimed(claims)

@@ -105,13 +105,14 @@ def plan(now: datetime, go_on: Callable[[], bool] = lambda: True) -> int:
     # No more than the readers will soon take: a claim that waits long runs out.
     room = MOST_WAITING_BATCHES - tasks.waiting(tasks.ADDRESSES, timezone.now())
     queued = 0
-    for endpoint_id, row_ids in _due_batches(pace, now, room) if room > 0 else ():
+    for (endpoint_id, silent), row_ids in _due_batches(pace, now, room).items() if room > 0 else ():
         if not go_on():
             break
+        width = batches.SILENT_AT_ONE_HOST if silent else batches.AT_ONE_HOST
         with transaction.atomic():
             batch = claim(row_ids, endpoint_id, pace, now)
             if batch.claims:
-                tasks.enqueue(batches.read_batch, endpoint_id, batch.claims, queue=tasks.ADDRESSES)
+                tasks.enqueue(batches.read_batch, endpoint_id, batch.claims, width, queue=tasks.ADDRESSES)
                 queued += 1
     return queued
 
@@ -299,7 +300,7 @@ class _Taking:
 Lane = tuple[int, bool]  # an endpoint, and whether its silent guests or the others
 
 
-def _due_batches(pace: Pace, now: datetime, most: int) -> list[tuple[int, list[int]]]:
+def _due_batches(pace: Pace, now: datetime, most: int) -> dict[Lane, list[int]]:
     """Endpoints with the due rows of their running VMs, those that wait longest first, at most so many batches.
 
     Those that wait come before those that are looked at again. One batch an endpoint at a time, and beside it
@@ -314,7 +315,7 @@ def _due_batches(pace: Pace, now: datetime, most: int) -> list[tuple[int, list[i
                 lanes[lane] += row_ids
             elif len(lanes) < most:
                 lanes[lane] = row_ids
-    return [(endpoint_id, row_ids[:LARGEST_BATCH]) for (endpoint_id, _), row_ids in lanes.items()]
+    return {lane: row_ids[:LARGEST_BATCH] for lane, row_ids in lanes.items()}
 
 
 def _by_lane(due: QuerySet[IpFetch], most: int) -> dict[Lane, list[int]]:

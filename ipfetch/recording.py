@@ -3,6 +3,8 @@
 One transaction for a whole batch, and a number of queries that does not grow with it.
 """
 
+import random
+import time
 from collections import defaultdict
 from collections.abc import Callable, Collection, Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -11,7 +13,7 @@ from ipaddress import IPv4Address, ip_address
 from typing import ClassVar, TypeVar
 
 import structlog
-from django.db import transaction
+from django.db import OperationalError, connection, transaction
 from django.db.models import F, Q, QuerySet
 
 from extdhcp_site.events import models as events
@@ -34,6 +36,13 @@ HELD = [AddressState.CONFIRMED, AddressState.PINNED]
 MOST_DIFFERENT_ANSWERS = 8
 MOST_KEPT = 64
 NOTHING = Choice()
+TIMES_AFTER_DEADLOCK = 3
+# ER_LOCK_DEADLOCK and ER_LOCK_WAIT_TIMEOUT: the transaction is gone, and repeating it does no harm.
+_DEADLOCKS = (1213, 1205)
+_chance = random.SystemRandom()
+
+T = TypeVar("T")
+K = TypeVar("K", bound=Hashable)
 
 
 # Values -----------------------------------------------------------------------------------------
@@ -145,9 +154,13 @@ def targets(rows: QuerySet[IpFetch]) -> list[Target]:
 
 def record(findings: Sequence[Finding], now: datetime) -> set[int]:
     """Write what a batch has brought; the keys of the rows that were still its own. Needs the claims' attempts."""
-    with transaction.atomic():
-        held = _still_held(findings, now)
-        written = _write(held, now, Pace.now()) if held else _Written()
+
+    def write() -> tuple[list[_Held], _Written]:
+        with transaction.atomic():
+            held = _still_held(findings, now)
+            return held, _write(held, now, Pace.now()) if held else _Written()
+
+    held, written = _repeated(write)
     _log(written)
     return {one.target.row_id for one in held}
 
@@ -157,18 +170,34 @@ def report(source: Source, sightings: Mapping[int, Sequence[GuestAddress]], now:
 
     Where a better source has said otherwise before, that one is asked again at once.
     """
-    with transaction.atomic():
-        rows = IpFetch.objects.filter(nic__in=list(sightings), nic__vm__host__isnull=False)
-        findings = [
-            Finding(target, reported_for(target.facts, sightings[target.nic_id]), frozenset())
-            for target in targets(rows)
-        ]
-        held = _still_held([finding for finding in findings if finding.reported], now)
-        written = _write(held, now, Pace.now()) if held else _Written()
-        doubted = [one.target.row_id for one in held if _doubts(one, source)]
-        IpFetch.objects.filter(pk__in=doubted).update(next_attempt_at=now)
+
+    def write() -> tuple[list[_Held], _Written]:
+        with transaction.atomic():
+            rows = IpFetch.objects.filter(nic__in=list(sightings), nic__vm__host__isnull=False)
+            findings = [
+                Finding(target, reported_for(target.facts, sightings[target.nic_id])) for target in targets(rows)
+            ]
+            held = _still_held([finding for finding in findings if finding.reported], now)
+            written = _write(held, now, Pace.now()) if held else _Written()
+            doubted = [one.target.row_id for one in held if _doubts(one, source)]
+            IpFetch.objects.filter(pk__in=doubted).update(next_attempt_at=now)
+            return held, written
+
+    held, written = _repeated(write)
     _log(written)
     return {one.target.nic_id for one in held}
+
+
+def _repeated(write: Callable[[], T]) -> T:
+    """Once more when two transactions have waited for each other and the database has ended this one (MariaDB)."""
+    for _ in range(TIMES_AFTER_DEADLOCK):
+        try:
+            return write()
+        except OperationalError as error:
+            if error.args[0] not in _DEADLOCKS or connection.in_atomic_block:
+                raise
+            time.sleep(_chance.uniform(0.02, 0.2))
+    return write()
 
 
 def withdraw(source: Source, nic_ids: Collection[int], address: str | None, now: datetime) -> None:
@@ -547,9 +576,6 @@ def give_back(batch: Sequence[Target], now: datetime, **changes: object) -> None
 
 
 # Helpers ----------------------------------------------------------------------------------------
-
-T = TypeVar("T")
-K = TypeVar("K", bound=Hashable)
 
 
 def _grouped(items: Iterable[T], key: Callable[[T], K]) -> dict[K, list[T]]:

@@ -4,6 +4,7 @@ from datetime import UTC, datetime, timedelta
 from ipaddress import IPv4Address, IPv4Network, ip_address
 
 import pytest
+from django.db import OperationalError
 from django_q.models import OrmQ
 from hypothesis import given
 from hypothesis import strategies as st
@@ -387,6 +388,24 @@ class TestPinned:
         nic.refresh_from_db()
         assert (nic.ip4_address, nic.address_state, nic.address_source) == ("192.0.2.77", "pinned", "operator")
         assert Observation.objects.current().get().address == "192.0.2.120"
+
+
+class TestDeadlock:
+    @pytest.mark.django_db(transaction=True, serialized_rollback=True)
+    def test_a_write_that_the_database_has_ended_is_repeated(self, fake, now, monkeypatch):
+        nic = waiting_nic()
+        held, times = recording._still_held, []
+
+        def ended_once(*args):
+            times.append(args)
+            if len(times) == 1:
+                raise OperationalError(1213, "Deadlock found when trying to get lock")
+            return held(*args)
+
+        monkeypatch.setattr(recording, "_still_held", ended_once)
+        recording.report(Source.WEBHOOK, {nic.pk: [address(nic, "192.0.2.120", Source.WEBHOOK)]}, now)
+        nic.refresh_from_db()
+        assert nic.ip4_address == "192.0.2.120"
 
 
 class TestManyAtOnce:
