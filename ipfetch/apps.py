@@ -12,7 +12,7 @@ class IpFetchConfig(AppConfig):
         from networks import checks, elements
 
         elements.register(element.IpFetchElement())
-        checks.troubleshoots(troubleshooting.address_checks)
+        checks.troubleshoots_nics(troubleshooting.address_checks)
         tasks.every(1, planner.run_pass)
         for panel in panels.PANELS:
             console.register(panel)

@@ -1,53 +1,73 @@
 """Ask now, in this process, for the addresses of the NICs that somebody chose."""
 
 import contextlib
+import time
 from collections import defaultdict
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from datetime import datetime
 
 from django.db import IntegrityError, connections, transaction
 from django.db.models import QuerySet
+from django.utils import timezone
 
-from ipfetch import batches
+from ipfetch import batches, planner
 from ipfetch.configuration import MAX_THREADS
 from ipfetch.models import IpFetch
-from ipfetch.planner import ENDPOINT, Batch, claim, enter_missing
 from ipfetch.schedule import Pace
+
+POLL_SECONDS = 0.5
+
+Done = Callable[[int], None]
 
 
 def queue(now: datetime) -> QuerySet[IpFetch]:
     """All NICs of running VMs that are to have an address, those that were never in the queue included."""
     with contextlib.suppress(IntegrityError), transaction.atomic():
-        enter_missing(Pace.now(), now)  # another process may be entering them at this moment
+        planner.enter_missing(Pace.now(), now)  # another process may be entering them at this moment
     return IpFetch.objects.all()
 
 
-def run_now(rows: QuerySet[IpFetch], now: datetime, done: Callable[[int], None]) -> list[int]:
-    """Read the rows that no batch holds, all endpoints at a time, and give their keys.
+def run_now(rows: QuerySet[IpFetch], now: datetime, done: Done) -> list[int]:
+    """Ask for `rows`, all endpoints at a time, and give the keys of those whose VM is on a host.
 
-    `done` hears how many more are read, as they are.
+    Those that were given up get all their tries anew: a person wants their address. Where a batch is asking already,
+    its answer is waited for. `done` hears how many more have been answered, as they are.
     """
-    claimed = list(_claim_all(rows, Pace.now(), now))
-    readers = max(1, MAX_THREADS.get() // batches.MOST_AT_ONE_HOST)
-    with ThreadPoolExecutor(max_workers=readers) as pool:
-        for finished in as_completed([pool.submit(_read, batch, done) for batch in claimed]):
-            finished.result()
-    return [row_id for batch in claimed for row_id, _ in batch.claims]
-
-
-def _claim_all(rows: QuerySet[IpFetch], pace: Pace, now: datetime) -> Iterator[Batch]:
+    pace = Pace.now()
     by_endpoint: dict[int, list[int]] = defaultdict(list)
     on_hosts = rows.exclude(nic__vm__host=None).order_by()
-    for endpoint_id, row_id in on_hosts.values_list(f"{ENDPOINT}_id", "pk"):
+    for endpoint_id, row_id in on_hosts.values_list(f"{planner.ENDPOINT}_id", "pk"):
         by_endpoint[endpoint_id].append(row_id)
-    for endpoint_id, row_ids in by_endpoint.items():
-        with transaction.atomic():
-            yield claim(row_ids, endpoint_id, pace, now, asked=True)
+    chosen = [row_id for row_ids in by_endpoint.values() for row_id in row_ids]
+    planner.begin_anew(on_hosts.filter(state=IpFetch.State.EXHAUSTED), pace, now)
+    readers = max(1, MAX_THREADS.get() // batches.AT_ONE_HOST)
+    with ThreadPoolExecutor(max_workers=readers) as pool:
+        asking = [pool.submit(_ask, *of_one, pace, done) for of_one in by_endpoint.items()]
+        for finished in as_completed(asking):
+            finished.result()
+    return chosen
 
 
-def _read(batch: Batch, done: Callable[[int], None]) -> None:
+def _ask(endpoint_id: int, row_ids: Collection[int], pace: Pace, done: Done) -> None:
     try:
+        with transaction.atomic():
+            # Only now that they can be read: a claim does not last long.
+            batch = planner.claim(row_ids, endpoint_id, pace, timezone.now(), asked=True)
         batches.read(batch.endpoint_id, batch.claims, done=done)
+        _wait_for(set(row_ids) - {row_id for row_id, _ in batch.claims}, done)
     finally:
         connections.close_all()
+
+
+def _wait_for(held: set[int], done: Done) -> None:
+    """Until the batches that have these come to their end, or their claims do."""
+    give_up = time.monotonic() + batches.BATCH_LIFE.total_seconds()
+    while held:
+        still = set(IpFetch.objects.filter(pk__in=held).claimed(timezone.now()).values_list("pk", flat=True))
+        done(len(held - still))
+        held = still
+        if time.monotonic() > give_up:
+            return
+        if held:
+            time.sleep(POLL_SECONDS)

@@ -508,7 +508,7 @@ class NicForm(forms.ModelForm):
         label="IPv4 address, set by hand",
         protocol="IPv4",
         required=False,
-        help_text="For a guest of which no source can tell. What is learned does not overwrite it. Empty: it is learned.",
+        help_text="For a guest whose address nobody can tell. It is never overwritten. Empty: the address is learned.",
     )
     although_held = forms.BooleanField(
         label="Although another NIC of the network has it",

@@ -10,6 +10,6 @@ class NetworksConfig(AppConfig):
         from networks import checks, troubleshooting
         from networks.services import adoption, lifecycle
 
-        checks.troubleshoots(troubleshooting.vm_checks)
+        checks.troubleshoots_nics(troubleshooting.vm_checks)
         tasks.every(1, lifecycle.housekeeping)
         tasks.every(1, adoption.find_migrated)

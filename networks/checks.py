@@ -1,15 +1,15 @@
 """What was found when something was looked into: for `check_endpoint` and `troubleshoot`.
 
-Who has something to say about a VM registers a function here, from its AppConfig.ready().
+Who has something to say about a VM or its NICs registers a function here, from its AppConfig.ready().
 """
 
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
 from django.core.management.base import BaseCommand
 
-from networks.models import VirtualMachine
+from networks.models import Nic, VirtualMachine
 
 MARKS = {True: "ok     ", False: "FAILED ", None: "unknown"}
 
@@ -23,18 +23,33 @@ class Check:
     text: str
 
 
-Troubleshooter = Callable[[VirtualMachine], Iterator[Check]]
-_troubleshooters: list[Troubleshooter] = []
+# Of a VM's NICs it is given those that are asked about.
+Troubleshooter = Callable[[VirtualMachine, Sequence[Nic]], Iterator[Check]]
+_troubleshooters: list[tuple[bool, Troubleshooter]] = []
 
 
-def troubleshoots(function: Troubleshooter) -> None:
-    _troubleshooters.append(function)
+def troubleshoots(function: Callable[[VirtualMachine], Iterator[Check]]) -> None:
+    """Register who has something to say about a VM as a whole."""
+    _troubleshooters.append((False, lambda vm, nics: function(vm)))
+
+
+def troubleshoots_nics(function: Troubleshooter) -> None:
+    """Register who has something to say about a VM's NICs, and all that lies between them and their addresses."""
+    _troubleshooters.append((True, function))
 
 
 def of(vm: VirtualMachine) -> Iterator[Check]:
     """All that anybody finds out about a VM, in the order of registration."""
-    for troubleshooter in _troubleshooters:
-        yield from troubleshooter(vm)
+    nics = list(vm.nics.select_related("network__zone"))
+    for _, troubleshooter in _troubleshooters:
+        yield from troubleshooter(vm, nics)
+
+
+def of_nic(vm: VirtualMachine, nic: Nic) -> Iterator[Check]:
+    """What concerns one of its NICs."""
+    for is_about_nics, troubleshooter in _troubleshooters:
+        if is_about_nics:
+            yield from troubleshooter(vm, [nic])
 
 
 def tell(command: BaseCommand, checks: Iterator[Check], *, as_json: bool) -> list[Check]:

@@ -1,6 +1,7 @@
 """What tests of several rooms share: the lab's real hosts, a host in memory, and somebody to deploy on it."""
 
 import os
+from functools import partial
 
 import pytest
 from hypothesis import settings
@@ -8,6 +9,7 @@ from hypothesis import settings
 from tests.factories import make_caller
 from tests.fakes import FakeHypervisor, hypervisors
 from tests.lab import alone, bring_up, is_up, tear_down, why_not
+from tests.running import run_command
 
 # Machines are shared: how long an example takes says nothing.
 settings.register_profile("untimed", deadline=None)
@@ -40,3 +42,9 @@ def fake():
 @pytest.fixture
 def caller():
     return make_caller()
+
+
+@pytest.fixture
+def manage(capsys):
+    """Runs a command of manage.py."""
+    return partial(run_command, capsys)
