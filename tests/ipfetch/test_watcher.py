@@ -23,6 +23,7 @@ from ipfetch import planner, watcher
 from ipfetch.models import IpFetch, Outcome
 from ipfetch.schedule import Pace
 from ipfetch.watcher import Connected, News, Subscriptions, Told, Watcher
+from networks.hypervisors import kvm_connection
 from networks.hypervisors.base import (
     EndpointAddress,
     EndpointUnreachable,
@@ -474,6 +475,35 @@ def test_moved_vms_are_looked_for_again_only_after_a_while(loop, monkeypatch):
     assert queued(ADOPTION) == 2
 
 
+# Real hosts --------------------------------------------------------------------------------------
+
+
+@pytest.mark.lab
+def test_frozen_real_host_is_watched_again_when_it_answers_and_the_other_all_the_while(lab, monkeypatch):
+    monkeypatch.setattr(kvm_connection, "KEEPALIVE_SECONDS", 1)
+    monkeypatch.setattr(kvm_connection, "KEEPALIVE_COUNT", 1)
+    monkeypatch.setattr(watcher, "OPEN_SECONDS", 2.0)
+    endpoints = [Endpoint(pk=number, transport="tcp", host=str(host.address)) for number, host in enumerate(lab.hosts)]
+    before = abandoned_calls()
+    with running(Subscriptions(News())) as subscriptions:
+        subscriptions.keep(endpoints)
+        wait_for("both hosts", lambda: subscriptions.count_open() == 2, 20)
+        first, second = watched(subscriptions, endpoints)
+        kept = second.watch
+        with lab.hosts[0].frozen():
+            wait_for("the watch's end", lambda: replaced(subscriptions) and first.failures >= 3, 60)
+            assert abandoned_calls() - before <= watcher.MOST_STUCK
+        wait_for("the frozen host", lambda: replaced(subscriptions) and subscriptions.count_open() == 2, 60)
+
+        assert second.watch is kept
+    wait_for("the stuck threads", lambda: abandoned_calls() <= before, 30)
+
+
+def replaced(subscriptions: Subscriptions) -> bool:
+    subscriptions.replace_dead()
+    return True
+
+
 # The process --------------------------------------------------------------------------------------
 
 # A host, and on it a VM that runs and waits for its address.
@@ -558,11 +588,12 @@ def nudged(command: Command, cause: Callable[[], object]) -> None:
     wait_for("the NIC's nudge", lambda: command.nic()[1] != before, 20)
 
 
-def ended_within(process: subprocess.Popen, seconds: float) -> int:
+def ended(process: subprocess.Popen) -> int:
+    """Its status. On a busy machine the end of the interpreter alone takes a second; a host's time-outs are longer."""
     begun = time.monotonic()
     process.terminate()
     status = process.wait(30)
-    assert time.monotonic() - begun < seconds
+    assert time.monotonic() - begun < 5
     return status
 
 
@@ -581,7 +612,7 @@ def test_process_hears_of_vms_outlives_its_hosts_and_ends_when_asked(command, da
 
         os.kill(daemon._process.pid, signal.SIGSTOP)
         try:
-            assert ended_within(process, 2) == 0
+            assert ended(process) == 0
         finally:
             os.kill(daemon._process.pid, signal.SIGCONT)
     assert "Traceback" not in command.log
@@ -593,7 +624,7 @@ def test_process_ends_in_time_while_hosts_do_not_answer(command, daemon):
     try:
         with command.running() as process:
             wait_for("the first claim", lambda: command.nic()[0] == 1, 30)
-            assert ended_within(process, 2) == 0
+            assert ended(process) == 0
     finally:
         os.kill(daemon._process.pid, signal.SIGCONT)
     assert "Traceback" not in command.log
