@@ -71,7 +71,8 @@ def _address(nic: Nic, row: IpFetch | None, *, is_asked_for: bool) -> Check:
     name = f"address of {nic.mac_address}"
     if address := nic.ip4_address or nic.ip6_address:
         seen = f", last seen at {nic.address_seen_at:%Y-%m-%d %H:%M:%S} UTC" if nic.address_seen_at else ""
-        source = f" by {nic.address_source}" if nic.address_source else ""
+        is_told = nic.address_source and nic.address_state != AddressState.PINNED
+        source = f", told by {nic.address_source}" if is_told else ""
         is_sure = nic.address_state in HELD
         return Check(name, is_sure or None, f"{address}, {nic.get_address_state_display().lower()}{source}{seen}")
     if not is_asked_for:
