@@ -99,17 +99,17 @@ def settles(nic: NicFacts, reported: Iterable[GuestAddress]) -> bool:
 def choose(nic: NicFacts, sightings: Sequence[Sighting], known: Iterable[str | None], stale_after: timedelta) -> Choice:
     """The primary address of each family, and the others.
 
-    By rank, unless the better source has been silent for `stale_after` while a lesser one has not. Of several
-    addresses by the best, one that is `known` already is kept, else the first reported is taken: the others are the
-    guest's own.
+    By rank, unless the better source has been silent for `stale_after` while a lesser one has not; of equals the one
+    heard last. Of several that were told at once, one that is `known` already is kept, else the first is taken: the
+    others are the guest's own.
     """
     possible = [sighting for sighting in sightings if can_be_leased(nic, sighting.ip)]
     newest = max((sighting.last_seen for sighting in possible), default=None)
     kept = set(known)
 
-    def preference(sighting: Sighting) -> tuple[bool, int, bool]:
-        stale = newest is not None and newest - sighting.last_seen > stale_after
-        return stale, RANKS[sighting.source], str(sighting.ip) not in kept
+    def preference(sighting: Sighting) -> tuple[bool, int, timedelta, bool]:
+        silent_for = newest - sighting.last_seen if newest else timedelta()
+        return silent_for > stale_after, RANKS[sighting.source], silent_for, str(sighting.ip) not in kept
 
     ordered = sorted(possible, key=preference)
     ip4 = next((sighting for sighting in ordered if sighting.ip.version == 4), None)

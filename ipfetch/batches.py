@@ -20,7 +20,7 @@ from ipfetch.addresses import reported_for, settles
 from ipfetch.chains import Chains
 from ipfetch.configuration import MAX_THREADS
 from ipfetch.models import IpFetch, Outcome
-from ipfetch.recording import ASKED_IN_THE_GUEST, Finding, Target, give_back, record, targets
+from ipfetch.recording import ASKED_IN_THE_GUEST, FAMILIES, Finding, Target, give_back, record, targets
 from ipfetch.schedule import Pace
 from networks.hypervisors.base import (
     AddressReader,
@@ -49,6 +49,7 @@ SILENT_AT_ONE_HOST = 1
 MOST_ABANDONED = 32
 NEIGHBOURS_SECONDS = 5.0
 LARGEST_LOT = 200
+LEASES_HEARD = frozenset((Source.LEASE, family) for family in FAMILIES)
 
 Claims = Sequence[tuple[int, int]]
 
@@ -120,8 +121,7 @@ def read(
     batch.hold()
     with asking(endpoint_id):
         try:
-            # An endpoint that was silent is asked by one thread first, not by all that it may have.
-            batch.read(hypervisor_at(endpoint), 1 if endpoint.failures else width)
+            batch.read(hypervisor_at(endpoint), width)
         except HypervisorError as error:
             record_health(endpoint, str(error), stuck_calls=abandoned_calls(endpoint_id))
             batch.unreachable(str(error))
@@ -233,7 +233,7 @@ class _Batch:
                 {each.network_id for each in some}, {each.facts.mac for each in some}, timezone.now()
             )
         lease = self._leases.get((target.network_id, target.facts.mac))
-        return Finding(target, reported_for(target.facts, [lease] if lease else []), frozenset({Source.LEASE}))
+        return Finding(target, reported_for(target.facts, [lease] if lease else []), LEASES_HEARD)
 
     def _neighbours(
         self, hypervisor: Any, lacking: Sequence[Finding], vms: set[VmRef]

@@ -105,10 +105,13 @@ def plan(now: datetime, go_on: Callable[[], bool] = lambda: True) -> int:
     # No more than the readers will soon take: a claim that waits long runs out.
     room = MOST_WAITING_BATCHES - tasks.waiting(tasks.ADDRESSES, timezone.now())
     queued = 0
-    for (endpoint_id, silent), row_ids in _due_batches(pace, now, room).items() if room > 0 else ():
+    doubtful = dict(Endpoint.objects.filter(failures__gt=0).values_list("pk", "retry_at"))
+    left_alone = set() if pace.exact else {pk for pk, retry_at in doubtful.items() if retry_at and retry_at > now}
+    for (endpoint_id, silent), row_ids in _due_batches(pace, now, left_alone, room).items() if room > 0 else ():
         if not go_on():
             break
-        width = batches.SILENT_AT_ONE_HOST if silent else batches.AT_ONE_HOST
+        # An endpoint that did not answer is asked by one thread first, not by all that it may have.
+        width = batches.SILENT_AT_ONE_HOST if silent or endpoint_id in doubtful else batches.AT_ONE_HOST
         with transaction.atomic():
             batch = claim(row_ids, endpoint_id, pace, now)
             if batch.claims:
@@ -300,14 +303,14 @@ class _Taking:
 Lane = tuple[int, bool]  # an endpoint, and whether its silent guests or the others
 
 
-def _due_batches(pace: Pace, now: datetime, most: int) -> dict[Lane, list[int]]:
+def _due_batches(pace: Pace, now: datetime, left_alone: Collection[int], most: int) -> dict[Lane, list[int]]:
     """Endpoints with the due rows of their running VMs, those that wait longest first, at most so many batches.
 
     Those that wait come before those that are looked at again. One batch an endpoint at a time, and beside it
     one of the guests whose agent hangs: each of these takes seconds, which the others need not wait for. An
     endpoint that does not answer is left alone for a while.
     """
-    reachable = _reachable(pace, now)
+    reachable = _reachable(now, left_alone)
     lanes = _by_lane(reachable.waiting(), most)
     if len(lanes) < most and not pace.exact:
         for lane, row_ids in _by_lane(reachable.settled(), most).items():
@@ -336,7 +339,7 @@ def _by_lane(due: QuerySet[IpFetch], most: int) -> dict[Lane, list[int]]:
     return lanes
 
 
-def _reachable(pace: Pace, now: datetime) -> QuerySet[IpFetch]:
+def _reachable(now: datetime, left_alone: Collection[int]) -> QuerySet[IpFetch]:
     """What is due where no batch is under way and nobody has just been found silent."""
     silent = Q(last_outcome=Outcome.AGENT_SILENT)
     busy, busy_with_silent = set(), set()
@@ -348,7 +351,6 @@ def _reachable(pace: Pace, now: datetime) -> QuerySet[IpFetch]:
         due = due.exclude(~silent, **{f"{ENDPOINT}__in": busy})
     if busy_with_silent:
         due = due.exclude(silent, **{f"{ENDPOINT}__in": busy_with_silent})
-    if not pace.exact:
-        open_breakers = set(Endpoint.objects.filter(retry_at__gt=now).values_list("pk", flat=True))
-        due = due.exclude(**{f"{ENDPOINT}__in": open_breakers}) if open_breakers else due
+    if left_alone:
+        due = due.exclude(**{f"{ENDPOINT}__in": left_alone})
     return due

@@ -31,7 +31,10 @@ from networks.models.offerings import OsFamily
 log = structlog.get_logger(__name__)
 
 State = IpFetch.State
-ASKED_IN_THE_GUEST = frozenset({Source.GUEST_AGENT, Source.TEST_DRIVER})
+FAMILIES = (4, 6)
+ASKED_IN_THE_GUEST = frozenset(
+    (source, family) for source in (Source.GUEST_AGENT, Source.TEST_DRIVER) for family in FAMILIES
+)
 HELD = [AddressState.CONFIRMED, AddressState.PINNED]
 MOST_DIFFERENT_ANSWERS = 8
 MOST_KEPT = 64
@@ -82,12 +85,12 @@ class Target:
 
 @dataclass(frozen=True, slots=True)
 class Finding:
-    """What came of asking for one NIC: `heard` are the sources that answered, so that what they no longer tell has
-    ended; `outcome` says why there is no address, in case there is none."""
+    """What came of asking for one NIC: `heard` are the sources that answered, and for which family, so that what
+    they no longer tell has ended; `outcome` says why there is no address, in case there is none."""
 
     target: Target
     reported: tuple[GuestAddress, ...] = ()
-    heard: frozenset[Source] = frozenset()
+    heard: frozenset[tuple[Source, int]] = frozenset()
     outcome: Outcome = Outcome.NONE_YET
     detail: str = ""
 
@@ -174,9 +177,7 @@ def report(source: Source, sightings: Mapping[int, Sequence[GuestAddress]], now:
     def write() -> tuple[list[_Held], _Written]:
         with transaction.atomic():
             rows = IpFetch.objects.filter(nic__in=list(sightings), nic__vm__host__isnull=False)
-            findings = [
-                Finding(target, reported_for(target.facts, sightings[target.nic_id])) for target in targets(rows)
-            ]
+            findings = [_reported(target, sightings[target.nic_id]) for target in targets(rows)]
             held = _still_held([finding for finding in findings if finding.reported], now)
             written = _write(held, now, Pace.now()) if held else _Written()
             doubted = [one.target.row_id for one in held if _doubts(one, source)]
@@ -186,6 +187,12 @@ def report(source: Source, sightings: Mapping[int, Sequence[GuestAddress]], now:
     held, written = _repeated(write)
     _log(written)
     return {one.target.nic_id for one in held}
+
+
+def _reported(target: Target, told: Sequence[GuestAddress]) -> Finding:
+    """A lease takes the place of what the same server gave to the MAC before, in its family."""
+    reported = reported_for(target.facts, told)
+    return Finding(target, reported, frozenset((reading.source, reading.ip.version) for reading in reported))
 
 
 def _repeated(write: Callable[[], T]) -> T:
@@ -201,17 +208,23 @@ def _repeated(write: Callable[[], T]) -> T:
 
 
 def withdraw(source: Source, nic_ids: Collection[int], address: str | None, now: datetime) -> None:
-    """A source says that an address, or all that it told, is gone. What was known becomes last known."""
-    with transaction.atomic():
-        gone = Observation.objects.current().filter(nic__in=nic_ids, source=source)
-        if address is not None:
-            gone = gone.filter(address=address)
-        pairs = list(gone.values_list("nic_id", "address"))
-        gone.update(ended_at=now)
-        for nic_id, ip in pairs:
-            of_nic = Nic.objects.filter(pk=nic_id, ip4_address=ip, address_source=source)
-            of_nic.filter(address_state=AddressState.CONFIRMED).update(address_state=AddressState.LAST_KNOWN)
-        IpFetch.objects.filter(nic__in=[nic_id for nic_id, _ in pairs]).update(next_attempt_at=now)
+    """A source says that an address, or all that it told, is gone. What was known becomes last known, and is asked
+    for again at once."""
+
+    def write() -> None:
+        with transaction.atomic():
+            list(IpFetch.objects.select_for_update().filter(nic__in=nic_ids).order_by("pk").values_list("pk"))
+            told = Observation.objects.current().filter(nic__in=nic_ids, source=source).order_by()
+            gone = list(
+                (told if address is None else told.filter(address=address)).values_list("pk", "nic_id", "address")
+            )
+            Observation.objects.filter(pk__in=[pk for pk, *_ in gone]).update(ended_at=now, flag="")
+            for _, nic_id, ip in gone:
+                of_nic = Nic.objects.filter(pk=nic_id, ip4_address=ip, address_source=source)
+                of_nic.filter(address_state=AddressState.CONFIRMED).update(address_state=AddressState.LAST_KNOWN)
+            IpFetch.objects.filter(nic__in=[nic_id for _, nic_id, _ in gone]).update(next_attempt_at=now)
+
+    _repeated(write)
 
 
 def exhaust(rows: QuerySet[IpFetch], now: datetime) -> None:
@@ -323,37 +336,49 @@ def _note_seen(held: Sequence[_Held]) -> None:
 def _observe(held: Sequence[_Held], now: datetime) -> dict[int, list[Sighting]]:
     """Write what was seen and what has ended; by NIC, all that sources say at present."""
     by_nic = {one.target.nic_id: one for one in held}
-    known: dict[tuple[int, str, str], tuple[int, bool]] = {}
+    known: dict[tuple[int, str, str], int] = {}
     history: dict[int, list[int]] = defaultdict(list)  # keys of what has ended, the first seen first
     present: dict[int, dict[tuple[str, str], Sighting]] = {nic_id: {} for nic_id in by_nic}
     stored = Observation.objects.filter(nic__in=list(by_nic)).order_by("pk")
     for pk, nic_id, source, address, last_seen_at, ended_at in stored.values_list(
         "pk", "nic_id", "source", "address", "last_seen_at", "ended_at"
     ):
-        known[nic_id, source, address] = (pk, ended_at is None)
+        known[nic_id, source, address] = pk
         if ended_at is None:
             present[nic_id][source, address] = Sighting(ip_address(address), Source(source), last_seen_at)
         else:
             history[nic_id].append(pk)
-    again, new, ended = [], [], []
+    again, new, ended, alerts = [], [], [], []
     for nic_id, one in by_nic.items():
         told = {(reading.source.value, str(reading.ip)): reading for reading in one.finding.reported}
-        for key in [key for key in present[nic_id] if key not in told and key[0] in one.finding.heard]:
-            ended.append(known[nic_id, *key][0])
-            del present[nic_id][key]
+        had_outside = any(not can_be_leased(one.target.facts, each.ip) for each in present[nic_id].values())
+        for key, former in list(present[nic_id].items()):
+            if key not in told and (former.source, former.ip.version) in one.finding.heard:
+                ended.append(known[nic_id, *key])
+                del present[nic_id][key]
         for key, reading in told.items():
             present[nic_id][key] = Sighting(reading.ip, reading.source, now)
             if (nic_id, *key) in known:
-                again.append(known[nic_id, *key][0])
+                again.append(known[nic_id, *key])
             else:
                 new.append(_observation(one.target, reading, now))
+                outside = new[-1].flag == Flag.OUTSIDE
+                if outside and not had_outside:
+                    alerts.append(_outside(one.target, reading))
+                    had_outside = True
     Observation.objects.filter(pk__in=again).update(last_seen_at=now, ended_at=None)
     Observation.objects.filter(pk__in=ended).update(ended_at=now, flag="")
     Observation.objects.bulk_create(new)
+    events.record_all(alerts)
     # A guest that shows new addresses at every read would fill the table.
     if forgotten := [pk for pks in history.values() for pk in pks[:-MOST_KEPT] if pk not in again]:
         Observation.objects.filter(pk__in=forgotten).delete()
     return {nic_id: list(sightings.values()) for nic_id, sightings in present.items()}
+
+
+def _outside(target: Target, reading: GuestAddress) -> Event:
+    text = f"it has ip addr {reading.ip}, which is outside {target.cidr or 'its network'}"
+    return _event(target, EventType.IP_OUTSIDE, text, level=Level.WARN)
 
 
 def _observation(target: Target, reading: GuestAddress, now: datetime) -> Observation:

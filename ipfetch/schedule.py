@@ -4,6 +4,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Self
 
+from extdhcp_site.configuration.models import values_of
 from ipfetch.configuration import EARLY_RETRY, INTERVAL, MAX_RETRY, REFRESH_INTERVAL
 
 FIRST_DELAY = timedelta(seconds=5)
@@ -25,11 +26,9 @@ class Pace:
 
     @classmethod
     def now(cls) -> Self:
-        exact = not EARLY_RETRY.get()
-        seconds = 0 if exact else REFRESH_INTERVAL.get()
-        return cls(
-            timedelta(seconds=INTERVAL.get()), MAX_RETRY.get(), exact, timedelta(seconds=seconds) if seconds else None
-        )
+        interval, max_retry, early, refresh = values_of(INTERVAL, MAX_RETRY, EARLY_RETRY, REFRESH_INTERVAL)
+        refreshes = early and refresh > 0
+        return cls(timedelta(seconds=interval), max_retry, not early, timedelta(seconds=refresh) if refreshes else None)
 
     @property
     def early_delays(self) -> list[timedelta]:

@@ -16,7 +16,7 @@ class EventType(models.TextChoices):
     """The admin guide's list (15.1.3), as far as this product does these things, and the spec's.
 
     What the guide's list lacks is spelt as in CloudStack 4.19; VM.CONFIGDRIVE, DELETE.SSH.KEYPAIR,
-    the change and the conflict of an address, and the alert of a host are our own.
+    what becomes of an address after it was fetched, and the alert of a host are our own.
     """
 
     VM_CREATE = "VM.CREATE"
@@ -48,6 +48,7 @@ class EventType(models.TextChoices):
     IP_FETCH = "EXTERNAL.DHCP.VM.IP.FETCH"
     IP_CHANGE = "EXTERNAL.DHCP.VM.IP.CHANGE"
     IP_CONFLICT = "EXTERNAL.DHCP.VM.IP.CONFLICT"
+    IP_OUTSIDE = "EXTERNAL.DHCP.VM.IP.OUTSIDE"
     HOST_ALERT = "ALERT.COMPUTE.HOST"
 
 

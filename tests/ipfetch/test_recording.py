@@ -53,6 +53,13 @@ class TestChoice:
         assert str(choose(FACTS, seen, ("192.0.2.10",), HOUR).ip4.ip) == "192.0.2.11"
         assert str(choose(FACTS, seen, ("192.0.2.10",), 3 * HOUR).ip4.ip) == "192.0.2.10"
 
+    def test_of_equals_the_one_heard_last_is_right(self, now):
+        seen = [
+            sighting("192.0.2.10", Source.LEASE, now, ago=timedelta(minutes=1)),
+            sighting("192.0.2.11", Source.WEBHOOK, now),
+        ]
+        assert str(choose(FACTS, seen, ("192.0.2.10",), HOUR).ip4.ip) == "192.0.2.11"
+
     def test_outside_the_cidr_nothing_is_chosen(self, now):
         assert choose(FACTS, [sighting("198.51.100.7", Source.GUEST_AGENT, now)], (), HOUR).source is None
 
@@ -256,6 +263,22 @@ class TestReports:
         assert (nic.ip4_address, nic.address_state) == ("192.0.2.120", AddressState.LAST_KNOWN)
         assert row_of(nic).next_attempt_at == now + MINUTE
 
+    def test_a_new_lease_takes_the_former_ones_place(self, now):
+        nic = waiting_nic()
+        for minute, ip in enumerate(["192.0.2.120", "192.0.2.130"]):
+            told = address(nic, ip, Source.WEBHOOK)
+            recording.report(Source.WEBHOOK, {nic.pk: [told]}, now + minute * MINUTE)
+        nic.refresh_from_db()
+        assert (nic.ip4_address, nic.secondary_addresses) == ("192.0.2.130", [])
+        assert Event.objects.filter(type=EventType.IP_CHANGE).count() == 1
+
+    def test_an_ipv6_lease_leaves_the_ipv4_one_in_place(self, now):
+        nic = waiting_nic()
+        for ip in ("192.0.2.120", "2001:db8::5"):
+            recording.report(Source.WEBHOOK, {nic.pk: [address(nic, ip, Source.WEBHOOK)]}, now)
+        nic.refresh_from_db()
+        assert (nic.ip4_address, nic.ip6_address) == ("192.0.2.120", "2001:db8::5")
+
     def test_the_host_s_own_table_is_a_hint_and_the_wait_goes_on(self, fake, now):
         nic = waiting_nic()
         fake.neighbours[str(nic.vm.uuid)] = (address(nic, "192.0.2.120", Source.NEIGHBOUR),)
@@ -376,6 +399,14 @@ class TestFamilies:
         run_pass(now + MINUTE)
         seen = Observation.objects.get(nic=nic)
         assert (seen.address, seen.flag, seen.source) == ("198.51.100.7", Flag.OUTSIDE, "agent")
+
+    def test_its_owner_is_warned_once_however_many_follow(self, fake, now):
+        nic = waiting_nic()
+        for number in range(1, 4):
+            fake.answers(nic.vm.on_host, *(address(nic, f"198.51.100.{number * 10 + n}") for n in range(3)))
+            run_pass(now + number * 4 * MINUTE)
+        event = Event.objects.get(type=EventType.IP_OUTSIDE)
+        assert (event.level, event.account) == ("WARN", nic.vm.account)
 
 
 class TestPinned:

@@ -142,7 +142,7 @@ class TestWhen:
         planner.plan(now + QUARTER)
         first, second = OrmQ.objects.get().task["args"][1]
         assert {first[0], second[0]} == set(IpFetch.objects.values_list("pk", flat=True))
-        lanes = planner._due_batches(Pace.now(), now + QUARTER, most=1)
+        lanes = planner._due_batches(Pace.now(), now + QUARTER, (), most=1)
         assert lanes == {}  # one batch has both
 
     def test_in_exact_mode_nothing_is_read_again(self, found, fake, now):
@@ -268,12 +268,20 @@ class TestBreaker:
         assert fake.calls.count("read_addresses") == 1
         assert row_of(nic).tries == 1
 
+    def test_after_a_failure_one_thread_asks_first(self, fake, now):
+        waiting_nic()
+        planner.plan(now + MINUTE)
+        Endpoint.objects.update(failures=1)
+        IpFetch.objects.update(claimed_until=None, next_attempt_at=now)
+        planner.plan(now + 2 * MINUTE)
+        assert [queued.task["args"][2] for queued in OrmQ.objects.order_by("pk")] == [batches.AT_ONE_HOST, 1]
+
     def test_in_exact_mode_each_try_is_made(self, fake, now):
         exact_mode()
         nic = waiting_nic()
         fake.failing["read_addresses"] = EndpointUnreachable("It does not answer.")
         run_pass(now + 4 * MINUTE)
-        Endpoint.objects.update(retry_at=now + 100 * MINUTE)
+        Endpoint.objects.update(retry_at=now + 100 * MINUTE, failures=3)
         run_pass(now + 8 * MINUTE)
         assert row_of(nic).retries_left == 8
 
