@@ -26,7 +26,7 @@ from tests.factories import make_network
 SAMPLES = Path(__file__).parent / "samples" / "leases"
 NOW = datetime(2026, 11, 21, 16, 45, tzinfo=UTC)
 HOUR = timedelta(hours=1)
-ONE, TWO = "06:00:00:00:00:01", "06:00:00:00:00:02"
+ONE, TWO, THREE = (f"06:00:00:00:00:0{n}" for n in (1, 2, 3))
 
 
 def dnsmasq_line(
@@ -155,20 +155,20 @@ def test_times(written, meant):
 @pytest.mark.parametrize(
     "broken",
     [
-        isc_block(ends=""),
-        isc_block(ends="6 2026/02/30 00:00:00"),
-        isc_block(ends="6 2026/11/21 17:30:61"),
-        isc_block(ends="tomorrow"),
-        isc_block(ends="epoch 99999999999999999999"),
+        isc_block(mac=THREE, ends=""),
+        isc_block(mac=THREE, ends="6 2026/02/30 00:00:00"),
+        isc_block(mac=THREE, ends="6 2026/11/21 17:30:61"),
+        isc_block(mac=THREE, ends="tomorrow"),
+        isc_block(mac=THREE, ends="epoch 99999999999999999999"),
         isc_block(mac="06:00:00:00:00"),
         isc_block(mac="06:00:00:00:00:01\0"),
-        isc_block(state="?"),
-        isc_block().replace(b"  binding", b"  wedding"),
-        isc_block().replace(b"hardware ethernet", b"hardware token-ring"),
-        isc_block().removesuffix(b"}\n"),
-        isc_block(ip="192.0.2.999"),
-        isc_block("x" * 70_000 + ";"),
-        isc_block().decode().encode("utf-16"),
+        isc_block(mac=THREE, state="?"),
+        isc_block(mac=THREE).replace(b"  binding", b"  wedding"),
+        isc_block(mac=THREE).replace(b"hardware ethernet", b"hardware token-ring"),
+        isc_block(mac=THREE).removesuffix(b"}\n"),
+        isc_block(mac=THREE, ip="192.0.2.999"),
+        isc_block("x" * 70_000 + ";", mac=THREE),
+        isc_block(mac=THREE).decode().encode("utf-16"),
         b"lease 192.0.2.101 {\n",
         b"}\n}\n",
         b"\0" * 1000 + b"\n",
@@ -176,7 +176,8 @@ def test_times(written, meant):
 )
 def test_a_block_that_is_not_understood_counts_as_not_there(broken):
     journal = isc_block() + broken + b"\n" + isc_block(ip="192.0.2.102", mac=TWO)
-    assert ips(isc.leases(journal)) == ["192.0.2.101", "192.0.2.102"]
+    found = [(lease.mac, str(lease.ip)) for lease in isc.leases(journal)]
+    assert found == [(ONE, "192.0.2.101"), (TWO, "192.0.2.102")]
 
 
 @pytest.mark.parametrize("cut", range(2, len(isc_block())))
@@ -364,6 +365,7 @@ def test_of_two_leases_that_one_counts_which_is_of_the_network(network):
     content = dnsmasq_line(ip="192.0.2.101") + dnsmasq_line(ip="198.51.100.101", expires=NOW + 2 * HOUR)
     make_server(network, other, content=content)
     assert (found(network), found(other)) == ("192.0.2.101", "198.51.100.101")
+    assert leases.addresses([other.pk], [ONE], NOW).keys() == {(other.pk, ONE)}
 
 
 def test_one_address_leased_to_two_nics_is_told_of_both(network):
