@@ -1,8 +1,8 @@
 from django.contrib import admin
 
-from extdhcp_site.console.administration import ReadOnlyAdmin
+from extdhcp_site.console.administration import ModelAdmin, ReadOnlyAdmin
 from ipfetch import lease_admin  # noqa: F401 - it registers its pages
-from ipfetch.models import IpFetch
+from ipfetch.models import AddressChain, IpFetch, Observation
 
 
 @admin.register(IpFetch)
@@ -15,13 +15,16 @@ class IpFetchAdmin(ReadOnlyAdmin):
         "retries_left",
         "tries",
         "next_attempt_at",
+        "eager_until",
         "last_attempt_at",
         "last_outcome",
         "last_source",
         "entered_at",
         "found_at",
         "attempt",
+        "claim",
         "claimed_until",
+        "begun",
     ]
     list_display = [
         "mac_address",
@@ -49,3 +52,73 @@ class IpFetchAdmin(ReadOnlyAdmin):
     @admin.display(ordering="nic__network__name")
     def network(self, row: IpFetch) -> str:
         return str(row.nic.network)
+
+
+@admin.register(Observation)
+class ObservationAdmin(ReadOnlyAdmin):
+    note = "Every address as one source has told it of a NIC, for as long as it did."
+    fields = [
+        "nic",
+        "address",
+        "family",
+        "prefix",
+        "source",
+        "confidence",
+        "flag",
+        "first_seen_at",
+        "last_seen_at",
+        "ended_at",
+        "uuid",
+    ]
+    list_display = [
+        "address",
+        "mac_address",
+        "vm",
+        "network",
+        "source",
+        "confidence",
+        "flag",
+        "first_seen_at",
+        "last_seen_at",
+        "ended_at",
+    ]
+    list_select_related = ["nic__vm", "nic__network"]
+    list_filter = ["source", "confidence", "flag", ("ended_at", admin.EmptyFieldListFilter)]
+    search_fields = ["address", "nic__mac_address", "nic__vm__name", "nic__network__name"]
+
+    @admin.display(description="NIC", ordering="nic__mac_address")
+    def mac_address(self, row: Observation) -> str:
+        return row.nic.mac_address
+
+    @admin.display(description="VM", ordering="nic__vm__name")
+    def vm(self, row: Observation) -> str:
+        return str(row.nic.vm)
+
+    @admin.display(ordering="nic__network__name")
+    def network(self, row: Observation) -> str:
+        return str(row.nic.network)
+
+
+@admin.register(AddressChain)
+class AddressChainAdmin(ModelAdmin):
+    note = "Whom a zone asks for addresses, in which order. A kind of guest without a row: agent, lease, arp, disk."
+    fixed = ["zone", "hypervisor", "os_family"]
+    fieldsets = [
+        (None, {"fields": ["zone", "hypervisor", "os_family"]}),
+        (
+            "Sources",
+            {
+                "fields": ["sources"],
+                "description": "agent: the guest itself, by its agent or tools. "
+                "lease: the DHCP servers whose lease files are read here. "
+                "arp: the host's neighbour table, a hint that never ends the wait. "
+                "disk: the lease files on the guest's disk, where the endpoint allows it; slow, and so at the counted "
+                "tries only. Who stands behind another is asked while that one has told no address of the network. "
+                "What a DHCP server reports by itself is always taken.",
+            },
+        ),
+    ]
+    list_display = ["zone", "hypervisor", "os_family", "sources"]
+    list_select_related = ["zone"]
+    list_filter = ["zone", "hypervisor", "os_family"]
+    search_fields = ["zone__name", "sources"]

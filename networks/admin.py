@@ -113,7 +113,7 @@ class EndpointForm(forms.ModelForm):
 @admin.register(Endpoint)
 class EndpointAdmin(ModelAdmin):
     form = EndpointForm
-    readonly_fields = ["stored_password", "last_ok_at", "last_error"]
+    readonly_fields = ["stored_password", "last_ok_at", "up_since", "last_error", "failures", "retry_at", "stuck_calls"]
     fieldsets = [
         (None, {"fields": ["name", "kind", "transport", "host", "port", "username"]}),
         (
@@ -124,9 +124,16 @@ class EndpointAdmin(ModelAdmin):
                 "port or user clears it.",
             },
         ),
-        ("Health", {"fields": ["last_ok_at", "last_error"]}),
+        (
+            "Health",
+            {
+                "fields": ["last_ok_at", "up_since", "last_error", "failures", "retry_at", "stuck_calls"],
+                "description": "One that does not answer is left alone for longer with each failure in a row, a minute "
+                "at most. Stuck calls are those of the address readers that do not come back.",
+            },
+        ),
     ]
-    list_display = ["name", "kind", "transport", "host", "port", "last_ok_at", "last_error"]
+    list_display = ["name", "kind", "transport", "host", "port", "last_ok_at", "last_error", "failures", "stuck_calls"]
     list_filter = ["kind", "transport", ("last_error", admin.EmptyFieldListFilter)]
     search_fields = ["name", "host", "last_error"]
 

@@ -8,6 +8,7 @@ from extdhcp_site.accounts.models import Account, ApiKey, Domain, User
 from extdhcp_site.configuration.models import PAGE_SIZE, Setting
 from extdhcp_site.events.models import Event, EventType
 from extdhcp_site.jobs.models import AsyncJob
+from ipfetch.models import AddressChain
 from networks.models import Endpoint, Host, Network, NetworkOffering, ServiceOffering, Template, VirtualMachine, Zone
 from tests import factories
 from tests.console.worlds import client_of, make_root
@@ -490,3 +491,37 @@ def test_looking_at_vms_does_not_let_one_destroy_them():
     act(client_of(user), "destroy", factories.make_running_vm(), confirmed="yes")
 
     assert not AsyncJob.objects.exists()
+
+
+# Address discovery
+
+
+def test_a_zones_order_of_sources_is_kept(client):
+    zone = factories.make_zone()
+    given = {"zone": zone.pk, "hypervisor": "KVM", "os_family": "Linux", "sources": "lease, agent"}
+    assert add(client, AddressChain, **given).status_code == 302
+
+    chain = AddressChain.objects.get()
+    change(client, chain, sources="disk,agent", zone=factories.make_zone().pk, os_family="Windows")
+
+    chain.refresh_from_db()
+    assert [source.value for source in chain.ordered] == ["disk", "agent"]
+    assert (chain.zone, chain.os_family) == (zone, "Linux")
+
+
+@pytest.mark.parametrize("sources", ["", "gossip", "agent, agent", "agent lease", "webhook", "AGENT", "<b>", ","])
+def test_an_order_that_is_none_is_refused(client, sources):
+    given = {"zone": factories.make_zone().pk, "hypervisor": "KVM", "os_family": "Linux", "sources": sources}
+
+    said = complaint(add(client, AddressChain, **given))
+
+    assert "Some of agent, lease, arp, disk, each once" in said or "required" in said
+    assert not AddressChain.objects.exists()
+
+
+def test_a_kind_of_guest_has_one_order(client):
+    zone = factories.make_zone()
+    given = {"zone": zone.pk, "hypervisor": "KVM", "os_family": "Linux", "sources": "agent"}
+    add(client, AddressChain, **given)
+
+    assert "already exists" in complaint(add(client, AddressChain, **given))

@@ -8,11 +8,13 @@ from django.test.utils import CaptureQueriesContext
 from django.utils import timezone
 
 from extdhcp_site.accounts.models import Role
+from extdhcp_site.configuration.models import Setting
 from extdhcp_site.events.models import Level
-from ipfetch.models import IpFetch, Outcome
+from ipfetch.models import Flag, IpFetch, Outcome
 from networks.models import AddressState, Nic, VirtualMachine
+from networks.services.places import record_health
 from tests import factories
-from tests.console.worlds import client_of, make_event, make_ip_fetch, make_root
+from tests.console.worlds import client_of, make_event, make_ip_fetch, make_observation, make_root
 
 pytestmark = pytest.mark.django_db
 XSS = "<script>alert(1)</script>"
@@ -99,8 +101,80 @@ def test_an_address_of_a_stopped_vm_is_the_last_known(root):
     page = root.get("/").text
 
     assert "192.0.2.140" in page
-    assert "last known" in page
+    assert "Last known" in page
     assert "asked for once the VM runs" in page
+
+
+@pytest.mark.parametrize(
+    ("state", "says"), [(AddressState.UNCONFIRMED, "Unconfirmed"), (AddressState.PINNED, "Set by hand")]
+)
+def test_how_far_an_address_can_be_believed(root, state, says):
+    row = found(factories.make_running_vm())
+    assert says not in root.get("/").text
+
+    Nic.objects.filter(pk=row.nic_id).update(address_state=state)
+
+    assert says in root.get("/").text
+
+
+def test_the_other_addresses_of_a_nic(root):
+    row = found(factories.make_running_vm())
+    Nic.objects.filter(pk=row.nic_id).update(secondary_addresses=["192.0.2.140", "2001:db8::1"])
+
+    assert "also <code>192.0.2.140</code>, <code>2001:db8::1</code>" in root.get("/").text
+
+
+def test_a_conflict_and_an_address_of_elsewhere_are_shown(root):
+    nic = found(factories.make_running_vm()).nic
+    make_observation(nic, address="192.0.2.131", flag=Flag.CONFLICT)
+    make_observation(nic, address="198.51.100.9", flag=Flag.OUTSIDE)
+
+    page = root.get("/").text
+
+    assert "Another NIC of the network has <code>192.0.2.131</code> too." in page
+    assert "<code>198.51.100.9</code> is no address for guests of 192.0.2.0/24." in page
+
+
+def test_what_has_ended_is_not(root):
+    nic = found(factories.make_running_vm()).nic
+    make_observation(nic, address="198.51.100.9", flag=Flag.OUTSIDE, ended_at=timezone.now())
+
+    assert "198.51.100.9" not in root.get("/").text
+
+
+def test_what_the_outcome_tells_is_not_told_twice(root):
+    row = make_ip_fetch(
+        last_outcome=Outcome.NONE_YET, last_detail="It has 198.51.100.9, which is outside 192.0.2.0/24."
+    )
+    make_observation(row.nic, address="198.51.100.9", flag=Flag.OUTSIDE)
+
+    assert root.get("/").text.count("198.51.100.9") == 1
+
+
+def test_a_known_address_that_was_not_seen_again_says_so(root):
+    found(factories.make_running_vm())
+    IpFetch.objects.update(last_outcome=Outcome.AGENT_SILENT)
+
+    assert "Not seen when it was looked at last: The guest agent stopped answering." in root.get("/").text
+
+
+def test_the_next_try_is_not_before_the_breaker_of_its_endpoint(root):
+    row = make_ip_fetch(next_attempt_at=timezone.now())
+    endpoint = row.nic.vm.host.endpoint
+    endpoint.retry_at = timezone.now() + timedelta(seconds=42.9)
+    endpoint.save()
+
+    assert "42 s</time>" in root.get("/").text
+
+
+def test_in_exact_mode_it_is(root):
+    Setting.objects.create(name="externaldhcp.vmip.early.retry", value="false")
+    row = make_ip_fetch(next_attempt_at=timezone.now())
+    endpoint = row.nic.vm.host.endpoint
+    endpoint.retry_at = timezone.now() + timedelta(seconds=42.9)
+    endpoint.save()
+
+    assert "Next try now" in root.get("/").text
 
 
 def test_a_failed_vm_says_why(root):
@@ -192,12 +266,40 @@ def test_a_host_in_trouble_is_shown_first(root):
     assert page.index(">silent</a>") < page.index(">fine</a>")
 
 
+def test_an_endpoint_that_is_left_alone_and_calls_that_are_stuck(root):
+    trouble = {"last_error": "No answer.", "failures": 4, "stuck_calls": 2}
+    retry_at = timezone.now() + timedelta(seconds=42.9)
+    factories.make_host(endpoint=factories.make_endpoint(**trouble, retry_at=retry_at))
+
+    page = " ".join(root.get("/").text.split())
+
+    assert "4 failures in a row · addresses are asked for again in 42 s" in page
+    assert "2 calls do not come back." in page
+
+
+def test_alerts_are_among_the_last_events(root):
+    """The third failure in a row, as whoever asked the endpoint reports it."""
+    endpoint = factories.make_host().endpoint
+    for _ in range(3):
+        record_health(endpoint, "No answer.")
+
+    page = root.get("/").text
+
+    assert f"{endpoint} does not answer: No answer." in page
+    assert "ALERT.COMPUTE.HOST" in page
+
+
 def test_what_people_and_guests_typed_is_escaped(root):
     vm = factories.make_running_vm(display_name=XSS)
     make_ip_fetch(vm, last_detail=XSS)
     make_event(text=XSS, level=Level.ERROR)
+    Nic.objects.update(secondary_addresses=[XSS], address_source=XSS[:20])
+    factories.make_host(endpoint=factories.make_endpoint(last_error=XSS))
 
-    assert XSS not in root.get("/").text
+    page = root.get("/").text
+
+    assert XSS not in page
+    assert "<script" not in page
 
 
 def test_the_page_takes_a_fixed_number_of_queries(root):
@@ -208,7 +310,7 @@ def test_the_page_takes_a_fixed_number_of_queries(root):
 
     def more(times: int) -> None:
         for _ in range(times):
-            found(factories.make_running_vm())
+            make_observation(found(factories.make_running_vm()).nic, flag=Flag.CONFLICT)
             make_ip_fetch()
             factories.make_vm()
             make_event()

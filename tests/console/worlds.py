@@ -13,7 +13,16 @@ from extdhcp_site.configuration.models import Setting
 from extdhcp_site.events import models as events
 from extdhcp_site.jobs.models import AsyncJob
 from extdhcp_site.locks.models import Lock
-from ipfetch.models import IpFetch, Outcome
+from ipfetch.models import (
+    AddressChain,
+    Confidence,
+    IpFetch,
+    LeaseServer,
+    LeaseToken,
+    Observation,
+    Outcome,
+    create_lease_token,
+)
 from networks.models import (
     Cluster,
     Endpoint,
@@ -56,6 +65,24 @@ def make_ip_fetch(vm: VirtualMachine | None = None, **fields) -> IpFetch:
     return IpFetch.objects.create(nic=nic, **{**beginning, **fields})
 
 
+def make_observation(nic: Nic | None = None, address: str = "192.0.2.131", **fields) -> Observation:
+    now = timezone.now()
+    seen = {"source": "agent", "confidence": Confidence.CONFIRMED, "first_seen_at": now, "last_seen_at": now}
+    nic = nic or factories.make_running_vm().nics.get()
+    return Observation.objects.create(nic=nic, address=address, **{"family": 4, **seen, **fields})
+
+
+def make_lease_server() -> LeaseServer:
+    server = LeaseServer.objects.create(name=f"dhcp-{LeaseServer.objects.count()}", kind="dnsmasq", path="leases")
+    server.networks.add(factories.make_network())
+    return server
+
+
+def make_lease_token() -> LeaseToken:
+    create_lease_token(factories.make_network(), "dhcp")
+    return LeaseToken.objects.latest("pk")
+
+
 def make_job(**fields) -> AsyncJob:
     user, vm = factories.make_user(), factories.make_vm()
     return AsyncJob.objects.create(
@@ -84,6 +111,7 @@ def _api_key() -> ApiKey:
 
 
 MAKERS: dict[type[Model], Callable[[], Model]] = {
+    AddressChain: lambda: AddressChain.objects.create(zone=factories.make_zone(), sources="agent, lease"),
     Account: lambda: factories.make_account(domain=factories.make_domain()),
     ApiKey: _api_key,
     AsyncJob: make_job,
@@ -95,11 +123,14 @@ MAKERS: dict[type[Model], Callable[[], Model]] = {
     Group: lambda: Group.objects.create(name=f"group-{Group.objects.count()}"),
     Host: factories.make_host,
     IpFetch: make_ip_fetch,
+    LeaseServer: make_lease_server,
+    LeaseToken: make_lease_token,
     Leftover: lambda: Leftover.objects.create(host=factories.make_host(), name="old.iso"),
     Lock: lambda: Lock.objects.create(name=f"lock-{Lock.objects.count()}"),
     Network: factories.make_network,
     NetworkOffering: lambda: factories.make_network_offering({"UserData": "ConfigDrive"}),
     Nic: lambda: factories.make_vm().nics.get(),
+    Observation: make_observation,
     Pod: lambda: Pod.objects.get(pk=factories.make_cluster().pod_id),
     PrimaryStorage: lambda: factories.make_cluster().storage.get(),
     ServiceOffering: factories.make_service_offering,
