@@ -108,7 +108,7 @@ class KvmWatch:
         self._on_event(domain, lifecycle_event(event, detail))
 
     def _on_event(self, domain: Any, event: GuestEvent | None) -> None:
-        if event is None or self._closed:
+        if event is None:
             return
         try:
             # libvirt's client writes it, from sixteen bytes: lower case, whatever the host sent.

@@ -70,7 +70,7 @@ class Telling(FakeHypervisor):
     def watch(self, tell: Callable, deadline: float) -> FakeWatch:
         self._called("watch")
         if frozen := self.frozen:
-            call_within(min(deadline, soon(0.5)), lambda: frozen.wait(30))
+            call_within(min(deadline, soon(3)), lambda: frozen.wait(60))
         self.watches.append(FakeWatch(tell))
         return self.watches[-1]
 
@@ -299,22 +299,22 @@ def test_endpoint_whose_driver_tells_nothing_costs_nothing_but_a_log_line():
 
 
 def test_frozen_endpoints_keep_no_other_from_being_watched():
-    """More of them than there are threads; a call that is stuck is not joined by others without end."""
+    """As many of them as there are threads; and a call that is stuck is not joined by others without end."""
     frozen, well = Telling(frozen=threading.Event()), Telling()
     hosts = {"192.0.2.7": frozen, "192.0.2.8": well}
     before = abandoned_calls()
     with hypervisors(hosts), running(Subscriptions(News())) as subscriptions:
-        bad = [make_endpoint(transport="tcp", host="192.0.2.7") for _ in range(3 * watcher.OPENERS)]
+        bad = [make_endpoint(transport="tcp", host="192.0.2.7") for _ in range(watcher.OPENERS)]
         subscriptions.keep(bad)
-        wait_for("the frozen ones' tries", lambda: len(frozen.calls) >= len(bad), 20)
+        wait_for("second tries", lambda: len(frozen.calls) >= len(bad) + 4, 20)
         good = make_endpoint(transport="tcp", host="192.0.2.8")
 
         begun = time.monotonic()
         subscriptions.keep([*bad, good])
         assert news_of(subscriptions, 10) == [Connected(good.pk)]
         assert time.monotonic() - begun < 1
-        wait_for("their further tries", lambda: all(s.failures >= 3 for s in watched(subscriptions, bad)), 60)
-        assert abandoned_calls() - before <= watcher.MOST_STUCK * len(bad)
+        wait_for("their third tries", lambda: all(s.failures >= 3 for s in watched(subscriptions, bad)), 60)
+        assert abandoned_calls() - before <= 2 * len(bad)
 
         frozen.frozen.set()
         frozen.frozen = None
