@@ -26,12 +26,13 @@ from networks.models.vms import VmState
 
 LOCK = "ipfetch-planner"
 LARGEST_BATCH = 5_000
-ROWS_AT_FIRST = 2_000
+ROWS_AT_FIRST = 1_000
 MOST_WAITING_BATCHES = 40
 RECONCILE_SECONDS = 30.0
 RENEW_SECONDS = 1.0
 
 State = IpFetch.State
+SETTLED = (State.FOUND, State.EXHAUSTED)
 ENDPOINT = "nic__vm__host__endpoint"
 
 
@@ -311,9 +312,9 @@ def _due_batches(pace: Pace, now: datetime, left_alone: Collection[int], most: i
     endpoint that does not answer is left alone for a while.
     """
     reachable = _reachable(now, left_alone)
-    lanes = _by_lane(reachable.waiting(), most)
+    lanes = _by_lane(reachable, [State.WAITING], now, most)
     if len(lanes) < most and not pace.exact:
-        for lane, row_ids in _by_lane(reachable.settled(), most).items():
+        for lane, row_ids in _by_lane(reachable, SETTLED, now, most).items():
             if lane in lanes:
                 lanes[lane] += row_ids
             elif len(lanes) < most:
@@ -321,22 +322,35 @@ def _due_batches(pace: Pace, now: datetime, left_alone: Collection[int], most: i
     return {lane: row_ids[:LARGEST_BATCH] for lane, row_ids in lanes.items()}
 
 
-def _by_lane(due: QuerySet[IpFetch], most: int) -> dict[Lane, list[int]]:
-    columns = (f"{ENDPOINT}_id", "last_outcome", "pk")
-    first = list(due.values_list(*columns)[:ROWS_AT_FIRST])
+def _by_lane(due: QuerySet[IpFetch], states: Collection[str], now: datetime, most: int) -> dict[Lane, list[int]]:
+    first = list(due.filter(state__in=states).values_list(f"{ENDPOINT}_id", "last_outcome", "pk")[:ROWS_AT_FIRST])
     lanes: dict[Lane, list[int]] = {}
     for endpoint_id, outcome, _ in first:
         if len(lanes) < most:
             lanes.setdefault((endpoint_id, outcome == Outcome.AGENT_SILENT), [])
-    rows = first
-    if len(first) == ROWS_AT_FIRST:
-        # There are more: the rest of what the chosen endpoints have, so that it makes few large batches.
-        rows = list(due.filter(**{f"{ENDPOINT}__in": {endpoint_id for endpoint_id, _ in lanes}}).values_list(*columns))
+    # Perhaps there are more: all that the chosen endpoints have, so that it makes few large batches.
+    rows = first if len(first) < ROWS_AT_FIRST else _all_due({endpoint_id for endpoint_id, _ in lanes}, states, now)
     for endpoint_id, outcome, row_id in rows:
         lane = endpoint_id, outcome == Outcome.AGENT_SILENT
         if lane in lanes:
             lanes[lane].append(row_id)
     return lanes
+
+
+def _all_due(endpoint_ids: Collection[int], states: Collection[str], now: datetime) -> list[tuple[int, str, int]]:
+    """By endpoint alone, and the rest is looked at here: a database without statistics of its tables would begin
+    with all that wait anywhere."""
+    rows = IpFetch.objects.filter(**{f"{ENDPOINT}__in": endpoint_ids}).order_by()
+    columns = (f"{ENDPOINT}_id", "last_outcome", "pk", "nic__vm__state", "state", "next_attempt_at", "claimed_until")
+    return [
+        (endpoint_id, outcome, pk)
+        for endpoint_id, outcome, pk, vm_state, state, next_attempt_at, claimed_until in rows.values_list(*columns)
+        if vm_state == VmState.RUNNING
+        and state in states
+        and next_attempt_at is not None
+        and next_attempt_at <= now
+        and (claimed_until is None or claimed_until <= now)
+    ]
 
 
 def _reachable(now: datetime, left_alone: Collection[int]) -> QuerySet[IpFetch]:

@@ -294,7 +294,7 @@ class Watcher:
         self._moved = False
         self._follow_at = 0.0
         self._turn = planner.Turn()
-        self._tick = _Part(TICK_SECONDS, self._turn.tick)
+        self._tick = _Part(TICK_SECONDS, self._plan)
         self._parts = [
             _Part(0, self._pass_on),
             self._tick,
@@ -331,6 +331,10 @@ class Watcher:
             part.run()
         if news:
             time.sleep(PAUSE_SECONDS)
+
+    def _plan(self) -> None:
+        if self._turn.tick():
+            self._tick.due_at = time.monotonic() + PAUSE_SECONDS
 
     def _keep_subscriptions(self) -> None:
         self.subscriptions.keep(Endpoint.objects.filter(pk__in=Host.objects.values("endpoint")))
