@@ -2,9 +2,10 @@
 
 from ipfetch.models.leases import LeaseServer, LeaseToken, create_lease_token
 from ipfetch.models.observations import AddressChain, Confidence, Flag, Observation
-from ipfetch.models.queue import IpFetch, Outcome
+from ipfetch.models.queue import NEXT_STEP, IpFetch, Outcome
 
 __all__ = [
+    "NEXT_STEP",
     "AddressChain",
     "Confidence",
     "Flag",
