@@ -70,19 +70,8 @@ class ObservationAdmin(ReadOnlyAdmin):
         "ended_at",
         "uuid",
     ]
-    list_display = [
-        "address",
-        "mac_address",
-        "vm",
-        "network",
-        "source",
-        "confidence",
-        "flag",
-        "first_seen_at",
-        "last_seen_at",
-        "ended_at",
-    ]
-    list_select_related = ["nic__vm", "nic__network"]
+    list_display = ["address", "mac_address", "vm", "source", "confidence", "flag", "last_seen_at", "ended_at"]
+    list_select_related = ["nic__vm"]
     list_filter = ["source", "confidence", "flag", ("ended_at", admin.EmptyFieldListFilter)]
     search_fields = ["address", "nic__mac_address", "nic__vm__name", "nic__network__name"]
 
@@ -93,10 +82,6 @@ class ObservationAdmin(ReadOnlyAdmin):
     @admin.display(description="VM", ordering="nic__vm__name")
     def vm(self, row: Observation) -> str:
         return str(row.nic.vm)
-
-    @admin.display(ordering="nic__network__name")
-    def network(self, row: Observation) -> str:
-        return str(row.nic.network)
 
 
 @admin.register(AddressChain)
@@ -109,11 +94,13 @@ class AddressChainAdmin(ModelAdmin):
             "Sources",
             {
                 "fields": ["sources"],
-                "description": "agent: the guest itself, by its agent or tools. "
-                "lease: the DHCP servers whose lease files are read here. "
-                "arp: the host's neighbour table, a hint that never ends the wait. "
-                "disk: the lease files on the guest's disk, where the endpoint allows it; slow, and so at the counted "
-                "tries only. Who stands behind another is asked while that one has told no address of the network. "
+                # Django shows it as HTML.
+                "description": "<b>agent</b>: the guest itself, by its agent or tools.<br>"
+                "<b>lease</b>: the DHCP servers whose lease files are read here.<br>"
+                "<b>arp</b>: the host's neighbour table, a hint that never ends the wait; only after the agent.<br>"
+                "<b>disk</b>: the lease files on the guest's disk, where its endpoint allows that; slow, and so at the "
+                "counted tries only.<br>"
+                "Who stands behind another is asked while that one has told no address of the network. "
                 "What a DHCP server reports by itself is always taken.",
             },
         ),

@@ -11,7 +11,7 @@ from extdhcp_site.console.panels import Panel
 from ipfetch import explanations
 from ipfetch.configuration import EARLY_RETRY
 from ipfetch.models import Flag, IpFetch, Observation, Outcome
-from networks.models import Endpoint, Host, Nic
+from networks.models import AddressState, Endpoint, Host, Nic
 from networks.models.vms import NicQuerySet, VmState
 
 MOST_ROWS = 100
@@ -47,7 +47,7 @@ class Row:
             nic,
             fetch,
             detail,
-            _unseen(fetch),
+            _unseen(fetch) if nic.address_state != AddressState.PINNED else "",
             _next_try_at(nic, fetch) if breakers else fetch and fetch.next_attempt_at,
             [row.address for row in flagged if row.flag == Flag.CONFLICT],
             # What the detail tells already is not told twice.

@@ -142,7 +142,7 @@ def _pin(nic: Nic, ip: str, by: Caller, now: datetime, although_held: bool) -> N
         on=nic.vm,
         by=by,
         level=Level.WARN if holders else Level.INFO,
-        for_operator=f"{holders} has it too." if holders else "",
+        for_operator=f"(Of others, {holders} has it.)" if holders else "",
     )
 
 

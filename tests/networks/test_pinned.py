@@ -117,7 +117,7 @@ class TestPinning:
         assert address_of(nic) == ("192.0.2.77", *PINNED)
         assert address_of(other)[0] == "192.0.2.77"
         event = Event.objects.get()
-        assert (event.level, event.for_operator) == (Level.WARN, f"{other} ({other.mac_address}) has it too.")
+        assert (event.level, event.for_operator) == (Level.WARN, f"(Of others, {other} ({other.mac_address}) has it.)")
 
     def test_the_same_address_on_another_network_is_another_address(self, nic, root):
         elsewhere = make_running_vm().nics.get()
