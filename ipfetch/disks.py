@@ -17,6 +17,7 @@ from extdhcp_site.jobs import tasks
 from extdhcp_site.locks import models as locks
 from extdhcp_site.locks.models import Held
 from ipfetch import recording
+from ipfetch.explanations import ON_DISK
 from ipfetch.guest_leases import Ambiguous, DiskNic, choose, leases_of
 from ipfetch.models import IpFetch, Outcome
 from networks.hypervisors.base import Busy, DiskReader, GuestAddress, HypervisorError, Source, asking, heartbeat
@@ -84,7 +85,7 @@ def _look(vm: VirtualMachine, endpoint: Endpoint) -> None:
     except HypervisorError as error:
         log.warning("A guest's disk could not be read", vm=str(vm.uuid), endpoint=str(endpoint), error=str(error))
         for row in rows.values():
-            _mine(row).update(last_detail=f"On its disk: {error}"[:255])
+            _mine(row).update(last_detail=f"{ON_DISK} {error}"[:255])
         return
     now = timezone.now()
     nics = {nic.pk: DiskNic(nic.mac_address, nic.network.ip4_network) for nic in vm.nics.select_related("network")}

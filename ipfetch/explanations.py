@@ -5,6 +5,8 @@ from ipfetch.models import IpFetch, Outcome
 
 # Said of the guest's own addresses. What is said with any other outcome may name a host, or be its words.
 ABOUT_THE_GUEST = (Outcome.NONE_YET, Outcome.AMBIGUOUS)
+# How a detail begins that is a host's answer, whatever the outcome.
+ON_DISK = "On its disk:"
 
 
 def why(row: IpFetch) -> str:
@@ -14,4 +16,5 @@ def why(row: IpFetch) -> str:
 
 def detail_for(caller: Caller, row: IpFetch) -> str:
     """What more is known of the last try. Hosts are shown to root admins only."""
-    return row.last_detail if caller.is_root or row.last_outcome in ABOUT_THE_GUEST else ""
+    is_a_hosts = row.last_outcome not in ABOUT_THE_GUEST or row.last_detail.startswith(ON_DISK)
+    return row.last_detail if caller.is_root or not is_a_hosts else ""

@@ -8,6 +8,7 @@ from django.test import Client
 from django.test.utils import CaptureQueriesContext
 
 from extdhcp_site.accounts.models import Role
+from ipfetch.explanations import ON_DISK
 from ipfetch.models import Confidence, Flag, IpFetch, Observation, Outcome
 from networks.models import Nic
 from tests.api.client import Signer
@@ -146,6 +147,12 @@ class TestQueue:
 
         assert "detail" not in results("ip-fetches/", user)[0]
         assert results("ip-fetches/", root)[0]["detail"] == "Connection to kvm-7 was refused."
+
+    def test_so_is_what_it_said_of_the_guests_disk(self, user, root):
+        queue(nic_of(user), last_outcome=Outcome.NONE_YET, last_detail=f"{ON_DISK} Nobody listens at kvm-7.")
+
+        assert "detail" not in results("ip-fetches/", user)[0]
+        assert "kvm-7" in results("ip-fetches/", root)[0]["detail"]
 
     def test_what_is_said_of_the_guests_own_address_is_for_its_owner(self, user):
         queue(nic_of(user), last_outcome=Outcome.NONE_YET, last_detail="It has 198.51.100.1, which is outside.")
