@@ -14,12 +14,15 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
-from tests.bench import configdrive
+from tests.bench import configdrive, discovery, latency
 
 RESULTS = Path(__file__).with_name("results.json")
 
 # A part's key in the results, and what measures it: its figures by name.
-PARTS: dict[str, Callable[[], Mapping[str, float]]] = {"configdrive": configdrive.measure}
+PARTS: dict[str, Callable[[], Mapping[str, float]]] = {
+    "configdrive": configdrive.measure,
+    "discovery": lambda: {**discovery.measure(), **latency.measure()},
+}
 
 progress = Console(stderr=True)
 

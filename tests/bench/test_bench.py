@@ -6,7 +6,7 @@ import re
 import pytest
 
 from tests.bench import __main__ as bench
-from tests.bench import configdrive
+from tests.bench import configdrive, discovery, worlds
 
 KEYS = {"genisoimage_over_ours_2k", "genisoimage_over_ours_32k", "ours_over_floor_2k", "ours_over_floor_32k"}
 
@@ -39,3 +39,21 @@ def test_one_part_measured_again_keeps_the_figures_of_the_others(results):
     written = json.loads(results.read_text())
     assert (written["discovery"], written["measured"]["discovery"]) == (of_others, then)
     assert written["configdrive"] == {"ours_over_floor_2k": 1.988}
+
+
+def test_the_discovery_part_measures_real_processes(monkeypatch):
+    monkeypatch.setattr(discovery, "DATABASES", {"sqlite": discovery.DATABASES["sqlite"]})
+    monkeypatch.setattr(discovery, "PERCENTS", {"10pct": 10})
+    monkeypatch.setattr(discovery, "WORKERS", {"": 2})
+    monkeypatch.setattr(discovery, "SETTLING_SECONDS", 1.0)
+
+    figures = discovery.measure(hosts=3, idle_seconds=2)
+
+    assert set(figures) == {"pass_100k_10pct_sqlite_s", "pass_100k_peak_mb", "idle_core_percent"}
+    assert all(figure > 0 for figure in figures.values())
+
+
+@pytest.mark.django_db
+def test_a_pass_that_left_wrong_rows_has_no_figure():
+    with pytest.raises(SystemExit, match="NICs: 100000 differ"):
+        worlds.check("100")
