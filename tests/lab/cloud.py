@@ -136,9 +136,9 @@ class Cloud:
 
 
 @contextlib.contextmanager
-def served(lab: Lab, directory: Path) -> Iterator[Cloud]:
+def served(lab: Lab, directory: Path, **environment: str) -> Iterator[Cloud]:
     """Offering without services, its networks, and the server: made by the calls that the docs name."""
-    server = Server(directory / "state", directory / "var", LEASE_DIR=str(lab.dhcp.lease_file.parent))
+    server = Server(directory / "state", directory / "var", LEASE_DIR=str(lab.dhcp.lease_file.parent), **environment)
     server.prepare()
     server.run("-m", "tests.seed", "lab")
     server.start()
