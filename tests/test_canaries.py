@@ -48,7 +48,7 @@ from configdrive.guest_scripts import STATUS_FILE
 from configdrive.models import ConfigDrive, Leftover
 from extdhcp_site import logs
 from extdhcp_site.accounts.models import NewApiKey, Role, User
-from extdhcp_site.api import registry
+from extdhcp_site.api import registry, resources
 from extdhcp_site.configuration.models import Setting
 from extdhcp_site.encryption import EncryptedTextField
 from extdhcp_site.events import models as events
@@ -242,7 +242,7 @@ def look_at_lists(sinks: Sinks, web: Web, people: dict[str, Signer]) -> set[str]
                     sinks.add("lists", signer.call(command.name, listall="true", **asked).body)
             for uuid in AsyncJob.objects.exclude(user=signer.user).values_list("uuid", flat=True):
                 sinks.add("jobs", signer.call("queryAsyncJobResult", jobid=uuid).body)
-            for resource in ("vms", "nics", "networks", "events"):
+            for resource in (prefix for prefix, _, _ in resources.router.registry):
                 answer = Client().get(f"/api/v1/{resource}/", headers={"authorization": f"Bearer {signer.keys.token}"})
                 assert answer.status_code == 200
                 sinks.add("lists", answer.content)
@@ -973,7 +973,8 @@ class Flows:
         for names in ("web", vm.uuid, vm.instance_name, nic.uuid, nic.mac_address, "nobody", "reset", "windows"):
             for as_json in ([], ["--json"]):
                 run_command(self.sinks, "troubleshoot", names, *as_json)
-        for method in ("power_state", "inserted", "read", "bytes_read", "read_guest_file"):
+        asked = ("power_state", "inserted", "read", "bytes_read", "read_guest_file")
+        for method in (*asked, "agent_state", "nic_state", "read_addresses"):
             with self.broken(method):
                 run_command(self.sinks, "troubleshoot", "web", verbosity=3)
         for other in VirtualMachine.objects.exclude(pk=vm.pk):
@@ -999,6 +1000,8 @@ class Flows:
                 run_command(self.sinks, *words, *as_json)
         with self.broken("read_addresses"):
             run_command(self.sinks, "fetch_ips", "--json")
+        for words in (["--all"], ["--vm", "web", "--now"], ["--nic", "nobody"], ["--network", "nowhere"]):
+            run_command(self.sinks, "fetch_ips", *words)
         fake = self.fakes["one.example"]
         with mock.patch("networks.services.places.driver", return_value=fake):
             for method in ("none", "host_facts", "ensure_network"):
