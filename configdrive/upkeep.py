@@ -158,11 +158,17 @@ def remove_leftovers(lock: Held) -> None:
     """Task, every minute: delete the ISOs that no VM needs and that could not be deleted at once."""
     old = Leftover.objects.filter(since__lt=timezone.now() - LEFT_FOR)
     down = Q(storage__shared=True) & ~Q(host__state=HostState.UP)
+    if not old.exists():
+        return
     # A host that is down is asked by the life cycle's housekeeping; here it would cost a time-out each minute.
     for host in Host.objects.filter(state=HostState.UP).select_related("endpoint"):
         its_own_or_seen = Q(host=host) | down & Q(storage__cluster=host.cluster_id)
         # The longest untried first: some that cannot be deleted must not hold up the others.
-        due = old.filter(its_own_or_seen).order_by(F("tried_at").asc(nulls_first=True), "since")[:LEFTOVERS_A_PASS]
+        due = list(
+            old.filter(its_own_or_seen).order_by(F("tried_at").asc(nulls_first=True), "since")[:LEFTOVERS_A_PASS]
+        )
+        if not due:
+            continue
         if not lock.renew():
             return
         with tolerated(log, f"Removing leftovers on {host}"), translated(host):
@@ -215,6 +221,8 @@ def _note_orphans(there: Place, storage: PrimaryStorage | None, files: Iterable[
     host that sees it may be in use: after a database was restored from an old backup, for instance.
     """
     ours = {file.name for file in files if _bears_our_mark(file.name)}
+    if not ours:
+        return
     known = set(ConfigDrive.objects.filter(name__in=ours).values_list("name", flat=True))
     known |= set(Leftover.objects.filter(name__in=ours).values_list("name", flat=True))
     if not (unknown := ours - known):

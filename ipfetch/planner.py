@@ -275,7 +275,7 @@ class _Taking:
         Claim = IpFetch.Claim
         if asked:
             return cls(Claim.ASKED, 0, 0, None, puts_off=False)
-        eager = row.eager_until is not None and row.eager_until > now
+        eager = not pace.exact and row.eager_until is not None and row.eager_until > now
         if row.state != State.WAITING:
             return cls(Claim.REFRESH, 0, 0, now + EAGER_DELAY if eager else pace.refresh_at(endpoint_id, now))
         if eager:
@@ -323,13 +323,15 @@ def _due_batches(pace: Pace, now: datetime, left_alone: Collection[int], most: i
 
 
 def _by_lane(due: QuerySet[IpFetch], states: Collection[str], now: datetime, most: int) -> dict[Lane, list[int]]:
-    first = list(due.filter(state__in=states).values_list(f"{ENDPOINT}_id", "last_outcome", "pk")[:ROWS_AT_FIRST])
+    columns = (f"{ENDPOINT}_id", "last_outcome", "pk", "nic__vm__state")
+    looked_at = list(due.filter(state__in=states).values_list(*columns)[:ROWS_AT_FIRST])
+    first = [of_row for *of_row, vm_state in looked_at if vm_state == VmState.RUNNING]
     lanes: dict[Lane, list[int]] = {}
     for endpoint_id, outcome, _ in first:
         if len(lanes) < most:
             lanes.setdefault((endpoint_id, outcome == Outcome.AGENT_SILENT), [])
     # Perhaps there are more: all that the chosen endpoints have, so that it makes few large batches.
-    rows = first if len(first) < ROWS_AT_FIRST else _all_due({endpoint_id for endpoint_id, _ in lanes}, states, now)
+    rows = first if len(looked_at) < ROWS_AT_FIRST else _all_due({endpoint_id for endpoint_id, _ in lanes}, states, now)
     for endpoint_id, outcome, row_id in rows:
         lane = endpoint_id, outcome == Outcome.AGENT_SILENT
         if lane in lanes:
@@ -360,7 +362,7 @@ def _reachable(now: datetime, left_alone: Collection[int]) -> QuerySet[IpFetch]:
     claimed = IpFetch.objects.claimed(now).order_by().values_list(f"{ENDPOINT}_id", "last_outcome").distinct()
     for endpoint_id, outcome in claimed:
         (busy_with_silent if outcome == Outcome.AGENT_SILENT else busy).add(endpoint_id)
-    due = IpFetch.objects.due(now).filter(nic__vm__state=VmState.RUNNING)
+    due = IpFetch.objects.due(now)
     if busy:
         due = due.exclude(~silent, **{f"{ENDPOINT}__in": busy})
     if busy_with_silent:
