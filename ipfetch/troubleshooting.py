@@ -183,12 +183,13 @@ def _queue(nic: Nic, row: IpFetch | None, now: datetime) -> Check:
     name = f"queue of {nic.mac_address}"
     if row is None:
         return Check(name, None, "not in the queue; it enters within a minute while a qcluster process runs")
-    left = f"{row.retries_left} counted tries left" if row.state == State.WAITING else ""
+    made = f"{row.tries} {_tries(row.tries)} made"
+    left = f"{row.retries_left} counted {_tries(row.retries_left)} left" if row.state == State.WAITING else ""
     last = f"the last try was at {row.last_attempt_at:%H:%M:%S} UTC" if row.last_attempt_at else "not tried yet"
     following = (
         f"the next one is at {row.next_attempt_at:%H:%M:%S} UTC" if row.next_attempt_at else "there is no next one"
     )
-    text = ", ".join(filter(None, [row.get_state_display().lower(), f"{row.tries} tries made", left, last, following]))
+    text = ", ".join(filter(None, [row.get_state_display().lower(), made, left, last, following]))
     if row.last_outcome and row.last_outcome != Outcome.FOUND:
         text = " ".join(filter(None, [f"{text}. {row.explanation}", row.last_detail]))
     endpoint = nic.vm.host.endpoint if nic.vm.host else None
@@ -198,6 +199,10 @@ def _queue(nic: Nic, row: IpFetch | None, now: datetime) -> Check:
     if late and not held and not left_alone:
         return Check(name, False, f"{text}. That is overdue: see that qcluster runs, and what its log says.")
     return Check(name, {State.FOUND: True, State.EXHAUSTED: False}.get(State(row.state)), text)
+
+
+def _tries(count: int) -> str:
+    return "try" if count == 1 else "tries"
 
 
 def _facts(nic: Nic) -> NicFacts:
