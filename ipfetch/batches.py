@@ -270,10 +270,16 @@ class _Batch:
 
     def _look_at_disks(self, findings: Iterable[Finding]) -> None:
         """A last resort, and slow: at the tries that count only, and not in this batch."""
-        for finding in findings:
-            wanted = Source.DISK in self._chain(finding.target) and finding.target.claim == IpFetch.Claim.COUNTED
-            if wanted and not finding.settled and finding.outcome != Outcome.NOT_RUNNING:
-                tasks.enqueue(disks.read_disk, finding.target.nic_id, queue=tasks.ADDRESSES)
+        wanted = [
+            finding.target.nic_id
+            for finding in findings
+            if not finding.settled
+            and finding.target.claim == IpFetch.Claim.COUNTED
+            and finding.outcome != Outcome.NOT_RUNNING
+            and Source.DISK in self._chain(finding.target)
+        ]
+        if wanted:
+            tasks.enqueue(disks.read_disks, self._endpoint.pk, wanted, queue=tasks.ADDRESSES)
 
 
 def _from_guest(target: Target, reading: Reading) -> Finding:

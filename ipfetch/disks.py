@@ -6,7 +6,7 @@ Source: external DHCP/DNS spec, "Use the guestfish command in KVM host to read t
 import os
 import socket
 import threading
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from datetime import datetime
 
 import structlog
@@ -20,7 +20,16 @@ from ipfetch import recording
 from ipfetch.explanations import ON_DISK
 from ipfetch.guest_leases import Ambiguous, DiskNic, choose, leases_of
 from ipfetch.models import IpFetch, Outcome
-from networks.hypervisors.base import Busy, DiskReader, GuestAddress, HypervisorError, Source, asking, heartbeat
+from networks.hypervisors.base import (
+    Busy,
+    DiskAccess,
+    DiskReader,
+    GuestAddress,
+    HypervisorError,
+    Source,
+    asking,
+    heartbeat,
+)
 from networks.models import Endpoint, Nic, VirtualMachine
 from networks.models.offerings import OsFamily
 from networks.services.places import hypervisor_at, within
@@ -32,39 +41,51 @@ LACKING = (IpFetch.State.WAITING, IpFetch.State.EXHAUSTED)
 
 
 @tasks.task
-def read_disk(nic_id: int) -> None:
-    """Task: look for the NIC's address on its VM's disk, in a thread of its own, so that no batch waits for it.
+def read_disks(endpoint_id: int, nic_ids: Sequence[int]) -> None:
+    """Task: look for the NICs' addresses on their VMs' disks, in a thread of its own, so that no batch waits for it.
 
     Safe to lose and to run twice: the next counted try asks for it again, and results are fenced by the row's attempt.
     """
-    threading.Thread(target=_look_in_thread, args=(nic_id,), name="read-disk", daemon=True).start()
+    threading.Thread(target=_look_in_thread, args=(endpoint_id, nic_ids), name="read-disks", daemon=True).start()
 
 
-def _look_in_thread(nic_id: int) -> None:
+def _look_in_thread(endpoint_id: int, nic_ids: Sequence[int]) -> None:
     try:
-        look(nic_id)
+        look(endpoint_id, nic_ids)
     except Exception:
-        log.exception("A guest's disk could not be looked at.", nic_id=nic_id)
+        log.exception("Guests' disks could not be looked at.", endpoint=endpoint_id)
     finally:
         connections.close_all()
 
 
-def look(nic_id: int) -> None:
-    """Look for the addresses of all NICs of this one's VM that lack one; nothing while another disk of the host is
-    being read, wherever in the farm.
+def look(endpoint_id: int, nic_ids: Sequence[int]) -> None:
+    """Look for the addresses of all NICs of these ones' VMs that lack one, disk by disk; nothing while another disk
+    of the host is being read, wherever in the farm.
     """
-    nic = Nic.objects.select_related("vm__host__endpoint", "vm__template").filter(pk=nic_id).first()
-    if nic is None or nic.vm.host is None or not nic.vm.host.endpoint.disk_access:
+    endpoint = Endpoint.objects.filter(pk=endpoint_id).exclude(disk_access=DiskAccess.NONE).first()
+    if endpoint is None:
         return
-    vm, endpoint = nic.vm, nic.vm.host.endpoint
     lock = locks.acquire(f"disk-{endpoint.pk}", f"{socket.gethostname()}:{os.getpid()}:{threading.get_ident()}")
     if lock is None:
         return
     try:
         with asking(endpoint.pk), heartbeat(lambda: _renew(lock)):
-            _look(vm, endpoint)
+            _look_one_by_one(endpoint, nic_ids, lock)
     finally:
         lock.release()
+
+
+def _look_one_by_one(endpoint: Endpoint, nic_ids: Sequence[int], lock: Held) -> None:
+    looked_at: set[int] = set()
+    for nic_id in nic_ids:
+        # Read anew: minutes may have passed since the list was made.
+        nics = Nic.objects.filter(pk=nic_id, vm__host__endpoint=endpoint).exclude(vm__in=looked_at)
+        nic = nics.select_related("vm__template").first()
+        if nic and not lock.renew():
+            return
+        if nic:
+            looked_at.add(nic.vm_id)
+            _look(nic.vm, endpoint)
 
 
 def _renew(lock: Held) -> None:

@@ -69,11 +69,15 @@ def lease(ip: str, interface: str = "eth0", expires_in: timedelta = timedelta(ho
     return LeaseFile(GuestClient.DHCLIENT, text.encode())
 
 
+def look(nic: Nic) -> None:
+    disks.look(nic.vm.host.endpoint_id, [nic.pk])
+
+
 def test_an_address_on_the_disk_is_found_with_its_source(fake):
     nic = nic_with_disk(cidr="192.0.2.0/24", gateway="192.0.2.1")
     fake.files = (lease("192.0.2.7"),)
 
-    disks.look(nic.pk)
+    look(nic)
 
     nic.refresh_from_db()
     assert (nic.ip4_address, nic.address_source, row_of(nic).state) == ("192.0.2.7", "disk", IpFetch.State.FOUND)
@@ -89,7 +93,7 @@ def test_one_reading_serves_all_nics_of_the_vm_that_lack_an_address(fake):
     Endpoint.objects.update(disk_access=DiskAccess.LOCAL)
     fake.files = (lease("192.0.2.7"), lease("198.51.100.9", "eth1"))
 
-    disks.look(vm.nics.first().pk)
+    look(vm.nics.first())
 
     assert sorted(vm.nics.values_list("ip4_address", flat=True)) == ["192.0.2.7", "198.51.100.9"]
     assert len(fake.read) == 1
@@ -102,7 +106,7 @@ def test_the_template_says_whether_the_guest_is_windows(fake, family, windows):
     template.os_family = family
     template.save()
 
-    disks.look(nic.pk)
+    look(nic)
 
     assert fake.read == [(nic.vm.on_host, windows)]
 
@@ -112,7 +116,7 @@ class TestWhatAUserIsTold:
         nic = nic_with_disk(cidr="192.0.2.0/24", gateway="192.0.2.1")
         fake.files = (lease("192.0.2.7"), lease("192.0.2.8", "eth1"))
 
-        disks.look(nic.pk)
+        look(nic)
 
         row = row_of(nic)
         assert (row.state, row.last_outcome) == (IpFetch.State.WAITING, Outcome.AMBIGUOUS)
@@ -123,7 +127,7 @@ class TestWhatAUserIsTold:
         IpFetch.objects.update(last_outcome=Outcome.AGENT_ABSENT)
         fake.failing["read_lease_files"] = StorageProblem("guestfish is not installed.")
 
-        disks.look(nic.pk)
+        look(nic)
 
         row = row_of(nic)
         assert (row.last_outcome, row.last_detail) == (Outcome.AGENT_ABSENT, "On its disk: guestfish is not installed.")
@@ -132,7 +136,7 @@ class TestWhatAUserIsTold:
         nic = nic_with_disk()
         fake.files = (lease("192.0.2.7", expires_in=-timedelta(minutes=1)),)
 
-        disks.look(nic.pk)
+        look(nic)
 
         assert row_of(nic).last_detail == "Its disk has no valid lease of it."
 
@@ -146,7 +150,7 @@ class TestWhatAUserIsTold:
         fake.files = (lease("192.0.2.7"), lease("192.0.2.8", "eth1"))
         fake.meanwhile = another_try
 
-        disks.look(nic.pk)
+        look(nic)
 
         assert (row_of(nic).last_outcome, row_of(nic).last_detail) == ("", later)
 
@@ -157,7 +161,7 @@ class TestWhatHappensMeanwhile:
         fake.files = (lease("192.0.2.7"),)
         fake.meanwhile = nic.delete
 
-        disks.look(nic.pk)
+        look(nic)
 
         assert not Observation.objects.exists()
 
@@ -166,7 +170,7 @@ class TestWhatHappensMeanwhile:
         fake.files = (lease("192.0.2.7"),)
         fake.meanwhile = lambda: planner.begin_anew(IpFetch.objects.all(), planner.Pace.now(), timezone.now())
 
-        disks.look(nic.pk)
+        look(nic)
 
         nic.refresh_from_db()
         assert (nic.ip4_address, row_of(nic).state) == (None, IpFetch.State.WAITING)
@@ -182,7 +186,7 @@ class TestWhatHappensMeanwhile:
 
         fake.meanwhile = taken_over
 
-        disks.look(nic.pk)
+        look(nic)
 
         nic.refresh_from_db()
         assert nic.ip4_address is None
@@ -193,30 +197,33 @@ class TestWhoIsNotLookedAt:
     def test_where_nobody_allowed_it(self, fake):
         nic = nic_with_disk()
         Endpoint.objects.update(disk_access=DiskAccess.NONE)
-        disks.look(nic.pk)
+        look(nic)
         assert fake.read == []
 
     def test_while_another_disk_of_the_host_is_read(self, fake):
         nic = nic_with_disk()
         held = locks.acquire(f"disk-{nic.vm.host.endpoint_id}", "another server")
-        disks.look(nic.pk)
+        look(nic)
         assert fake.read == []
         assert held.renew()
 
     def test_a_nic_that_is_found_by_now(self, fake):
         nic = nic_with_disk()
         IpFetch.objects.update(state=IpFetch.State.FOUND)
-        disks.look(nic.pk)
+        look(nic)
         assert fake.read == []
 
     def test_a_nic_that_is_gone(self, fake):
-        disks.look(987654)
+        nic = nic_with_disk()
+        endpoint_id, gone = nic.vm.host.endpoint_id, nic.pk
+        nic.delete()
+        disks.look(endpoint_id, [gone])
         assert fake.read == []
 
     def test_on_a_hypervisor_that_cannot(self):
         nic = nic_with_disk()
         with hypervisors(FakeHypervisor()):
-            disks.look(nic.pk)
+            look(nic)
         assert row_of(nic).last_detail == ""
 
 
@@ -224,8 +231,18 @@ def test_the_host_is_free_again_afterwards(fake):
     nic = nic_with_disk()
     fake.failing["read_lease_files"] = RuntimeError("a bug")
     with pytest.raises(RuntimeError):
-        disks.look(nic.pk)
+        look(nic)
     assert locks.acquire(f"disk-{nic.vm.host.endpoint_id}", "the next")
+
+
+def test_one_after_the_other_all_guests_of_a_host_get_their_turn(fake):
+    first = nic_with_disk()
+    nics = [first, *(make_running_vm(networks=[first.network], host=first.vm.host).nics.get() for _ in range(2))]
+    planner.enter_missing(planner.Pace.now(), timezone.now())
+
+    disks.look(first.vm.host.endpoint_id, [nic.pk for nic in nics])
+
+    assert [vm.uuid for vm, _ in fake.read] == [str(nic.vm.uuid) for nic in nics]
 
 
 @beside_transactions
@@ -235,13 +252,13 @@ def test_the_task_is_back_before_the_disk_is_read(fake):
     fake.files = (lease("192.0.2.7"),)
     fake.meanwhile = lambda: go_on.wait(20)
 
-    disks.read_disk(nic.pk)
+    disks.read_disks(nic.vm.host.endpoint_id, [nic.pk])
 
     nic.refresh_from_db()
     assert nic.ip4_address is None
     go_on.set()
     for thread in threading.enumerate():
-        if thread.name == "read-disk":
+        if thread.name == "read-disks":
             thread.join(20)
     connections.close_all()
     nic.refresh_from_db()

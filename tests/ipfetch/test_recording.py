@@ -354,13 +354,13 @@ class TestChain:
         type(nic.vm.host.endpoint).objects.update(disk_access="local")
 
         def disks_queued():
-            return [q.task["args"] for q in OrmQ.objects.all() if q.task["func"].endswith("read_disk")]
+            return [q.task["args"] for q in OrmQ.objects.all() if q.task["func"].endswith("read_disks")]
 
         run_pass(now + MINUTE)
         assert disks_queued() == []
         IpFetch.objects.update(tries=100)
         run_pass(now + 4 * MINUTE)
-        assert disks_queued() == [(nic.pk,)]
+        assert disks_queued() == [(nic.vm.host.endpoint_id, [nic.pk])]
 
 
 class TestFamilies:
