@@ -3,7 +3,8 @@
 They look at the disk inside a small VM of their own: the host's kernel never mounts what a guest wrote.
 Around that VM is a process without rights, with limits, that is killed when its time is over. It never
 writes: the disk is opened read-only, below an overlay of the reader's own, and may be in use by its guest.
-Sources: guestfish(1), virt-win-reg(1), guestfs-security(1); CVE-2010-3851 for saying the image's format.
+Sources: guestfish(1), virt-win-reg(1), guestfs-security(1); CVE-2010-3851 for saying the image's format; what
+was measured is said where it matters.
 """
 
 import contextlib
@@ -19,6 +20,7 @@ import tempfile
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 from networks.hypervisors import kvm_xml
 from networks.hypervisors.base import (
@@ -64,6 +66,22 @@ PROGRAM_DIRECTORIES = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/
 FROM_ENVIRONMENT = ("LIBGUESTFS_BACKEND_SETTINGS", "LIBGUESTFS_CACHEDIR", "LIBGUESTFS_PATH")
 SSH_FROM_ENVIRONMENT = ("HOME", "SSH_AUTH_SOCK")
 SSH_OPTIONS = ("-T", "-o", "BatchMode=yes", "-o", "ConnectTimeout=10", "-o", "ServerAliveInterval=5")
+# To say the format is not enough. libguestfs (1.48) opens a read-only disk through an overlay of its own, and lets
+# QEMU guess what is in that: a guest that writes a qcow2 header to the beginning of its disk has QEMU read whatever
+# file of the host, or address of the network, that header names. So QEMU is told that what the overlay holds is raw.
+HYPERVISOR = (
+    "#!/bin/sh\n"
+    'for word; do case $word in *,format=*) ;; *id=hd0*) set -- "$@" -set drive.hd0.format=raw; break;; esac; done; '
+    'for hv in "qemu-system-$(uname -m)" /usr/libexec/qemu-kvm; do '
+    'if command -v "$hv" >/dev/null; then exec "$hv" "$@"; fi; done; exit 127\n'
+)
+# On the host, the same by its shell: a directory for all that is left behind, HYPERVISOR in it, and the program.
+ON_HOST = (
+    "d=$(mktemp -d) || exit; trap 'rm -rf \"$d\"' EXIT; "
+    'printf "#!/bin/sh\\n%s" "$1" > "$d/hv" && chmod 700 "$d/hv" || exit; shift; '
+    "export LIBGUESTFS_BACKEND=direct LANG=C.UTF-8 LIBGUESTFS_CACHEDIR=${LIBGUESTFS_CACHEDIR:-/var/tmp} "
+    'LIBGUESTFS_HV="$d/hv" LIBGUESTFS_TMPDIR="$d" TMPDIR="$d" XDG_RUNTIME_DIR="$d"; "$@"'
+)
 KILL_AFTER_SECONDS = 5  # of a reader on the host that did not heed the end of its time
 POLL_SECONDS = 0.5
 GOODBYE_SECONDS = 5.0  # for a program that has said all to end by itself
@@ -163,6 +181,9 @@ def _run(address: EndpointAddress, argv: Sequence[str], commands: bytes, deadlin
         return _converse((*_ssh(address), _on_host(limited, deadline)), commands, deadline, environment, user=None)
     user = pwd.getpwnam(UNPRIVILEGED_USER) if os.geteuid() == 0 else None
     with tempfile.TemporaryDirectory(prefix="extdhcp-disk-", ignore_cleanup_errors=True) as directory:
+        hypervisor = Path(directory, "hv")
+        hypervisor.write_text(HYPERVISOR)
+        hypervisor.chmod(0o755)
         if user:
             os.chown(directory, user.pw_uid, user.pw_gid)
         return _converse(limited, commands, deadline, _environment(directory), user)
@@ -174,6 +195,7 @@ def _environment(directory: str) -> dict[str, str]:
     return {
         "LIBGUESTFS_BACKEND": "direct",  # not by libvirt, which would start its VM with rights of its own
         "LIBGUESTFS_CACHEDIR": "/var/tmp",  # noqa: S108 - libguestfs's default; each user has a directory of its own in it
+        "LIBGUESTFS_HV": f"{directory}/hv",
         "LIBGUESTFS_TMPDIR": directory,
         "TMPDIR": directory,
         "XDG_RUNTIME_DIR": directory,
@@ -194,10 +216,11 @@ def _ssh(address: EndpointAddress) -> tuple[str, ...]:
 def _on_host(argv: Sequence[str], deadline: float) -> str:
     """The command line for the host's shell. It ends itself in time there, even when we cannot reach it any more."""
     seconds = max(1, int(deadline - time.monotonic()))
-    settings = ["LIBGUESTFS_BACKEND=direct", "LANG=C.UTF-8"]
-    if chosen := os.environ.get("LIBGUESTFS_BACKEND_SETTINGS"):
-        settings.append(f"LIBGUESTFS_BACKEND_SETTINGS={chosen}")
-    return shlex.join(["env", *settings, "timeout", f"--kill-after={KILL_AFTER_SECONDS}", str(seconds), *argv])
+    chosen = os.environ.get("LIBGUESTFS_BACKEND_SETTINGS")
+    settings = ["env", f"LIBGUESTFS_BACKEND_SETTINGS={chosen}"] if chosen else []
+    limited = [*settings, "timeout", f"--kill-after={KILL_AFTER_SECONDS}", str(seconds), *argv]
+    # Without line ends, which not every login shell takes within quotes.
+    return shlex.join(["sh", "-c", ON_HOST, "read-disk", HYPERVISOR.partition("\n")[2].strip(), *limited])
 
 
 def _converse(

@@ -143,7 +143,7 @@ class TestWhatIsRun:
         assert (public / "said").read_text().split() == ["nobody", "nogroup", "600", "1024", "0"]
 
     def test_by_ssh_it_is_one_word_for_the_hosts_shell(self, program, public):
-        program("ssh", f'for word; do echo "$word"; done > {public}/said; {SAYS_NOTHING}')
+        program("ssh", f"printf '%s\\n' \"$@\" > {public}/said; {SAYS_NOTHING}")
         disk = RootDisk("/a pool/ROOT-7", "raw")
         read_lease_files(BY_SSH, disk, soon(60), windows=False)
         *options, destination, command = (public / "said").read_text().splitlines()
@@ -153,7 +153,7 @@ class TestWhatIsRun:
         assert " timeout --kill-after=5 " in command
 
     def test_by_ssh_an_address_of_ipv6_has_no_brackets(self, program, public):
-        program("ssh", f'for word; do echo "$word"; done > {public}/said; {SAYS_NOTHING}')
+        program("ssh", f"printf '%s\\n' \"$@\" > {public}/said; {SAYS_NOTHING}")
         address = EndpointAddress(Transport.TLS, host="2001:db8::7", port=16514, disk_access=DiskAccess.SSH)
         read_lease_files(address, DISK, soon(), windows=False)
         *options, destination, _command = (public / "said").read_text().splitlines()
@@ -230,6 +230,15 @@ class TestBounds:
         with heartbeat(lost), pytest.raises(RuntimeError):
             read_lease_files(LOCAL, DISK, soon(), windows=False)
         wait_until_ended(int((public / "child").read_text()))
+
+    def test_nothing_stays_on_the_host(self, program, public):
+        program("ssh", f'for line; do :; done; export TMPDIR={public}; exec sh -c "$line"')
+        program("guestfish", f"touch $LIBGUESTFS_TMPDIR/left; ls -d $LIBGUESTFS_TMPDIR/* > {public}/said; exit 3")
+        with pytest.raises(StorageProblem):
+            read_lease_files(BY_SSH, DISK, soon(), windows=False)
+        left = [Path(line) for line in (public / "said").read_text().splitlines()]
+        assert [path.name for path in left] == ["hv", "left"]
+        assert not left[0].parent.exists()
 
     def test_nothing_stays_in_the_temporary_directory(self, program, public, monkeypatch):
         monkeypatch.setattr(tempfile, "tempdir", str(public))
@@ -309,6 +318,8 @@ FILES_ON_DISK = {
     "var/lib/dhcpcd/eth0.lease": "eth0.lease",
     "var/lib/wicked/lease-eth0-dhcp-ipv4.xml": "lease-eth0-dhcp-ipv4.xml",
 }
+# For `ssh`: the command line goes to a shell, as on the host, and that host has its small VM.
+SHELL_OF_ANOTHER_HOST = 'for line; do :; done; export LIBGUESTFS_PATH={appliance}; exec sh -c "$line"'
 READING = 240  # seconds; about 16 on an idle machine without KVM
 
 
@@ -377,7 +388,7 @@ class TestRealDisks:
 
     def test_by_the_shell_of_another_host(self, reader, linux, program):
         """Only the way to the host is a stand-in: the command line and all that it starts are real."""
-        program("ssh", f'for command; do :; done; export LIBGUESTFS_PATH={reader}/appliance; exec sh -c "$command"')
+        program("ssh", SHELL_OF_ANOTHER_HOST.format(appliance=f"{reader}/appliance"))
         files = read_lease_files(BY_SSH, RootDisk(str(linux), "qcow2"), soon(READING), windows=False)
         assert {lease.ip for lease in leases_of(files)} == {ADDRESS}
 
@@ -397,14 +408,25 @@ class TestRealDisks:
         with pytest.raises(NotFound):
             read_lease_files(LOCAL, RootDisk(str(image), "raw"), soon(READING), windows=False)
 
-    def test_the_header_of_another_format_in_a_raw_disk_is_not_believed(self, reader, linux):
-        """CVE-2010-3851: a guest writes a qcow2 header that names a file of the host, here one with leases, below it."""
-        image = reader / "hostile.raw"
-        create = ("qemu-img", "create", "-q", "-f", "qcow2", "-b", linux, "-F", "qcow2", image)
-        subprocess.run(create, check=True)
+    @pytest.mark.parametrize(
+        ("address", "image_format", "windows"),
+        [(LOCAL, "raw", False), (BY_SSH, "qcow2", False), (LOCAL, "qcow2", True)],
+        ids=["a raw disk", "a qcow2 disk on another host", "a disk of Windows"],
+    )
+    def test_a_header_that_the_guest_wrote_opens_no_file_of_the_host(
+        self, reader, linux, program, address, image_format, windows
+    ):
+        """CVE-2010-3851, and its like: here the file named in the header has leases, and would be seen."""
+        program("ssh", SHELL_OF_ANOTHER_HOST.format(appliance=f"{reader}/appliance"))
+        written, image = reader / "written.raw", reader / "hostile"
+        named = windows_disk(reader) if windows else linux
+        subprocess.run(["qemu-img", "create", "-q", "-f", "qcow2", "-b", named, "-F", "qcow2", written], check=True)
+        os.truncate(written, 64 * 1024**2)  # the rest of the guest's disk
+        convert = ("qemu-img", "convert", "-f", "raw", "-O", image_format, written, image)
+        subprocess.run(convert, check=True)
         image.chmod(0o644)
         with pytest.raises(NotFound):
-            read_lease_files(LOCAL, RootDisk(str(image), "raw"), soon(READING), windows=False)
+            read_lease_files(address, RootDisk(str(image), image_format), soon(READING), windows=windows)
 
     @as_root
     def test_a_disk_that_the_reading_user_may_not_read(self, reader, linux):
