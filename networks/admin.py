@@ -8,7 +8,7 @@ from django.http import HttpRequest
 from django.template.response import TemplateResponse
 
 from extdhcp_site.console.administration import ModelAdmin, ReadOnlyAdmin, caller
-from networks.hypervisors.base import EndpointAddress, HypervisorError, Transport
+from networks.hypervisors.base import DiskAccess, EndpointAddress, HypervisorError, Transport
 from networks.hypervisors.drivers import driver
 from networks.models import (
     AddressState,
@@ -108,6 +108,8 @@ class EndpointForm(forms.ModelForm):
             )
         except HypervisorError as error:
             raise forms.ValidationError(str(error)) from None
+        if given["disk_access"] == DiskAccess.SSH and not given["host"]:
+            self.add_error("disk_access", "There is no host to go to by ssh: it is this server that sees the disks.")
 
 
 @admin.register(Endpoint)
@@ -115,7 +117,7 @@ class EndpointAdmin(ModelAdmin):
     form = EndpointForm
     readonly_fields = ["stored_password", "last_ok_at", "up_since", "last_error", "failures", "retry_at", "stuck_calls"]
     fieldsets = [
-        (None, {"fields": ["name", "kind", "transport", "host", "port", "username"]}),
+        (None, {"fields": ["name", "kind", "transport", "host", "port", "username", "disk_access"]}),
         (
             "Password",
             {
@@ -146,7 +148,7 @@ class EndpointAdmin(ModelAdmin):
         return "yes" if getattr(endpoint, "has_password", False) else "none"
 
     def save_model(self, request: HttpRequest, obj: Endpoint, form: EndpointForm, change: bool) -> None:
-        obj.save(update_fields=["name", *Endpoint.ADDRESS_FIELDS, "password"] if change else None)
+        obj.save(update_fields=["name", "disk_access", *Endpoint.ADDRESS_FIELDS, "password"] if change else None)
         moved = set(form.changed_data).intersection(Endpoint.ADDRESS_FIELDS)
         if password := form.cleaned_data["new_password"]:
             # After the address: saved together, the old password typed anew would count as not given.

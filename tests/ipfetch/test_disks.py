@@ -7,6 +7,8 @@ from datetime import timedelta
 
 import pytest
 from django.db import connections
+from django.http import HttpResponse
+from django.urls import reverse
 from django.utils import timezone
 
 from extdhcp_site.locks import models as locks
@@ -22,6 +24,7 @@ from networks.hypervisors.base import (
 )
 from networks.models import Endpoint, Nic
 from networks.models.offerings import OsFamily
+from tests.console.worlds import client_of, make_root
 from tests.factories import make_network, make_running_vm
 from tests.fakes import FakeHypervisor, hypervisors
 from tests.ipfetch.passes import row_of, waiting_nic
@@ -168,7 +171,7 @@ class TestWhatHappensMeanwhile:
     def test_the_vm_was_started_anew_and_the_lease_is_of_its_former_boot(self, fake):
         nic = nic_with_disk(cidr="192.0.2.0/24", gateway="192.0.2.1")
         fake.files = (lease("192.0.2.7"),)
-        fake.meanwhile = lambda: planner.begin_anew(IpFetch.objects.all(), planner.Pace.now(), timezone.now())
+        fake.meanwhile = lambda: IpFetch.objects.all().begin_anew(planner.Pace.now(), timezone.now())
 
         look(nic)
 
@@ -263,3 +266,29 @@ def test_the_task_is_back_before_the_disk_is_read(fake):
     connections.close_all()
     nic.refresh_from_db()
     assert nic.ip4_address == "192.0.2.7"
+
+
+class TestTheEndpointsForm:
+    """Guests' disks are read where an administrator says so, and nowhere else."""
+
+    def post(self, **fields: object) -> HttpResponse:
+        values = {"name": "kvm1", "kind": "KVM", "transport": "tls", "host": "kvm1.example.org", "new_password": "x"}
+        return client_of(make_root()).post(reverse("admin:networks_endpoint_add"), values | fields)
+
+    def test_nothing_said_is_never(self):
+        self.post()
+        assert Endpoint.objects.get().disk_access == DiskAccess.NONE
+
+    def test_it_can_be_allowed_and_taken_back(self):
+        self.post(disk_access="ssh")
+        endpoint = Endpoint.objects.get()
+        assert endpoint.address.disk_access is DiskAccess.SSH
+        values = {"name": "kvm1", "kind": "KVM", "transport": "tls", "host": "kvm1.example.org", "disk_access": ""}
+        client_of(make_root()).post(reverse("admin:networks_endpoint_change", args=[endpoint.pk]), values)
+        endpoint.refresh_from_db()
+        assert endpoint.disk_access == DiskAccess.NONE
+
+    def test_by_ssh_needs_a_host(self):
+        page = self.post(transport="local", host="", new_password="", disk_access="ssh")
+        assert "There is no host to go to by ssh" in page.content.decode()
+        assert not Endpoint.objects.exists()
