@@ -211,6 +211,7 @@ class TestWhatIsLearned:
 
         vm.refresh_from_db()
         run(vms.start(vm, root))
+        assert row_of(nic).state == IpFetch.State.FOUND
         fake.answers(vm.on_host, GuestAddress(nic.mac_address, ip_address("192.0.2.5"), Source.GUEST_AGENT))
         run_pass(timezone.now() + MINUTE)
 
