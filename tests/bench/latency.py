@@ -33,14 +33,7 @@ LOOK_EVERY = 0.05
 class Guest:
     vm_id: str
     mac: str
-    given_at: float | None = None  # seconds since the epoch, as all here
-    shown_at: float | None = None
-    source: str = ""
-
-    @property
-    def seconds(self) -> float:
-        """NaN for an address that never came: no figure then, rather than a good one."""
-        return self.shown_at - self.given_at if self.given_at and self.shown_at else math.nan
+    seconds: float | None = None  # from its lease until it was shown
 
 
 @dataclass
@@ -73,7 +66,7 @@ class DhcpDesk:
             finally:
                 closed.set()
                 thread.join()
-        self.lab.dhcp.forget(*self.due)
+                self.lab.dhcp.forget(*self.due)
 
 
 def measure(guests: int = GUESTS) -> dict[str, float]:
@@ -107,7 +100,7 @@ def reporting(cloud: Cloud) -> Iterator[None]:
 
 
 def until_shown(cloud: Cloud, count: int, *, agent: bool = True) -> list[Guest]:
-    """Boot `count` guests, and wait until the address of each is shown, or time is up."""
+    """Boot `count` guests, and wait until the address of each is shown. Raises LabError for one that never is."""
     guests: list[Guest] = []
     ended = threading.Event()
     observer = threading.Thread(target=_observe, args=(cloud, guests, ended))
@@ -116,8 +109,7 @@ def until_shown(cloud: Cloud, count: int, *, agent: bool = True) -> list[Guest]:
         try:
             for number in range(count):
                 guests.append(_boot(cloud, number, agent=agent))
-            with contextlib.suppress(Exception):
-                wait_for("all addresses", lambda: all(guest.shown_at for guest in guests), GIVE_UP)
+            wait_for("all addresses", lambda: all(guest.seconds is not None for guest in guests), GIVE_UP)
         finally:
             ended.set()
             observer.join()
@@ -143,17 +135,16 @@ def _observe(cloud: Cloud, guests: list[Guest], ended: threading.Event) -> None:
     while not ended.wait(LOOK_EVERY):
         given = {lease.mac: lease for lease in reversed(cloud.lab.dhcp.given())}
         for guest in list(guests):
-            if guest.shown_at or guest.mac not in given:
+            if guest.seconds is not None or guest.mac not in given:
                 continue
-            guest.given_at = given[guest.mac].at
             nic = cloud.nic(guest.vm_id)
             if nic.get("ipaddress") == str(given[guest.mac].ip):
-                guest.shown_at, guest.source = time.time(), nic["addresssource"]
-                say(f"{guest.mac} after {guest.seconds:.2f} s by {guest.source}")
+                guest.seconds = time.time() - given[guest.mac].at
+                say(f"{guest.mac} after {guest.seconds:.2f} s by {nic['addresssource']}")
 
 
 def _figures(name: str, guests: list[Guest]) -> Mapping[str, float]:
-    seconds = sorted(guest.seconds if guest.shown_at else math.inf for guest in guests)
+    seconds = sorted(guest.seconds for guest in guests if guest.seconds is not None)
     return {
         f"latency_{name}_p50_s": median(seconds),
         f"latency_{name}_p95_s": seconds[math.ceil(0.95 * len(seconds)) - 1],

@@ -11,6 +11,7 @@ import subprocess
 import tempfile
 import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import urlsplit
@@ -31,6 +32,7 @@ GOES_ON_WITHIN = 30
 @dataclass
 class Farm:
     servers: tuple[Server, Server]
+    libvirtd: PrivateLibvirtd
     select: Callable[[str], list[tuple]]  # straight from the database
 
     def tries(self) -> dict[int, int]:
@@ -38,23 +40,38 @@ class Farm:
         done = "SELECT nic_id, attempt FROM ipfetch_ipfetch WHERE claimed_until IS NULL AND last_outcome <> ''"
         return dict(self.select(done))
 
-    def freeze_planner(self) -> Server:
-        """Stop a process while it plans: until the lock runs out nobody else can."""
-        while True:
-            ((holder,),) = self.select("SELECT holder FROM locks_lock WHERE name = 'ipfetch-planner'")
-            if not holder:
-                time.sleep(0.01)
-                continue
-            pid = int(holder.rpartition(":")[2])
-            (server,) = [server for server in self.servers if pid in processes_of(server)]
-            os.kill(pid, signal.SIGSTOP)
-            if self.select("SELECT holder FROM locks_lock WHERE name = 'ipfetch-planner'") == [(holder,)]:
-                return server
-            os.kill(pid, signal.SIGCONT)  # it was done already
-
-    def other(self, server: Server) -> Server:
+    def planner_first(self) -> tuple[Server, Server]:
+        """The server that plans now, and the other."""
         first, second = self.servers
-        return second if server is first else first
+        holder = "SELECT holder FROM locks_lock WHERE name = 'ipfetch-planner' AND holder <> ''"
+        ((name,),) = wait_for("a planner", lambda: self.select(holder), RECOVERY)
+        return (first, second) if int(name.rpartition(":")[2]) in processes_of(first) else (second, first)
+
+    @contextlib.contextmanager
+    def batch_in_the_hands_of(self, reader: Server, idle: Server) -> Iterator[None]:
+        """All NICs are claimed by a batch that `reader` has begun, and that waits for its host."""
+        begun = "SELECT count(*) FROM ipfetch_ipfetch WHERE claimed_until IS NOT NULL AND begun"
+        hypervisor = int(self.libvirtd.pid_file.read_text())
+        with stopped(*readers_of(idle)), stopped(hypervisor):
+            wait_for("the batch", lambda: self.select(begun) == [(VMS,)], RECOVERY)
+            yield
+
+
+@contextlib.contextmanager
+def stopped(*pids: int) -> Iterator[None]:
+    for pid in pids:
+        os.kill(pid, signal.SIGSTOP)
+    try:
+        yield
+    finally:
+        for pid in pids:
+            os.kill(pid, signal.SIGCONT)
+
+
+def readers_of(server: Server) -> list[int]:
+    """The task cluster that asks for addresses."""
+    mark = b"Q_CLUSTER_NAME=addresses"
+    return [pid for pid in processes_of(server) if mark in Path(f"/proc/{pid}/environ").read_bytes().split(b"\0")]
 
 
 def processes_of(server: Server) -> list[int]:
@@ -105,10 +122,11 @@ def farm(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Farm]:
         first, second = (Server(tmp_path / "state", tmp_path / name, **environment) for name in ("var-1", "var-2"))
         first.prepare()
         first.run("-m", "tests.seed", "demo")
-        for server in (first, second):
-            stack.callback(server.stop)
-            server.start()
-        yield Farm((first, second), selecting(database, stack))
+        stack.callback(first.stop)
+        stack.callback(second.stop)
+        with ThreadPoolExecutor() as threads:
+            list(threads.map(Server.start, (first, second)))
+        yield Farm((first, second), libvirtd, selecting(database, stack))
 
 
 def selecting(database: str, stack: contextlib.ExitStack) -> Callable[[str], list[tuple]]:
@@ -166,10 +184,11 @@ def test_polling_goes_on_when_the_planner_is_killed_with_its_whole_server(farm: 
     deploy_vms_that_get_no_address(farm.servers[0].client)
     wait_for("a try of each NIC", lambda: len(farm.tries()) == VMS, RECOVERY)
 
-    dead = farm.freeze_planner()
-    before = dict(farm.select("SELECT nic_id, attempt FROM ipfetch_ipfetch"))
-    kill(dead)
-    killed_at = time.monotonic()
+    dead, alive = farm.planner_first()
+    with farm.batch_in_the_hands_of(dead, alive):
+        before = dict(farm.select("SELECT nic_id, attempt FROM ipfetch_ipfetch"))
+        kill(dead)
+        killed_at = time.monotonic()
 
     def asked_again() -> bool:
         now = farm.tries()
@@ -177,4 +196,4 @@ def test_polling_goes_on_when_the_planner_is_killed_with_its_whole_server(farm: 
 
     wait_for("each NIC to be asked again", asked_again, GOES_ON_WITHIN)
     print(f"after {time.monotonic() - killed_at:.1f} s")
-    assert farm.other(dead).client("listNetworks")["count"] == 1
+    assert alive.client("listNetworks")["count"] == 1
