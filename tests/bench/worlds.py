@@ -16,7 +16,7 @@ import django
 
 django.setup()
 
-from django.db.models import Min  # noqa: E402 - models need Django set up
+from django.db.models import F, Min  # noqa: E402 - models need Django set up
 from django.utils import timezone  # noqa: E402
 
 from extdhcp_site.accounts.models import Account, Domain  # noqa: E402
@@ -193,12 +193,14 @@ def check(found_percent: str) -> None:
         [(type_, level, name, "got fetched successfully" in text) for type_, level, name, text in events],
         [(EventType.IP_FETCH, Level.INFO, f"vm-{number}", True) for number in found],
     )
-    pace = Pace.now()
+    # Each claim has spent one try: a pass that takes longer than the interval begins again.
+    queue = IpFetch.objects.values_list("nic_id", "state", "last_outcome", F("retries_left") + F("attempt"))
+    tries = Pace.now().max_retry
     compare(
         "places in the queue",
-        IpFetch.objects.values_list("nic_id", "state", "last_outcome", "retries_left"),
+        queue,
         [
-            (number + 1, *(("found", "found") if number in found else ("waiting", "none_yet")), pace.max_retry - 1)
+            (number + 1, *(("found", "found") if number in found else ("waiting", "none_yet")), tries)
             for number in range(NICS)
         ],
     )
