@@ -23,6 +23,7 @@ PAGES = (
     EXTERNAL_DHCP,
     TEMPLATES,
     ROOT / "docs" / "leases.md",
+    ROOT / "docs" / "guest-disks.md",
     ROOT / "docs" / "guest-scripts.md",
     ROOT / "docs" / "config-drive.md",
     ROOT / "docs" / "keys.md",
