@@ -24,6 +24,7 @@ from rest_framework.views import APIView
 from extdhcp_site.accounts.models import hash_token
 from ipfetch import recording
 from ipfetch.addresses import NicFacts, can_be_leased, reported_for
+from ipfetch.leases.lease import CLOCKS_APART
 from ipfetch.models import LeaseToken
 from networks.hypervisors.base import GuestAddress, Source
 from networks.models import Network, Nic
@@ -31,8 +32,6 @@ from networks.models import Network, Nic
 MOST_BYTES = 4096
 # By one token. Counted in Django's cache: by each process for itself, unless a shared cache is set up.
 MOST_A_SECOND = 200
-# How far the DHCP server's clock may be from ours.
-CLOCKS_APART = timedelta(hours=1)
 # A lease's time is a number of seconds in 32 bits (RFC 2132, 9.2).
 LONGEST_LEASE = timedelta(seconds=2**32)
 

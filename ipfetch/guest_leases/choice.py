@@ -36,13 +36,13 @@ def choose(
     address can be.
     """
     valid = _last_of_each_interface(lease for lease in leases if is_valid(lease, started_at, now))
-    own = [lease for lease in valid if lease.mac == nic.mac]
+    own = _not_ended([lease for lease in valid if lease.mac == nic.mac], now)
     nameless = [lease for lease in valid if lease.mac is None]
     if own or not nameless:
         return _addresses(own, nic)
-    inside = [lease for lease in nameless if nic.cidr is not None and lease.ip in nic.cidr]
+    inside = _not_ended([lease for lease in nameless if nic.cidr is not None and lease.ip in nic.cidr], now)
     if not others:
-        return _only_one(inside or nameless, nic)
+        return _only_one(inside or _not_ended(nameless, now), nic)
     if nic.cidr is None:
         return Ambiguous("The leases on the disk have no MAC address, and the network has no CIDR to tell them by.")
     if not inside:
@@ -55,14 +55,19 @@ def choose(
 def is_valid(lease: GuestLease, started_at: datetime, now: datetime) -> bool:
     """Whether a guest that was powered on at `started_at` can still have this lease.
 
-    One that ended, or was given before this start, is the template's or a former boot's. One without any
+    One that ended long ago, or was given before this start, is the template's or a former boot's. One without any
     time, not even its file's, could be either and does not count; nor does one from the future.
     """
-    if lease.expires is not None and lease.expires <= now:
+    if lease.expires is not None and lease.expires <= now - CLOCK_DIFFERENCE:
         return False
     if lease.renewed is None:
         return False
     return started_at - CLOCK_DIFFERENCE <= lease.renewed <= now + CLOCK_DIFFERENCE
+
+
+def _not_ended(leases: list[GuestLease], now: datetime) -> list[GuestLease]:
+    """Those that have not ended by our clock; where there are none such all, because the guest's may be behind."""
+    return [lease for lease in leases if lease.expires is None or lease.expires > now] or leases
 
 
 def _last_of_each_interface(leases: Iterable[GuestLease]) -> list[GuestLease]:

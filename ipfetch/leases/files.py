@@ -51,6 +51,14 @@ class OpenFile:
         return b"".join(chunks)
 
 
+@dataclass(frozen=True)
+class Content:
+    """A file's last MOST_BYTES, and its state before they were read."""
+
+    end: bytes
+    state: FileState
+
+
 @contextmanager
 def opened(directory: Path, path: str) -> Iterator[OpenFile]:
     """The regular file at `path` below `directory`, without following a symbolic link below it.
@@ -68,6 +76,12 @@ def opened(directory: Path, path: str) -> Iterator[OpenFile]:
         raise Unreadable(
             _WORDS.get(number or 0) or f"It cannot be read: {os.strerror(number or errno.EINVAL)}."
         ) from error
+
+
+def content_unless(known: FileState | None, directory: Path, path: str) -> Content | None:
+    """What is in the file now; None while its state is the `known` one. Raises Unreadable."""
+    with opened(directory, path) as file:
+        return None if file.state == known else Content(file.read_end(), file.state)
 
 
 def _open_below(directory: Path, path: str) -> int:

@@ -3,9 +3,11 @@
 import re
 import socket
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import datetime, timedelta
 from ipaddress import IPv4Address
 
+# How far a DHCP server's clock may be from ours.
+CLOCKS_APART = timedelta(hours=1)
 MAC = rb"[0-9A-Fa-f]{2}(?::[0-9A-Fa-f]{2}){5}"
 _HOSTNAME = re.compile(rb"[A-Za-z0-9._-]{1,255}")
 

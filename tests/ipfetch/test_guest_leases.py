@@ -421,7 +421,7 @@ class TestWhichLeaseIsANics:
     @pytest.mark.parametrize(
         "changes",
         [
-            {"expires": NOW},
+            {"expires": NOW - timedelta(hours=1)},
             {"renewed": STARTED - timedelta(hours=1, seconds=1)},
             {"renewed": NOW + timedelta(hours=1, seconds=1)},
             {"renewed": None},
@@ -434,6 +434,15 @@ class TestWhichLeaseIsANics:
     @pytest.mark.parametrize("renewed", [STARTED - timedelta(hours=1), NOW + timedelta(hours=1)])
     def test_clocks_may_be_an_hour_apart(self, renewed):
         assert self.choice(a_lease(renewed=renewed)) == (address("192.0.2.7"),)
+
+    def test_a_guests_clock_may_be_an_hour_behind(self):
+        ended = a_lease(renewed=NOW - timedelta(minutes=70), expires=NOW - timedelta(minutes=59))
+        assert self.choice(ended) == (address("192.0.2.7"),)
+
+    @pytest.mark.parametrize("mac", [MAC, None])
+    def test_a_lease_that_has_not_ended_goes_before_one_that_has(self, mac):
+        ended = a_lease("192.0.2.6", mac=mac, interface="", expires=NOW - timedelta(minutes=10))
+        assert self.choice(ended, a_lease(mac=mac)) == (address("192.0.2.7"),)
 
     def test_a_lease_without_an_end_counts(self):
         assert self.choice(a_lease(expires=None)) == (address("192.0.2.7"),)

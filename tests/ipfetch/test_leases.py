@@ -5,7 +5,12 @@ without, one whose name has a CR and LF in it, one that gives a vendor class lik
 lease, and one that released its lease.
 """
 
+import ctypes
 import os
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
 from ipaddress import IPv4Address
 from pathlib import Path
@@ -20,7 +25,7 @@ from ipfetch.leases import dnsmasq, files, isc, servers
 from ipfetch.leases.lease import Lease
 from ipfetch.models import LeaseServer
 from ipfetch.models.leases import check_path
-from networks.hypervisors.base import GuestAddress, Source
+from networks.hypervisors.base import GuestAddress, Source, abandoned_calls
 from tests.factories import make_network
 
 SAMPLES = Path(__file__).parent / "samples" / "leases"
@@ -334,10 +339,18 @@ def test_both_kinds_are_read(network):
 
 
 def test_a_lease_that_has_ended_does_not_count(network):
-    server = make_server(network, content=dnsmasq_line(expires=NOW))
+    """The DHCP server's clock may be an hour behind ours."""
+    server = make_server(network, content=dnsmasq_line(expires=NOW - HOUR))
     assert found(network) is None
     assert found(network, now=NOW - timedelta(seconds=1)) == "192.0.2.101"
     write(server, dnsmasq_line(expires=None))
+    assert found(network) == "192.0.2.101"
+
+
+@pytest.mark.parametrize("expires", [NOW + timedelta(seconds=1), None])
+def test_a_lease_that_has_not_ended_goes_before_one_that_has(network, expires):
+    ended = dnsmasq_line(ip="192.0.2.102", expires=NOW - timedelta(minutes=1))
+    make_server(network, content=ended + dnsmasq_line(ip="192.0.2.101", expires=expires) + ended)
     assert found(network) == "192.0.2.101"
 
 
@@ -405,9 +418,9 @@ def parses(monkeypatch):
     """How often a file was parsed."""
     counted = []
 
-    def parse(kind, file, real=servers._parse):
-        counted.append(file.state)
-        return real(kind, file)
+    def parse(kind, content, real=servers._parse):
+        counted.append(content.state)
+        return real(kind, content)
 
     monkeypatch.setattr(servers, "_parse", parse)
     monkeypatch.setattr(servers, "_books", servers._Books())
@@ -430,9 +443,9 @@ def test_a_file_that_changes_all_the_time_is_parsed_for_a_tenth_of_it(network, p
     monkeypatch.setattr(servers, "PAUSE", 9)
     monkeypatch.setattr(servers.time, "monotonic", lambda: clock[0])
 
-    def parse(kind, file, real=servers._parse):
+    def parse(kind, content, real=servers._parse):
         clock[0] += 2
-        return real(kind, file)
+        return real(kind, content)
 
     monkeypatch.setattr(servers, "_parse", parse)
     server = make_server(network, content=dnsmasq_line(ip="192.0.2.101"))
@@ -495,3 +508,127 @@ def test_bytes_without_a_lease_are_no_error(network, kind):
     assert found(network) is None
     server.refresh_from_db()
     assert server.last_error == ""
+
+
+# Mounts that hang -------------------------------------------------------------------------------------------
+
+MNT_DETACH = 2
+can_mount = pytest.mark.skipif(
+    os.geteuid() != 0 or not Path("/dev/fuse").exists(), reason="A mount that hangs needs root and FUSE."
+)
+
+
+@contextmanager
+def hanging(directory: Path) -> Iterator[None]:
+    """A file system whose server is there and answers nothing: whoever opens something in it waits for ever."""
+    libc = ctypes.CDLL(None, use_errno=True)
+    server = os.open("/dev/fuse", os.O_RDWR)
+    options = f"fd={server},rootmode=40000,user_id=0,group_id=0".encode()
+    if libc.mount(b"hanging", bytes(directory), b"fuse", 0, options):
+        os.close(server)
+        raise OSError(ctypes.get_errno(), "mount")
+    try:
+        yield
+    finally:
+        # Whoever waits is told that there is no server any more.
+        os.close(server)
+        assert libc.umount2(bytes(directory), MNT_DETACH) == 0
+
+
+@pytest.fixture
+def mount(lease_dir, monkeypatch):
+    monkeypatch.setattr(servers, "_books", servers._Books())
+    monkeypatch.setattr(servers, "READ_SECONDS", 1.0)
+    (lease_dir / "mount").mkdir()
+    return lease_dir / "mount"
+
+
+def stuck() -> int:
+    return abandoned_calls(("lease file", "mount/dhcp.leases"))
+
+
+def until(condition: Callable[[], bool]) -> None:
+    give_up = time.monotonic() + 30
+    while not condition():
+        assert time.monotonic() < give_up
+        time.sleep(0.01)
+
+
+@can_mount
+def test_a_file_on_a_mount_that_hangs_is_unreadable_and_the_others_go_on(network, mount):
+    other = make_network(zone=network.zone)
+    hung = [make_server(network, name=f"a-hung-{n}", path="mount/dhcp.leases", kind=n) for n in LeaseServer.Kind]
+    make_server(other, content=dnsmasq_line())
+    with hanging(mount):
+        began = time.monotonic()
+        told = leases.addresses([network.pk, other.pk], [ONE], NOW)
+        took = time.monotonic() - began
+    assert told.keys() == {(other.pk, ONE)}
+    assert took < 2 * servers.READ_SECONDS
+    for server in hung:
+        server.refresh_from_db()
+        assert server.last_error == "It did not come within 1 seconds. Look at the mount that it lies on."
+
+
+@can_mount
+def test_a_file_that_hangs_is_left_alone_for_a_while(network, mount):
+    make_server(network, path="mount/dhcp.leases")
+    with hanging(mount):
+        assert found(network) is None
+        began = time.monotonic()
+        assert found(network) is None
+        assert time.monotonic() - began < servers.READ_SECONDS
+    until(lambda: not stuck())
+    (mount / "dhcp.leases").write_bytes(dnsmasq_line())
+    assert found(network) is None
+
+
+@can_mount
+def test_a_file_that_comes_again_is_read(network, mount, monkeypatch):
+    monkeypatch.setattr(servers, "HUNG_SECONDS", 0.0)
+    server = make_server(network, path="mount/dhcp.leases")
+    with hanging(mount):
+        for _ in range(3):
+            assert found(network) is None
+        # Threads that hang cannot be ended: never a second one.
+        assert stuck() == 1
+    until(lambda: not stuck())
+    (mount / "dhcp.leases").write_bytes(dnsmasq_line())
+    assert found(network) == "192.0.2.101"
+    server.refresh_from_db()
+    assert server.last_error == ""
+
+
+@can_mount
+def test_nobody_waits_for_a_file_of_others(mount, lease_dir, monkeypatch):
+    monkeypatch.setattr(servers, "READ_SECONDS", 30.0)
+    (lease_dir / "well.leases").write_bytes(dnsmasq_line())
+
+    def read(path: str) -> None:
+        with pytest.raises(files.Unreadable):
+            servers._books.get(LeaseServer(path=path, kind="dnsmasq"))
+
+    waiting = threading.Thread(target=read, args=["mount/dhcp.leases"])
+    with hanging(mount):
+        waiting.start()
+        until(lambda: any(turn.locked() for turn in servers._books._turns.values()))
+        book, _ = servers._books.get(LeaseServer(path="well.leases", kind="dnsmasq"))
+        assert waiting.is_alive()
+    waiting.join(30)
+    assert not waiting.is_alive()
+    assert list(book.leases) == [ONE]
+
+
+def test_who_comes_while_a_file_is_parsed_for_long_takes_what_was_known(lease_dir, parses, monkeypatch):
+    monkeypatch.setattr(servers, "READ_SECONDS", 0.1)
+    monkeypatch.setattr(servers, "PAUSE", 0)
+    server = LeaseServer(path="dhcp.leases", kind="dnsmasq")
+    key = server.path, server.kind
+    write(server, dnsmasq_line())
+    with servers._books._turn(key), pytest.raises(files.Unreadable, match="for the first time"):
+        servers._books.get(server)
+    servers._books.get(server)
+    write(server, b"")
+    with servers._books._turn(key):
+        assert list(servers._books.get(server)[0].leases) == [ONE]
+    assert not servers._books.get(server)[0].leases
