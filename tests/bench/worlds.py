@@ -193,12 +193,13 @@ def check(found_percent: str) -> None:
         [(type_, level, name, "got fetched successfully" in text) for type_, level, name, text in events],
         [(EventType.IP_FETCH, Level.INFO, f"vm-{number}", True) for number in found],
     )
-    # Each claim has spent one try: a pass that takes longer than the interval begins again.
-    queue = IpFetch.objects.values_list("nic_id", "state", "last_outcome", F("retries_left") + F("attempt"))
+    # Each claim of one that waits has spent a try. A pass that outlasts the interval begins again, and what it has
+    # found may be due for its refresh.
     tries = Pace.now().max_retry
+    rows = IpFetch.objects.values_list("nic_id", "state", "last_outcome", F("retries_left") + F("attempt"))
     compare(
         "places in the queue",
-        queue,
+        [(nic_id, state, outcome, tries if state == "found" else spent) for nic_id, state, outcome, spent in rows],
         [
             (number + 1, *(("found", "found") if number in found else ("waiting", "none_yet")), tries)
             for number in range(NICS)
