@@ -17,6 +17,7 @@ from django.utils import timezone
 from extdhcp_site.jobs import tasks
 from ipfetch import chains, disks, leases
 from ipfetch.addresses import reported_for, settles
+from ipfetch.bulk import batched
 from ipfetch.chains import Chains
 from ipfetch.configuration import MAX_THREADS
 from ipfetch.models import IpFetch, Outcome
@@ -141,9 +142,14 @@ class _Batch:
         self._leases: Mapping[tuple[int, str], GuestAddress] | None = None
 
     def hold(self) -> None:
-        """The claims' life begins anew: somebody is at work on them."""
+        """The claims' life begins anew: somebody is at work on them. Not those that others have taken since."""
         self._held_at = time.monotonic()
-        IpFetch.objects.filter(pk__in=list(self._open)).update(claimed_until=timezone.now() + CLAIM_LIFE, begun=True)
+        by_attempt: dict[int, list[int]] = defaultdict(list)
+        for target in self._open.values():
+            by_attempt[target.attempt].append(target.row_id)
+        for attempt, row_ids in by_attempt.items():
+            mine = IpFetch.objects.filter(pk__in=row_ids, attempt=attempt, claimed_until__isnull=False)
+            mine.update(claimed_until=timezone.now() + CLAIM_LIFE, begun=True)
 
     def read(self, hypervisor: Any, width: int) -> None:
         """Raises HypervisorError when the endpoint could not be asked at all."""
@@ -176,7 +182,7 @@ class _Batch:
         """What the deadline cut off stays first in line."""
         if self._open:
             now = timezone.now()
-            give_back(list(self._open.values()), now, next_attempt_at=now)
+            give_back(list(self._open.values()), now, next_attempt_at=now, scheduled_at=now)
 
     # Steps of the chain
 
@@ -259,8 +265,10 @@ class _Batch:
     # Results
 
     def _record(self, findings: Sequence[Finding]) -> None:
-        if not findings:
-            return
+        for some in batched(findings, LARGEST_LOT):
+            self._record_lot(some)
+
+    def _record_lot(self, findings: Sequence[Finding]) -> None:
         written = record(findings, timezone.now())
         for finding in findings:
             self._open.pop(finding.target.row_id, None)

@@ -1,8 +1,15 @@
 """Different values for each row in one statement."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from itertools import islice
+from typing import TypeVar
 
 from django.db import connection, models
+
+# Each row's CASE is looked through from its beginning: a statement's time grows with the square of its rows.
+ROWS_A_STATEMENT = 200
+
+T = TypeVar("T")
 
 
 def update_each(model: type[models.Model], values: Mapping[int, Sequence[object]], fields: Sequence[str]) -> None:
@@ -11,8 +18,11 @@ def update_each(model: type[models.Model], values: Mapping[int, Sequence[object]
     What `QuerySet.bulk_update` does. That compiles an expression for each value, which at a hundred rows of six
     columns takes eighty times as long as the database does (96 ms to 1.2 ms).
     """
-    if not values:
-        return
+    for some in batched(values.items(), ROWS_A_STATEMENT):
+        _update_each(model, dict(some), fields)
+
+
+def _update_each(model: type[models.Model], values: Mapping[int, Sequence[object]], fields: Sequence[str]) -> None:
     quote = connection.ops.quote_name
     key = quote(model._meta.pk.column)
     columns = [model._meta.get_field(name) for name in fields]
@@ -31,3 +41,10 @@ def update_each(model: type[models.Model], values: Mapping[int, Sequence[object]
             f"UPDATE {quote(model._meta.db_table)} SET {', '.join(cases)} WHERE {key} IN ({marks})",  # noqa: S608
             parameters,
         )
+
+
+def batched(items: Iterable[T], size: int) -> Iterator[list[T]]:
+    """As itertools has it from Python 3.12 on."""
+    rest = iter(items)
+    while some := list(islice(rest, size)):
+        yield some

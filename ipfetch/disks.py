@@ -37,6 +37,9 @@ from networks.services.places import hypervisor_at, within
 log = structlog.get_logger(__name__)
 
 READ_SECONDS = 180.0  # two small VMs for a Windows guest, each half a minute where there is no KVM
+# Of as many hosts disks are read at a time by this process. Who finds no place is asked for again at the next try.
+MOST_AT_A_TIME = 4
+_places = threading.BoundedSemaphore(MOST_AT_A_TIME)
 LACKING = (IpFetch.State.WAITING, IpFetch.State.EXHAUSTED)
 
 
@@ -46,7 +49,8 @@ def read_disks(endpoint_id: int, nic_ids: Sequence[int]) -> None:
 
     Safe to lose and to run twice: the next counted try asks for it again, and results are fenced by the row's attempt.
     """
-    threading.Thread(target=_look_in_thread, args=(endpoint_id, nic_ids), name="read-disks", daemon=True).start()
+    if _places.acquire(blocking=False):
+        threading.Thread(target=_look_in_thread, args=(endpoint_id, nic_ids), name="read-disks", daemon=True).start()
 
 
 def _look_in_thread(endpoint_id: int, nic_ids: Sequence[int]) -> None:
@@ -56,6 +60,7 @@ def _look_in_thread(endpoint_id: int, nic_ids: Sequence[int]) -> None:
         log.exception("Guests' disks could not be looked at.", endpoint=endpoint_id)
     finally:
         connections.close_all()
+        _places.release()
 
 
 def look(endpoint_id: int, nic_ids: Sequence[int]) -> None:

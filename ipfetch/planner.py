@@ -20,7 +20,7 @@ from extdhcp_site.jobs import tasks
 from extdhcp_site.locks import models as locks
 from ipfetch import batches, recording
 from ipfetch.models import IpFetch, Outcome
-from ipfetch.schedule import EAGER_DELAY, EAGER_FOR, Pace
+from ipfetch.schedule import EAGER_DELAY, EAGER_FOR, EAGER_REST, Pace
 from networks.models import Endpoint, Nic
 from networks.models.vms import VmState
 
@@ -28,8 +28,12 @@ LOCK = "ipfetch-planner"
 LARGEST_BATCH = 5_000
 ROWS_AT_FIRST = 1_000
 MOST_WAITING_BATCHES = 40
+MOST_DOUBTFUL = 4
 RECONCILE_SECONDS = 30.0
 RENEW_SECONDS = 1.0
+PASS_SECONDS = 50.0
+# When so much was due that the readers' queue is full, and the pass goes on.
+MORE_AFTER_SECONDS = 0.2
 
 State = IpFetch.State
 SETTLED = (State.FOUND, State.EXHAUSTED)
@@ -55,7 +59,7 @@ class Turn:
     def tick(self) -> bool:
         """A pass, if it is this process's turn; the queue is brought up to date with the VMs every half a minute.
 
-        True when there may be more to queue at once: so much was due.
+        True when there may be more to queue as soon as the readers have taken some.
         """
         if not self._renew():
             self._held = locks.acquire(LOCK, _me())
@@ -66,7 +70,7 @@ class Turn:
         if time.monotonic() - self._reconciled > RECONCILE_SECONDS:
             reconcile(Pace.now(), now)
             self._reconciled = time.monotonic()
-        return plan(now, go_on=self._still_ours) >= MOST_WAITING_BATCHES // 2
+        return plan(now, go_on=self._still_ours)
 
     def end(self) -> None:
         if self._held:
@@ -84,10 +88,11 @@ class Turn:
 
 @tasks.task
 def run_pass() -> None:
-    """Task: one whole pass, unless another server is at it."""
-    turn = Turn()
+    """Task: one whole pass, unless another server is at it: until nobody is due, or the next pass comes."""
+    turn, until = Turn(), time.monotonic() + PASS_SECONDS
     try:
-        turn.tick()
+        while turn.tick() and time.monotonic() < until:
+            time.sleep(MORE_AFTER_SECONDS)
     finally:
         turn.end()
 
@@ -96,19 +101,19 @@ def _me() -> str:
     return f"{socket.gethostname()}:{os.getpid()}"
 
 
-def plan(now: datetime, go_on: Callable[[], bool] = lambda: True) -> int:
-    """Queue batches of who is due, and give up who is done for; how many batches.
+def plan(now: datetime, go_on: Callable[[], bool] = lambda: True) -> bool:
+    """Queue batches of who is due, and give up who is done for; whether there was no room for more.
 
     `go_on` is asked before each batch: whether it is still this server that plans.
     """
     pace = Pace.now()
-    _keep_within(pace, now)
+    _bring_forward(pace, now)
     # No more than the readers will soon take: a claim that waits long runs out.
     room = MOST_WAITING_BATCHES - tasks.waiting(tasks.ADDRESSES, timezone.now())
     queued = 0
     doubtful = dict(Endpoint.objects.filter(failures__gt=0).values_list("pk", "retry_at"))
-    left_alone = set() if pace.exact else {pk for pk, retry_at in doubtful.items() if retry_at and retry_at > now}
-    for (endpoint_id, silent), row_ids in _due_batches(pace, now, left_alone, room).items() if room > 0 else ():
+    resting = set() if pace.exact else {pk for pk, retry_at in doubtful.items() if retry_at and retry_at > now}
+    for (endpoint_id, silent), row_ids in _due_batches(pace, now, doubtful, resting, room).items() if room > 0 else ():
         if not go_on():
             break
         # An endpoint that did not answer is asked by one thread first, not by all that it may have.
@@ -118,7 +123,7 @@ def plan(now: datetime, go_on: Callable[[], bool] = lambda: True) -> int:
             if batch.claims:
                 tasks.enqueue(batches.read_batch, endpoint_id, batch.claims, width, queue=tasks.ADDRESSES)
                 queued += 1
-    return queued
+    return queued >= room
 
 
 # The queue and the VMs --------------------------------------------------------------------------
@@ -127,6 +132,7 @@ def plan(now: datetime, go_on: Callable[[], bool] = lambda: True) -> int:
 def reconcile(pace: Pace, now: datetime) -> None:
     """Bring the queue up to date with what has happened to VMs and endpoints, whoever was there to see it."""
     enter_missing(pace, now)
+    recording.withdraw_ended(now)
     if not pace.exact:
         _revive_on_recovered_endpoints(pace, now)
     if pace.refresh:
@@ -142,6 +148,7 @@ def enter_missing(pace: Pace, now: datetime) -> None:
         "retries_left": Value(pace.max_retry),
         "tries": Value(0),
         "next_attempt_at": Value(now + pace.delay(0), DateTimeField()),
+        "scheduled_at": Value(now + pace.delay(0), DateTimeField()),
         "attempt": Value(0),
         "begun": Value(False),
         "claim": Value(""),
@@ -164,60 +171,44 @@ def enter_missing(pace: Pace, now: datetime) -> None:
 def _revive_on_recovered_endpoints(pace: Pace, now: datetime) -> None:
     """An endpoint answers again: who was given up gets all tries anew, who could not be asked is asked now."""
     recovered = Endpoint.objects.filter(pk=OuterRef(f"{ENDPOINT}_id"), up_since__gt=OuterRef("last_attempt_at"))
-    since = IpFetch.objects.filter(Exists(recovered))
-    begin_anew(since.filter(state=State.EXHAUSTED), pace, now)
-    since.waiting().filter(last_outcome=Outcome.HOST_UNREACHABLE, next_attempt_at__gt=now).update(next_attempt_at=now)
+    IpFetch.objects.filter(Exists(recovered), state=State.EXHAUSTED).begin_anew(pace, now)
+    unasked = IpFetch.objects.waiting().filter(last_outcome=Outcome.HOST_UNREACHABLE, next_attempt_at__gt=now)
+    unasked.filter(**{f"{ENDPOINT}__failures": 0}).update(next_attempt_at=now)
 
 
-def _keep_within(pace: Pace, now: datetime) -> None:
-    """Nobody waits longer than the settings say now, however long they said before."""
-    waiting = IpFetch.objects.waiting().filter(next_attempt_at__gt=now + pace.interval)
-    waiting.update(next_attempt_at=now + pace.interval)
+def _bring_forward(pace: Pace, now: datetime) -> None:
+    """Nobody waits longer than the settings say now, however long they said before; nor who was claimed and lost."""
+    latest = now + pace.interval
+    IpFetch.objects.waiting().filter(next_attempt_at__gt=latest).update(next_attempt_at=latest, scheduled_at=latest)
     if pace.refresh:
-        IpFetch.objects.settled().filter(next_attempt_at__gt=now + pace.refresh).update(
-            next_attempt_at=now + pace.refresh
-        )
+        latest = now + pace.refresh
+        IpFetch.objects.settled().filter(next_attempt_at__gt=latest).update(next_attempt_at=latest)
+    IpFetch.objects.filter(claimed_until__lte=now, next_attempt_at__gt=now).update(next_attempt_at=now)
 
 
-def begin_anew(rows: QuerySet[IpFetch], pace: Pace, now: datetime) -> int:
-    """Give NICs all their tries. The new attempt number shuts out a batch that is still under way."""
-    return rows.update(
-        state=State.WAITING,
-        retries_left=pace.max_retry,
-        tries=0,
-        next_attempt_at=now + pace.delay(0),
-        eager_until=None,
-        claimed_until=None,
-        last_outcome="",
-        last_detail="",
-        entered_at=now,
-        found_at=None,
-        attempt=F("attempt") + 1,
-    )
+def nudge(vm_uuids: Collection[str], now: datetime, *, eager: bool) -> None:
+    """The hypervisor told something of these VMs: their NICs are asked at the next pass. Nothing in exact mode.
 
-
-def nudge(vm_uuids: Collection[str], now: datetime, *, eager: bool) -> int:
-    """The hypervisor told something of these VMs: their NICs are asked at the next pass, how many; none in exact mode.
-
-    `eager`: their agent has connected, and they are asked each second for a while. Those given up get all tries anew.
+    `eager`: their agent has connected, and they are asked each second for a while; those given up get all tries
+    anew. Not again within minutes: a guest may connect and disconnect without end.
     """
-    return _nudge(IpFetch.objects.filter(nic__vm__uuid__in=list(vm_uuids)), now, eager=eager)
-
-
-def nudge_endpoint(endpoint_id: int, now: datetime) -> int:
-    """Whatever this endpoint told while nobody listened: all that wait on it are asked at the next pass."""
-    return _nudge(IpFetch.objects.waiting().on_endpoint(endpoint_id), now, eager=False)
-
-
-def _nudge(rows: QuerySet[IpFetch], now: datetime, *, eager: bool) -> int:
-    pace = Pace.now()
+    pace, rows = Pace.now(), IpFetch.objects.filter(nic__vm__uuid__in=list(vm_uuids))
     if pace.exact:
-        return 0
-    begin_anew(rows.filter(state=State.EXHAUSTED), pace, now)
-    soon: dict[str, object] = {"next_attempt_at": now}
-    if eager:
-        return rows.exclude(state=State.PAUSED).update(**soon, eager_until=now + EAGER_FOR)
-    return rows.waiting().update(**soon)
+        return
+    if not eager:
+        rows.waiting().filter(next_attempt_at__gt=now).update(next_attempt_at=now)
+        return
+    rested = rows.filter(Q(eager_until=None) | Q(eager_until__lt=now - EAGER_REST)).exclude(state=State.PAUSED)
+    row_ids = list(rested.values_list("pk", flat=True))
+    IpFetch.objects.filter(pk__in=row_ids, state=State.EXHAUSTED).begin_anew(pace, now)
+    IpFetch.objects.filter(pk__in=row_ids).update(next_attempt_at=now, eager_until=now + EAGER_FOR)
+
+
+def nudge_endpoints(endpoint_ids: Collection[int], now: datetime) -> None:
+    """Whatever these endpoints told while nobody listened: all that wait on them are asked at the next pass."""
+    if not Pace.now().exact:
+        waiting = IpFetch.objects.waiting().filter(**{f"{ENDPOINT}__in": list(endpoint_ids)}, next_attempt_at__gt=now)
+        waiting.update(next_attempt_at=now)
 
 
 # Claims -----------------------------------------------------------------------------------------
@@ -256,42 +247,48 @@ def claim(row_ids: Collection[int], endpoint_id: int, pace: Pace, now: datetime,
     return Batch(endpoint_id, taken)
 
 
-_CLAIMED = ["attempt", "state", "tries", "retries_left", "eager_until", "claimed_until", "claim", "begun"]
+_CLAIMED = [
+    "attempt", "state", "tries", "retries_left", "next_attempt_at", "scheduled_at", "eager_until", "claimed_until",
+    "claim", "begun",
+]  # fmt: skip
 
 
 @dataclass(frozen=True)
 class _Taking:
-    """What a claim takes from a row, and when the row's turn comes again (None: that stays as it is)."""
+    """What a claim takes from a row, and when its turn comes again. None: that stays as it is."""
 
     claim: IpFetch.Claim
-    tries: int
-    retries: int
     next_attempt_at: datetime | None
-    puts_off: bool = True
+    scheduled_at: datetime | None = None
+    tries: int = 0
+    retries: int = 0
 
     @classmethod
     def of(cls, row: IpFetch, endpoint_id: int, pace: Pace, now: datetime, *, asked: bool) -> "_Taking | None":
         """None for a row whose last try was lost with its worker: "the count is zero"."""
         Claim = IpFetch.Claim
         if asked:
-            return cls(Claim.ASKED, 0, 0, None, puts_off=False)
-        eager = not pace.exact and row.eager_until is not None and row.eager_until > now
+            return cls(Claim.ASKED, row.next_attempt_at)
+        soon = now + EAGER_DELAY if not pace.exact and row.eager_until and row.eager_until > now else None
         if row.state != State.WAITING:
-            return cls(Claim.REFRESH, 0, 0, now + EAGER_DELAY if eager else pace.refresh_at(endpoint_id, now))
-        if eager:
-            return cls(Claim.PUSHED, 0, 0, now + EAGER_DELAY)
-        if row.claimed_until and not row.begun and row.claim in (Claim.EARLY, Claim.COUNTED):
+            return cls(Claim.REFRESH, soon or pace.refresh_at(endpoint_id, now))
+        was_lost = row.claimed_until is not None
+        if was_lost and not row.begun and row.claim in (Claim.EARLY, Claim.COUNTED):
             # Nobody came to read it: it is the same try still.
-            return cls(Claim(row.claim), 0, 0, now + pace.delay(row.tries))
+            return cls(Claim(row.claim), soon or row.scheduled_at or now + pace.interval)
+        if row.scheduled_at and row.scheduled_at > now and not was_lost:
+            return cls(Claim.PUSHED, soon or row.scheduled_at)
         if row.tries < pace.first_that_counts:
-            return cls(Claim.EARLY, 1, 0, now + pace.delay(row.tries + 1))
-        return cls(Claim.COUNTED, 1, 1, now + pace.interval) if row.retries_left else None
+            following = now + pace.delay(row.tries + 1)
+            return cls(Claim.EARLY, soon or following, following, tries=1)
+        following = now + pace.interval
+        return cls(Claim.COUNTED, soon or following, following, tries=1, retries=1) if row.retries_left else None
 
     @property
     def changes(self) -> dict[str, object]:
-        changes: dict[str, object] = {"claim": self.claim}
-        if self.puts_off:
-            changes["next_attempt_at"] = self.next_attempt_at
+        changes: dict[str, object] = {"claim": self.claim, "next_attempt_at": self.next_attempt_at}
+        if self.scheduled_at:
+            changes["scheduled_at"] = self.scheduled_at
         if self.tries:
             changes["tries"] = F("tries") + self.tries
         if self.retries:
@@ -304,21 +301,32 @@ class _Taking:
 Lane = tuple[int, bool]  # an endpoint, and whether its silent guests or the others
 
 
-def _due_batches(pace: Pace, now: datetime, left_alone: Collection[int], most: int) -> dict[Lane, list[int]]:
+def _due_batches(
+    pace: Pace, now: datetime, doubtful: Collection[int], resting: Collection[int], most: int
+) -> dict[Lane, list[int]]:
     """Endpoints with the due rows of their running VMs, those that wait longest first, at most so many batches.
 
-    Those that wait come before those that are looked at again. One batch an endpoint at a time, and beside it
-    one of the guests whose agent hangs: each of these takes seconds, which the others need not wait for. An
-    endpoint that does not answer is left alone for a while.
+    Those that wait come before those that are looked at again. One batch an endpoint at a time, and beside it one
+    of the guests whose agent hangs: each of these takes seconds, which the others need not wait for. Of the
+    `doubtful` endpoints, which did not answer the last time, a few at a time and after all others; of those that
+    are `resting`, none.
     """
-    reachable = _reachable(now, left_alone)
-    lanes = _by_lane(reachable, [State.WAITING], now, most)
+    busy = _busy(now)
+    due = _free(now, busy)
+    sound = due.exclude(**{f"{ENDPOINT}__in": doubtful}) if doubtful else due
+    lanes = _by_lane(sound, [State.WAITING], now, most)
     if len(lanes) < most and not pace.exact:
-        for lane, row_ids in _by_lane(reachable, SETTLED, now, most).items():
+        for lane, row_ids in _by_lane(sound, SETTLED, now, most).items():
             if lane in lanes:
                 lanes[lane] += row_ids
             elif len(lanes) < most:
                 lanes[lane] = row_ids
+    asked_again = [endpoint_id for endpoint_id in doubtful if endpoint_id not in resting]
+    at_work = len({endpoint_id for endpoint_id, _ in busy if endpoint_id in doubtful})
+    room = min(most - len(lanes), MOST_DOUBTFUL - at_work)
+    if asked_again and room > 0:
+        states = [State.WAITING] if pace.exact else [State.WAITING, *SETTLED]
+        lanes |= _by_lane(due.filter(**{f"{ENDPOINT}__in": asked_again}), states, now, room)
     return {lane: row_ids[:LARGEST_BATCH] for lane, row_ids in lanes.items()}
 
 
@@ -355,18 +363,16 @@ def _all_due(endpoint_ids: Collection[int], states: Collection[str], now: dateti
     ]
 
 
-def _reachable(now: datetime, left_alone: Collection[int]) -> QuerySet[IpFetch]:
-    """What is due where no batch is under way and nobody has just been found silent."""
-    silent = Q(last_outcome=Outcome.AGENT_SILENT)
-    busy, busy_with_silent = set(), set()
+def _busy(now: datetime) -> set[Lane]:
+    """Where a batch is under way."""
     claimed = IpFetch.objects.claimed(now).order_by().values_list(f"{ENDPOINT}_id", "last_outcome").distinct()
-    for endpoint_id, outcome in claimed:
-        (busy_with_silent if outcome == Outcome.AGENT_SILENT else busy).add(endpoint_id)
-    due = IpFetch.objects.due(now)
-    if busy:
-        due = due.exclude(~silent, **{f"{ENDPOINT}__in": busy})
-    if busy_with_silent:
-        due = due.exclude(silent, **{f"{ENDPOINT}__in": busy_with_silent})
-    if left_alone:
-        due = due.exclude(**{f"{ENDPOINT}__in": left_alone})
+    return {(endpoint_id, outcome == Outcome.AGENT_SILENT) for endpoint_id, outcome in claimed}
+
+
+def _free(now: datetime, busy: Collection[Lane]) -> QuerySet[IpFetch]:
+    """What is due where no batch is under way."""
+    due, is_silent = IpFetch.objects.due(now), Q(last_outcome=Outcome.AGENT_SILENT)
+    for silent in (True, False):
+        if endpoint_ids := [endpoint_id for endpoint_id, of_silent in busy if of_silent == silent]:
+            due = due.exclude(is_silent if silent else ~is_silent, **{f"{ENDPOINT}__in": endpoint_ids})
     return due

@@ -8,7 +8,7 @@ import time
 from collections import defaultdict
 from collections.abc import Callable, Collection, Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import datetime, timedelta
 from ipaddress import IPv4Address, ip_address
 from typing import ClassVar, TypeVar
 
@@ -25,7 +25,7 @@ from ipfetch.schedule import Pace
 from networks import elements
 from networks.elements import AddressChange
 from networks.hypervisors.base import GuestAddress, Source, VmRef
-from networks.models import AddressState, Host, Network, Nic, Template, VirtualMachine
+from networks.models import AddressState, Host, Network, Nic, Template, VirtualMachine, VmState
 from networks.models.offerings import OsFamily
 
 log = structlog.get_logger(__name__)
@@ -35,9 +35,10 @@ FAMILIES = (4, 6)
 ASKED_IN_THE_GUEST = frozenset(
     (source, family) for source in (Source.GUEST_AGENT, Source.TEST_DRIVER) for family in FAMILIES
 )
-HELD = [AddressState.CONFIRMED, AddressState.PINNED]
 MOST_DIFFERENT_ANSWERS = 8
 MOST_KEPT = 64
+# How far a DHCP server's clock may be from ours.
+CLOCKS_APART = timedelta(hours=1)
 NOTHING = Choice()
 TIMES_AFTER_DEADLOCK = 3
 # ER_LOCK_DEADLOCK and ER_LOCK_WAIT_TIMEOUT: the transaction is gone, and repeating it does no harm.
@@ -111,8 +112,23 @@ class _Held:
     ip6: str | None
     address_state: str
     address_source: str
+    seen_at: datetime | None
     secondary: list[str]
     choice: Choice = NOTHING
+    change: AddressChange | None = None
+
+    @property
+    def has_lost(self) -> bool:
+        """Who told the NIC's address answers, and does not tell it any more, nor does anybody else."""
+        source = self.address_source
+        return self.has_lost_ip4 or (
+            self.ip6 is not None and self.choice.ip6 is None and (source, 6) in self.finding.heard
+        )
+
+    @property
+    def has_lost_ip4(self) -> bool:
+        confirmed = self.ip4 is not None and self.address_state == AddressState.CONFIRMED
+        return confirmed and self.choice.ip4 is None and (self.address_source, 4) in self.finding.heard
 
     @property
     def target(self) -> Target:
@@ -171,14 +187,16 @@ def record(findings: Sequence[Finding], now: datetime) -> set[int]:
 def report(source: Source, sightings: Mapping[int, Sequence[GuestAddress]], now: datetime) -> set[int]:
     """Write what somebody tells without having been asked, by NIC; the keys of the NICs that are in the queue.
 
-    Where a better source has said otherwise before, that one is asked again at once.
+    Where a better source has said otherwise before, that one is asked again at once. What is told of a VM that is
+    about to run is kept for `take_up`.
     """
 
     def write() -> tuple[list[_Held], _Written]:
         with transaction.atomic():
+            _keep_for_start(source, sightings, now)
             rows = IpFetch.objects.filter(nic__in=list(sightings), nic__vm__host__isnull=False)
             findings = [_reported(target, sightings[target.nic_id]) for target in targets(rows)]
-            held = _still_held([finding for finding in findings if finding.reported], now)
+            held = _still_held([finding for finding in findings if finding.reported and not _is_late(finding)], now)
             written = _write(held, now, Pace.now()) if held else _Written()
             doubted = [one.target.row_id for one in held if _doubts(one, source)]
             IpFetch.objects.filter(pk__in=doubted).update(next_attempt_at=now)
@@ -187,6 +205,50 @@ def report(source: Source, sightings: Mapping[int, Sequence[GuestAddress]], now:
     held, written = _repeated(write)
     _log(written)
     return {one.target.nic_id for one in held}
+
+
+def _keep_for_start(source: Source, sightings: Mapping[int, Sequence[GuestAddress]], now: datetime) -> None:
+    """A guest that boots fast has its lease before it is written that its VM runs."""
+    starting = Nic.objects.external_dhcp().filter(pk__in=list(sightings), ip_fetch=None, vm__state=VmState.STARTING)
+    for nic in starting.select_related("network"):
+        gateway = IPv4Address(nic.network.gateway) if nic.network.gateway else None
+        for reading in reported_for(NicFacts(nic.mac_address, nic.network.ip4_network, gateway), sightings[nic.pk]):
+            Observation.objects.update_or_create(
+                nic=nic,
+                source=source.value,
+                address=str(reading.ip),
+                defaults={"last_seen_at": now, "ended_at": None},
+                create_defaults={
+                    "family": reading.ip.version,
+                    "prefix": reading.prefix,
+                    "confidence": _confidence(reading),
+                    "first_seen_at": now,
+                    "last_seen_at": now,
+                },
+            )
+
+
+def take_up(vm: VirtualMachine, now: datetime) -> None:
+    """The VM runs: what was told of it while it was started counts from now on."""
+    told: dict[Source, dict[int, list[GuestAddress]]] = defaultdict(lambda: defaultdict(list))
+    kept = Observation.objects.current().filter(nic__vm=vm).select_related("nic")
+    for observation in kept:
+        source, ip = Source(observation.source), ip_address(observation.address)
+        reading = GuestAddress(observation.nic.mac_address, ip, source, observation.prefix)
+        told[source][observation.nic_id].append(reading)
+    for source, sightings in told.items():
+        report(source, sightings, now)
+
+
+def _is_late(finding: Finding) -> bool:
+    """Whether the same server has told of a lease since that ends later: scripts run one beside the other."""
+    ends = [reading.expires for reading in finding.reported if reading.expires]
+    if not ends:
+        return False
+    (source, family), *_ = finding.heard
+    told = Observation.objects.current().filter(nic=finding.target.nic_id, source=source.value, family=family)
+    others = told.exclude(address__in=[str(reading.ip) for reading in finding.reported])
+    return others.filter(expires_at__gt=max(ends)).exists()
 
 
 def _reported(target: Target, told: Sequence[GuestAddress]) -> Finding:
@@ -208,23 +270,39 @@ def _repeated(write: Callable[[], T]) -> T:
 
 
 def withdraw(source: Source, nic_ids: Collection[int], address: str | None, now: datetime) -> None:
-    """A source says that an address, or all that it told, is gone. What was known becomes last known, and is asked
-    for again at once."""
+    """A source says that an address, or all that it told, is gone. What was known becomes last known, and its NIC
+    waits for one again."""
+    told = Observation.objects.current().filter(nic__in=nic_ids, source=source)
+    _repeated(lambda: _withdraw(told if address is None else told.filter(address=address), now))
 
-    def write() -> None:
-        with transaction.atomic():
-            list(IpFetch.objects.select_for_update().filter(nic__in=nic_ids).order_by("pk").values_list("pk"))
-            told = Observation.objects.current().filter(nic__in=nic_ids, source=source).order_by()
-            gone = list(
-                (told if address is None else told.filter(address=address)).values_list("pk", "nic_id", "address")
-            )
-            Observation.objects.filter(pk__in=[pk for pk, *_ in gone]).update(ended_at=now, flag="")
-            for _, nic_id, ip in gone:
-                of_nic = Nic.objects.filter(pk=nic_id, ip4_address=ip, address_source=source)
-                of_nic.filter(address_state=AddressState.CONFIRMED).update(address_state=AddressState.LAST_KNOWN)
-            IpFetch.objects.filter(nic__in=[nic_id for _, nic_id, _ in gone]).update(next_attempt_at=now)
 
-    _repeated(write)
+def withdraw_ended(now: datetime) -> None:
+    """Leases that have ended by any clock, and of which nobody has told more: what is known by them is last known.
+
+    The NIC does not wait for another: its guest may well have renewed, and only the server's script not told it.
+    """
+    ended = Observation.objects.current().filter(expires_at__lt=now - CLOCKS_APART)
+    _repeated(lambda: _withdraw(ended, now, wait_again=False))
+
+
+def _withdraw(gone: QuerySet[Observation], now: datetime, *, wait_again: bool = True) -> None:
+    with transaction.atomic():
+        of_nics = set(gone.order_by().values_list("nic_id", flat=True))
+        if not of_nics:
+            return
+        for locked in (VirtualMachine.objects.filter(nics__in=of_nics), IpFetch.objects.filter(nic__in=of_nics)):
+            list(locked.select_for_update().order_by("pk").values_list("pk"))
+        ended = list(gone.order_by().values_list("pk", "nic_id", "address", "source"))
+        Observation.objects.filter(pk__in=[pk for pk, *_ in ended]).end(now)
+        lost = []
+        for _, nic_id, address, source in ended:
+            of_nic = Nic.objects.filter(pk=nic_id, ip4_address=address, address_source=source)
+            confirmed = of_nic.filter(address_state=AddressState.CONFIRMED)
+            if confirmed.update(address_state=AddressState.LAST_KNOWN):
+                lost.append(nic_id)
+        if wait_again:
+            IpFetch.objects.filter(nic__in=lost).begin_anew(Pace.now(), now)
+        IpFetch.objects.filter(nic__in=lost).update(next_attempt_at=now)
 
 
 def exhaust(rows: QuerySet[IpFetch], now: datetime) -> None:
@@ -253,7 +331,7 @@ def _still_held(findings: Sequence[Finding], now: datetime) -> list[_Held]:
     rows = IpFetch.objects.select_for_update().filter(pk__in=by_row).order_by("pk")
     values = rows.values_list(
         "pk", "attempt", "state", "retries_left", "eager_until", "nic__ip4_address", "nic__ip6_address",
-        "nic__address_state", "nic__address_source", "nic__secondary_addresses",
+        "nic__address_state", "nic__address_source", "nic__address_seen_at", "nic__secondary_addresses",
     )  # fmt: skip
     return [
         _Held(by_row[pk], state, retries_left, eager_until is not None and eager_until > now, *of_nic)
@@ -272,20 +350,21 @@ class _Written:
 
 def _write(held: list[_Held], now: datetime, pace: Pace) -> _Written:
     _note_seen(held)
-    observed = _observe(held, now)
+    observed, appeared = _observe(held, now)
     for one in held:
         known = (one.ip4, one.ip6)
         one.choice = choose(one.target.facts, observed[one.target.nic_id], known, pace.stale_after)
-    new = _write_nics(held, now)
-    _settle_conflicts(held, new, now)
+    new = _write_nics(held, pace, now)
+    _settle_conflicts(held, appeared)
     found = [one for one in held if one.finding.settled and one.state != State.FOUND and _has_address(one)]
     entered = set(found)
-    changed = [one for one in new if one not in entered and one.state != State.WAITING and (one.ip4 or one.ip6)]
+    changed = [one for one in new if one.change and (one.ip4 or (one.ip6 and one not in entered))]
     _write_found([one for one in held if one.finding.settled], entered, pace, now)
     _write_none([one for one in held if not one.finding.settled], pace, now)
+    _rows(one for one in held if one.has_lost_ip4 and one.state == State.FOUND).begin_anew(pace, now)
     events.record_all(
         [_event(one.target, EventType.IP_FETCH, f"ip addr {_primary(one)} got fetched successfully") for one in found]
-        + [_event(one.target, EventType.IP_CHANGE, f"ip addr changed {_change(one)}") for one in changed]
+        + [_event(one.target, EventType.IP_CHANGE, f"ip addr changed {_change(one.change)}") for one in changed]
     )
     return _Written(found, changed)
 
@@ -333,22 +412,29 @@ def _note_seen(held: Sequence[_Held]) -> None:
 # Observations -----------------------------------------------------------------------------------
 
 
-def _observe(held: Sequence[_Held], now: datetime) -> dict[int, list[Sighting]]:
-    """Write what was seen and what has ended; by NIC, all that sources say at present."""
+Place = tuple[int, str]  # a network, and an address there
+
+
+def _observe(held: Sequence[_Held], now: datetime) -> tuple[dict[int, list[Sighting]], set[Place]]:
+    """Write what was seen and what has ended. Gives by NIC all that is said at present, and what is new."""
     by_nic = {one.target.nic_id: one for one in held}
     known: dict[tuple[int, str, str], int] = {}
     history: dict[int, list[int]] = defaultdict(list)  # keys of what has ended, the first seen first
     present: dict[int, dict[tuple[str, str], Sighting]] = {nic_id: {} for nic_id in by_nic}
     stored = Observation.objects.filter(nic__in=list(by_nic)).order_by("pk")
-    for pk, nic_id, source, address, last_seen_at, ended_at in stored.values_list(
-        "pk", "nic_id", "source", "address", "last_seen_at", "ended_at"
+    ends: dict[int, datetime | None] = {}
+    for pk, nic_id, source, address, last_seen_at, ended_at, expires_at in stored.values_list(
+        "pk", "nic_id", "source", "address", "last_seen_at", "ended_at", "expires_at"
     ):
+        ends[pk] = expires_at
         known[nic_id, source, address] = pk
         if ended_at is None:
             present[nic_id][source, address] = Sighting(ip_address(address), Source(source), last_seen_at)
         else:
             history[nic_id].append(pk)
     again, new, ended, alerts = [], [], [], []
+    renewed: dict[int, tuple[datetime | None]] = {}
+    appeared: set[Place] = set()
     for nic_id, one in by_nic.items():
         told = {(reading.source.value, str(reading.ip)): reading for reading in one.finding.reported}
         had_outside = any(not can_be_leased(one.target.facts, each.ip) for each in present[nic_id].values())
@@ -357,9 +443,13 @@ def _observe(held: Sequence[_Held], now: datetime) -> dict[int, list[Sighting]]:
                 ended.append(known[nic_id, *key])
                 del present[nic_id][key]
         for key, reading in told.items():
+            if key not in present[nic_id] and _can_conflict(one.target, reading):
+                appeared.add((one.target.network_id, str(reading.ip)))
             present[nic_id][key] = Sighting(reading.ip, reading.source, now)
             if (nic_id, *key) in known:
                 again.append(known[nic_id, *key])
+                if ends[again[-1]] != reading.expires:
+                    renewed[again[-1]] = (reading.expires,)
             else:
                 new.append(_observation(one.target, reading, now))
                 outside = new[-1].flag == Flag.OUTSIDE
@@ -367,13 +457,22 @@ def _observe(held: Sequence[_Held], now: datetime) -> dict[int, list[Sighting]]:
                     alerts.append(_outside(one.target, reading))
                     had_outside = True
     Observation.objects.filter(pk__in=again).update(last_seen_at=now, ended_at=None)
-    Observation.objects.filter(pk__in=ended).update(ended_at=now, flag="")
+    Observation.objects.filter(pk__in=ended).end(now)
+    update_each(Observation, renewed, ["expires_at"])
     Observation.objects.bulk_create(new)
     events.record_all(alerts)
     # A guest that shows new addresses at every read would fill the table.
     if forgotten := [pk for pks in history.values() for pk in pks[:-MOST_KEPT] if pk not in again]:
         Observation.objects.filter(pk__in=forgotten).delete()
-    return {nic_id: list(sightings.values()) for nic_id, sightings in present.items()}
+    return {nic_id: list(sightings.values()) for nic_id, sightings in present.items()}, appeared
+
+
+def _can_conflict(target: Target, reading: GuestAddress) -> bool:
+    return reading.source not in UNCONFIRMED and can_be_leased(target.facts, reading.ip)
+
+
+def _confidence(reading: GuestAddress) -> Confidence:
+    return Confidence.UNCONFIRMED if reading.source in UNCONFIRMED else Confidence.CONFIRMED
 
 
 def _outside(target: Target, reading: GuestAddress) -> Event:
@@ -388,31 +487,30 @@ def _observation(target: Target, reading: GuestAddress, now: datetime) -> Observ
         family=reading.ip.version,
         prefix=reading.prefix,
         source=reading.source.value,
-        confidence=Confidence.UNCONFIRMED if reading.source in UNCONFIRMED else Confidence.CONFIRMED,
+        confidence=_confidence(reading),
         flag="" if can_be_leased(target.facts, reading.ip) else Flag.OUTSIDE,
         first_seen_at=now,
         last_seen_at=now,
+        expires_at=reading.expires,
     )
 
 
 # NICs -------------------------------------------------------------------------------------------
 
 
-def _write_nics(held: Sequence[_Held], now: datetime) -> list[_Held]:
+def _write_nics(held: Sequence[_Held], pace: Pace, now: datetime) -> list[_Held]:
     """Write the choices; those whose primary address is another than before. What is not chosen anew stays."""
-    seen = [one for one in held if one.choice.source and one.finding.reported]
-    wanted = {one.target.nic_id: _wanted(one, now) for one in seen}
+    chosen = [one for one in held if (one.choice.source and one.finding.reported) or one.has_lost]
+    wanted = {one: _wanted(one, now) for one in chosen}
     # Most have what they had: for all of these it is one statement.
-    same = [one for one in seen if _as_it_is(one, wanted[one.target.nic_id])]
-    Nic.objects.filter(pk__in=[one.target.nic_id for one in same]).update(address_seen_at=now)
-    other = list(set(seen) - set(same))
-    if other:
-        update_each(Nic, {one.target.nic_id: wanted[one.target.nic_id].row for one in other}, _Wanted.FIELDS)
-    moved = [
-        one for one in other if (wanted[one.target.nic_id].ip4, wanted[one.target.nic_id].ip6) != (one.ip4, one.ip6)
-    ]
-    changes = [_address_change(one, wanted[one.target.nic_id]) for one in moved]
-    changes += _take_from_former_holders([one for one in other if one.choice.ip4])
+    same = [one for one in chosen if wanted[one].is_as_before(one)]
+    seen = [one.target.nic_id for one in same if wanted[one].seen_at == now]
+    Nic.objects.filter(pk__in=seen).update(address_seen_at=now)
+    other = [one for one in chosen if not wanted[one].is_as_before(one)]
+    update_each(Nic, {one.target.nic_id: wanted[one].row for one in other}, _Wanted.FIELDS)
+    moved = [one for one in other if (wanted[one].ip4, wanted[one].ip6) != (one.ip4, one.ip6)]
+    changes = [_address_change(one, wanted[one]) for one in moved]
+    changes += _take_from_former_holders([one for one in other if one.choice.ip4], pace, now)
     if changes:
         for element in elements.registered():
             element.addresses_changed(changes, now)
@@ -425,10 +523,10 @@ class _Wanted:
 
     ip4: str | None
     ip6: str | None
-    state: AddressState
+    state: str
     source: str
     secondary: list[str]
-    seen_at: datetime
+    seen_at: datetime | None
 
     FIELDS: ClassVar = [
         "ip4_address", "ip6_address", "address_state", "address_source", "secondary_addresses", "address_seen_at",
@@ -438,32 +536,46 @@ class _Wanted:
     def row(self) -> tuple[object, ...]:
         return self.ip4, self.ip6, self.state, self.source, self.secondary, self.seen_at
 
+    def is_as_before(self, one: _Held) -> bool:
+        return (one.ip4, one.ip6, one.address_state, one.address_source, one.secondary) == self.row[:-1]
+
 
 def _wanted(one: _Held, now: datetime) -> _Wanted:
-    """The NIC with its address as chosen. What an operator has set wins, whatever is seen."""
-    choice = one.choice
-    pinned = one.address_state == AddressState.PINNED
-    state = AddressState.UNCONFIRMED if choice.source in UNCONFIRMED else AddressState.CONFIRMED
+    """The NIC with its address as chosen. State and source are those of the IPv4 address, where there is one: an IPv6
+    address says nothing of it. What an operator has set wins, whatever is seen."""
+    ip4, ip6 = one.choice.ip4, one.choice.ip6
+    secondary = list(one.choice.secondary)
+    if one.address_state == AddressState.PINNED and ip4 and str(ip4.ip) != one.ip4:
+        secondary.insert(0, str(ip4.ip))
+    # What is only overheard or was written down takes no confirmed address's place.
+    weaker = ip4 is None or (ip4.source in UNCONFIRMED and one.address_state == AddressState.CONFIRMED)
+    keeps = one.address_state == AddressState.PINNED or (weaker and one.ip4 is not None)
+    told = None if keeps else ip4 or ip6
+    seen = ip4 or ip6 if one.address_state == AddressState.PINNED else told
     return _Wanted(
-        ip4=one.ip4 if pinned or choice.ip4 is None else str(choice.ip4.ip),
-        ip6=str(choice.ip6.ip) if choice.ip6 else one.ip6,
-        state=AddressState.PINNED if pinned else state,
-        source=one.address_source if pinned else str(choice.source),
-        secondary=list(choice.secondary),
-        seen_at=now,
+        ip4=one.ip4 if keeps or ip4 is None else str(ip4.ip),
+        ip6=str(ip6.ip) if ip6 else None if (one.address_source, 6) in one.finding.heard else one.ip6,
+        state=AddressState.LAST_KNOWN if one.has_lost_ip4 else one.address_state if told is None else _state_of(told),
+        source=one.address_source if told is None else told.source.value,
+        secondary=[address for address in secondary if address != one.ip4] if keeps else secondary,
+        seen_at=now if seen and seen.last_seen == now else one.seen_at,
     )
 
 
-def _as_it_is(one: _Held, wanted: _Wanted) -> bool:
-    return (one.ip4, one.ip6, one.address_state, one.address_source, one.secondary) == wanted.row[:-1]
+def _state_of(sighting: Sighting) -> AddressState:
+    return AddressState.UNCONFIRMED if sighting.source in UNCONFIRMED else AddressState.CONFIRMED
 
 
 def _address_change(one: _Held, wanted: _Wanted) -> AddressChange:
-    return AddressChange(one.target.nic_id, one.target.vm_id, one.ip4, wanted.ip4, one.ip6, wanted.ip6)
+    one.change = AddressChange(one.target.nic_id, one.target.vm_id, one.ip4, wanted.ip4, one.ip6, wanted.ip6)
+    return one.change
 
 
-def _take_from_former_holders(held: Sequence[_Held]) -> list[AddressChange]:
-    """An address that a NIC is confirmed to hold is nobody's last known or unconfirmed one any more."""
+def _take_from_former_holders(held: Sequence[_Held], pace: Pace, now: datetime) -> list[AddressChange]:
+    """An address that a NIC is confirmed to hold is nobody's last known or unconfirmed one any more.
+
+    Who had it on somebody's word waits for one of its own again.
+    """
     taken = {
         (one.target.network_id, str(one.choice.ip4.ip))
         for one in held
@@ -475,44 +587,58 @@ def _take_from_former_holders(held: Sequence[_Held]) -> list[AddressChange]:
         for pk, vm_id, network_id, address, ip6, state in _with_addresses(taken)
         if (network_id, address) in taken and state in _LESSER and pk not in mine
     ]
-    Nic.objects.filter(pk__in=[pk for pk, *_ in lost]).update(ip4_address=None, address_state=AddressState.UNKNOWN)
+    if lost:
+        nic_ids = [pk for pk, *_ in lost]
+        unknown = {"ip4_address": None, "address_state": AddressState.UNKNOWN, "address_source": ""}
+        # Asked again, for one may have been given another address since.
+        still = Nic.objects.filter(pk__in=nic_ids, ip4_address__in=[address for _, address in taken])
+        still.filter(address_state__in=_LESSER).update(**unknown)
+        IpFetch.objects.filter(nic__in=nic_ids, state=State.FOUND).begin_anew(pace, now)
     return [AddressChange(pk, vm_id, address, None, ip6, ip6) for pk, vm_id, address, ip6 in lost]
 
 
 _LESSER = (AddressState.LAST_KNOWN, AddressState.UNCONFIRMED)
 
 
-def _with_addresses(addresses: Iterable[tuple[int, str]]) -> list[tuple]:
+def _with_addresses(places: Iterable[Place]) -> list[tuple]:
     """NICs of any network with one of these addresses: a database without statistics of its tables would take
     the network's index, and walk all of its NICs."""
-    wanted = {address for _, address in addresses}
+    wanted = {address for _, address in places}
     columns = ("pk", "vm_id", "network_id", "ip4_address", "ip6_address", "address_state")
     return list(Nic.objects.filter(ip4_address__in=wanted).order_by().values_list(*columns)) if wanted else []
 
 
-def _settle_conflicts(held: Sequence[_Held], new: Sequence[_Held], now: datetime) -> None:
-    """Flag and tell of addresses that several NICs of one network are confirmed to hold; unflag what is settled."""
-    mine = [one.target.nic_id for one in held]
-    flagged = list(
-        Observation.objects.current()
-        .filter(nic__in=mine, flag=Flag.CONFLICT)
-        .order_by()
-        .values_list("pk", "nic__network_id", "address")
-    )
-    suspects = {(one.target.network_id, str(one.choice.ip4.ip)) for one in new if one.choice.ip4}
-    suspects |= {(network_id, address) for _, network_id, address in flagged}
-    holders: dict[tuple[int, str], list[int]] = defaultdict(list)
-    for pk, _, network_id, address, _, state in _with_addresses(suspects):
-        if state in HELD:
-            holders[network_id, address].append(pk)
-    contested = {suspect: holders[suspect] for suspect in suspects if len(holders[suspect]) > 1}
+def _settle_conflicts(held: Sequence[_Held], appeared: Iterable[Place]) -> None:
+    """Flag and tell of addresses that several NICs of one network are said to have; unflag what is settled."""
+    of_ours = Observation.objects.current().filter(nic__in=[one.target.nic_id for one in held], flag=Flag.CONFLICT)
+    flagged = list(of_ours.order_by().values_list("pk", "nic__network_id", "address"))
+    suspects = {*appeared, *((network_id, address) for _, network_id, address in flagged)}
+    holders = _holders(suspects)
+    contested = {place: holders[place] for place in suspects if len(holders[place]) > 1}
     if settled := [pk for pk, network_id, address in flagged if (network_id, address) not in contested]:
         Observation.objects.filter(pk__in=settled).update(flag="")
     for (_, address), nic_ids in contested.items():
         _tell_of_conflict(nic_ids, address)
 
 
-def _tell_of_conflict(nic_ids: Sequence[int], address: str) -> None:
+def _holders(places: Collection[Place]) -> dict[Place, set[int]]:
+    """The NICs that are said to have an address, and those that an operator gave it to."""
+    holders: dict[Place, set[int]] = defaultdict(set)
+    if not places:
+        return holders
+    said = Observation.objects.current().filter(address__in={address for _, address in places})
+    for nic_id, network_id, address, confidence in said.order_by().values_list(
+        "nic_id", "nic__network_id", "address", "confidence"
+    ):
+        if confidence == Confidence.CONFIRMED:
+            holders[network_id, address].add(nic_id)
+    for pk, _, network_id, address, _, state in _with_addresses(places):
+        if state == AddressState.PINNED:
+            holders[network_id, address].add(pk)
+    return holders
+
+
+def _tell_of_conflict(nic_ids: Collection[int], address: str) -> None:
     unflagged = Observation.objects.current().filter(nic__in=nic_ids, address=address).exclude(flag=Flag.CONFLICT)
     newly = set(unflagged.values_list("nic_id", flat=True))
     unflagged.update(flag=Flag.CONFLICT)
@@ -526,7 +652,7 @@ def _tell_of_conflict(nic_ids: Sequence[int], address: str) -> None:
                 account_id=nic.vm.account_id,
                 on=nic.vm,
                 level=Level.WARN,
-                for_operator=f"They are: {names}.",
+                for_operator=f"({names})",
             )
             for nic in nics
             if nic.pk in newly
@@ -538,18 +664,20 @@ def _tell_of_conflict(nic_ids: Sequence[int], address: str) -> None:
 
 
 def _write_found(settled: Sequence[_Held], newly: Collection[_Held], pace: Pace, now: datetime) -> None:
-    groups = _grouped(settled, lambda one: (one in newly, str(one.choice.source or ""), one.target.endpoint_id))
-    for (is_new, source, endpoint_id), ones in groups.items():
-        found_at = {"found_at": now} if is_new else {}
+    groups = _grouped(
+        settled, lambda one: (one in newly, str(one.choice.source or ""), one.target.endpoint_id, one.eager)
+    )
+    for (is_new, source, endpoint_id, eager), ones in groups.items():
+        # Cut short, not forgotten: a guest whose agent comes and goes is not eagerly asked each time.
+        changes = ({"found_at": now} if is_new else {}) | ({"eager_until": now} if eager else {})
         _rows(ones).update(
             state=State.FOUND,
             next_attempt_at=pace.refresh_at(endpoint_id or 0, now),
-            eager_until=None,
             claimed_until=None,
             last_outcome=Outcome.FOUND,
             last_source=source,
             last_detail="",
-            **found_at,
+            **changes,
         )
 
 
@@ -625,12 +753,10 @@ def _primary(one: _Held) -> str:
     return str(sighting.ip) if sighting else ""
 
 
-def _change(one: _Held) -> str:
+def _change(change: AddressChange) -> str:
     """In words, for the family that has changed."""
-    pairs = [(one.ip4, one.choice.ip4), (one.ip6, one.choice.ip6)]
-    return " and ".join(
-        f"from {before or 'none'} to {after.ip}" for before, after in pairs if after and str(after.ip) != before
-    )
+    pairs = [(change.ip4_before, change.ip4), (change.ip6_before, change.ip6)]
+    return " and ".join(f"from {before or 'none'} to {after}" for before, after in pairs if after != before)
 
 
 def _event(target: Target, type: EventType, text: str, level: Level = Level.INFO) -> Event:

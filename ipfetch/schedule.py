@@ -11,6 +11,7 @@ FIRST_DELAY = timedelta(seconds=5)
 # A guest whose agent has just connected is about to have its address.
 EAGER_FOR = timedelta(seconds=30)
 EAGER_DELAY = timedelta(seconds=1)
+EAGER_REST = timedelta(minutes=5)
 
 _GOLDEN = 0.6180339887498949
 

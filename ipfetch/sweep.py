@@ -40,7 +40,7 @@ def run_now(rows: QuerySet[IpFetch], now: datetime, done: Done) -> list[int]:
     for endpoint_id, row_id in on_hosts.values_list(f"{planner.ENDPOINT}_id", "pk"):
         by_endpoint[endpoint_id].append(row_id)
     chosen = [row_id for row_ids in by_endpoint.values() for row_id in row_ids]
-    planner.begin_anew(on_hosts.filter(state=IpFetch.State.EXHAUSTED), pace, now)
+    on_hosts.filter(state=IpFetch.State.EXHAUSTED).begin_anew(pace, now)
     readers = max(1, MAX_THREADS.get() // batches.AT_ONE_HOST)
     with ThreadPoolExecutor(max_workers=readers) as pool:
         asking = [pool.submit(_ask, *of_one, pace, done) for of_one in by_endpoint.items()]

@@ -334,7 +334,7 @@ class Watcher:
 
     def _plan(self) -> None:
         if self._turn.tick():
-            self._tick.due_at = time.monotonic() + PAUSE_SECONDS
+            self._tick.due_at = time.monotonic() + planner.MORE_AFTER_SECONDS
 
     def _keep_subscriptions(self) -> None:
         self.subscriptions.keep(Endpoint.objects.filter(pk__in=Host.objects.values("endpoint")))
@@ -353,10 +353,10 @@ class Watcher:
 
     def _nudge(self, news: list[Told | Connected]) -> None:
         now = timezone.now()
-        for endpoint in Endpoint.objects.filter(pk__in=_connected(news)) if news else ():
-            if endpoint.failures:
+        if connected := _connected(news):
+            for endpoint in Endpoint.objects.filter(pk__in=connected, failures__gt=0):
                 record_health(endpoint)  # it answers: readers need not leave it alone any longer
-            planner.nudge_endpoint(endpoint.pk, now)
+            planner.nudge_endpoints(connected, now)
         told = [item for item in news if isinstance(item, Told)]
         ready = {item.vm_uuid for item in told if item.event is GuestEvent.AGENT_CONNECTED}
         others = {item.vm_uuid for item in told} - ready

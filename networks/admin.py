@@ -154,7 +154,7 @@ class EndpointAdmin(ModelAdmin):
             # After the address: saved together, the old password typed anew would count as not given.
             obj.password = password
             obj.save(update_fields=["password"])
-        elif moved and obj.has_password:
+        elif change and moved and obj.has_password:
             self.message_user(
                 request, "The stored password was for the former address, and was cleared.", messages.WARNING
             )

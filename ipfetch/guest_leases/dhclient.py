@@ -18,7 +18,8 @@ from datetime import UTC, datetime, timedelta
 from ipfetch.guest_leases.values import FOREVER, FileOnDisk, GuestLease, interface, ip4, moment, number, prefix, text
 
 # A string may hold braces and semicolons of the server's; a comment is what follows a time as an epoch.
-_TOKEN = re.compile(r'"(?:[^"\\\n]|\\.){0,1024}"|#[^\n]*|[{};]|[^\s{};"#]+')
+# A quotation without its end is taken whole, and never looked at again: else each quote in it begins anew.
+_TOKEN = re.compile(r'"(?:[^"\\\n]|\\[^\n])*+"?|#[^\n]*|[{};]|[^\s{};"#]+')
 _DATE = re.compile(r"([0-9]{4})/([0-9]{1,2})/([0-9]{1,2}) ([0-9]{1,2}):([0-9]{1,2}):([0-9]{1,2})")
 _WEEKDAY = re.compile(r"[0-6]")
 MOST_STATEMENTS = 20_000

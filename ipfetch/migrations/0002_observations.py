@@ -39,6 +39,7 @@ class Migration(migrations.Migration):
                 ('flag', models.CharField(blank=True, choices=[('outside', "Outside the network's CIDR"), ('conflict', 'Another NIC of the network has it too')], max_length=8)),
                 ('first_seen_at', models.DateTimeField()),
                 ('last_seen_at', models.DateTimeField()),
+                ('expires_at', models.DateTimeField(blank=True, null=True)),
                 ('ended_at', models.DateTimeField(blank=True, null=True)),
             ],
             options={
@@ -49,6 +50,11 @@ class Migration(migrations.Migration):
             model_name='ipfetch',
             name='begun',
             field=models.BooleanField(default=False),
+        ),
+        migrations.AddField(
+            model_name='ipfetch',
+            name='scheduled_at',
+            field=models.DateTimeField(null=True),
         ),
         migrations.AddField(
             model_name='ipfetch',
@@ -81,5 +87,13 @@ class Migration(migrations.Migration):
         migrations.AddConstraint(
             model_name='observation',
             constraint=models.UniqueConstraint(fields=('nic', 'source', 'address'), name='observed_once_by_a_source'),
+        ),
+        migrations.AddIndex(
+            model_name='observation',
+            index=models.Index(fields=['address'], name='ipfetch_obs_address_c4405a_idx'),
+        ),
+        migrations.AddIndex(
+            model_name='observation',
+            index=models.Index(fields=['expires_at'], name='ipfetch_obs_expires_bb8898_idx'),
         ),
     ]

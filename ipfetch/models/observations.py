@@ -1,9 +1,11 @@
 """Every address that anybody reported for a NIC, and whom is asked in which order."""
 
+from datetime import datetime
 from typing import Self
 
 from django.core.exceptions import ValidationError
 from django.db import models
+from django.db.models import Case, F, Value, When
 
 from extdhcp_site.accounts.models import Caller
 from extdhcp_site.models import UuidModel
@@ -36,6 +38,11 @@ class ObservationQuerySet(models.QuerySet["Observation"]):
         """What each source said when it was last heard."""
         return self.filter(ended_at=None)
 
+    def end(self, now: datetime) -> int:
+        """They are history: no conflict is, but an address outside the network was outside of it."""
+        kept = Case(When(flag=Flag.CONFLICT, then=Value("")), default=F("flag"))
+        return self.update(ended_at=now, flag=kept)
+
 
 class Observation(UuidModel):
     """One address as one source has told it, for as long as it did."""
@@ -49,6 +56,8 @@ class Observation(UuidModel):
     flag = models.CharField(max_length=8, choices=Flag.choices, blank=True)
     first_seen_at = models.DateTimeField()
     last_seen_at = models.DateTimeField()
+    # The end of the lease, as its server's script has told it.
+    expires_at = models.DateTimeField(null=True, blank=True)
     # The source has answered since, without it; or the VM stopped.
     ended_at = models.DateTimeField(null=True, blank=True)
 
@@ -57,6 +66,7 @@ class Observation(UuidModel):
     class Meta:
         ordering = ["-last_seen_at", "-id"]
         constraints = [models.UniqueConstraint(fields=["nic", "source", "address"], name="observed_once_by_a_source")]
+        indexes = [models.Index(fields=["address"]), models.Index(fields=["expires_at"])]
 
     def __str__(self) -> str:
         return f"{self.address} by {self.source}"

@@ -4,10 +4,11 @@ from datetime import datetime
 from typing import Self
 
 from django.db import models
-from django.db.models import Q
+from django.db.models import F, Q
 from django.utils import timezone
 
 from extdhcp_site.accounts.models import Caller
+from ipfetch.schedule import Pace
 from networks.hypervisors.base import Outcome as ReadOutcome
 from networks.models import Nic
 
@@ -65,9 +66,23 @@ class IpFetchQuerySet(models.QuerySet["IpFetch"]):
         """Those that a batch holds now."""
         return self.filter(claimed_until__gt=now)
 
-    def silent(self) -> Self:
-        """NICs of guests whose agent hangs: each costs seconds, so they are read apart from all others."""
-        return self.filter(last_outcome=Outcome.AGENT_SILENT)
+    def begin_anew(self, pace: Pace, now: datetime) -> int:
+        """Give NICs all their tries. The new attempt number shuts out a batch that is still under way."""
+        first = now + pace.delay(0)
+        return self.update(
+            state=IpFetch.State.WAITING,
+            retries_left=pace.max_retry,
+            tries=0,
+            next_attempt_at=first,
+            scheduled_at=first,
+            eager_until=None,
+            claimed_until=None,
+            last_outcome="",
+            last_detail="",
+            entered_at=now,
+            found_at=None,
+            attempt=F("attempt") + 1,
+        )
 
 
 class IpFetch(models.Model):
@@ -94,6 +109,8 @@ class IpFetch(models.Model):
     # Tries since the NIC entered the queue; the early ones come quickly.
     tries = models.PositiveIntegerField(default=0)
     next_attempt_at = models.DateTimeField(null=True)
+    # When its next try is due by the schedule. Who is asked before that, because something was told, spends nothing.
+    scheduled_at = models.DateTimeField(null=True)
     # The guest is about to have its address: until then it is asked each second.
     eager_until = models.DateTimeField(null=True)
     # The fence: grows with each claim, and every write of a batch asks for its own.

@@ -13,6 +13,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
+from datetime import datetime
 from enum import StrEnum
 from ipaddress import IPv4Address, IPv6Address
 from typing import Protocol, Self, TypeVar, runtime_checkable
@@ -176,12 +177,16 @@ class Source(StrEnum):
 
 @dataclass(frozen=True)
 class GuestAddress:
-    """An address that `source` says the interface with this MAC has (lower case, colon-separated)."""
+    """An address that `source` says the interface with this MAC has (lower case, colon-separated).
+
+    `expires` is the end of its lease, where the source tells one.
+    """
 
     mac: str
     ip: IPv4Address | IPv6Address
     source: Source
     prefix: int | None = None
+    expires: datetime | None = None
 
 
 @dataclass(frozen=True)

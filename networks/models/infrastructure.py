@@ -154,8 +154,9 @@ class Endpoint(UuidModel):
     )
     last_ok_at = models.DateTimeField(null=True, blank=True, editable=False)
     last_error = models.CharField(max_length=255, blank=True, editable=False)
-    # Since when it has answered, and the circuit breaker: how often in a row it has not, and when it is asked again.
+    # Since when it has answered, but for single failures.
     up_since = models.DateTimeField(null=True, blank=True, editable=False)
+    # The circuit breaker: how often in a row it has not answered, and when it is asked again.
     failures = models.PositiveIntegerField(default=0, editable=False)
     retry_at = models.DateTimeField(null=True, blank=True, editable=False)
     # Calls of the address readers that were given up and are stuck still.

@@ -386,7 +386,8 @@ def _forget_host(
             return
         if vm.host_id:
             capacity.give_back(vm.host_id, vm)
-        Nic.objects.filter(vm=vm, address_state=AddressState.CONFIRMED).update(address_state=AddressState.LAST_KNOWN)
+        held = Nic.objects.filter(vm=vm, address_state__in=[AddressState.CONFIRMED, AddressState.UNCONFIRMED])
+        held.update(address_state=AddressState.LAST_KNOWN)
         for element in elements.registered():
             element.stopped(vm, now)
     vm.refresh_from_db()

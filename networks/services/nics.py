@@ -129,10 +129,9 @@ def _pin(nic: Nic, ip: str, by: Caller, now: datetime, although_held: bool) -> N
     nic.save(update_fields=["ip4_address", "address_state", "address_source", "address_seen_at", "secondary_addresses"])
     changes = [_change(nic, before, ip)] if before != ip else []
     # As when the address is learned: who was not sure of it loses it.
-    former = list(others.filter(address_state__in=[AddressState.LAST_KNOWN, AddressState.UNCONFIRMED]))
-    Nic.objects.filter(pk__in=[other.pk for other in former]).update(
-        ip4_address=None, address_state=AddressState.UNKNOWN
-    )
+    unsure = others.filter(address_state__in=[AddressState.LAST_KNOWN, AddressState.UNCONFIRMED])
+    former = list(unsure)
+    unsure.filter(pk__in=[other.pk for other in former]).update(ip4_address=None, address_state=AddressState.UNKNOWN)
     changes += [_change(other, ip, None) for other in former]
     _tell(nic, changes, now)
     events.record(

@@ -81,7 +81,7 @@ def record_health(endpoint: Endpoint, error: str = "", *, stuck_calls: int | Non
     row = Endpoint.objects.filter(pk=endpoint.pk)
     stuck = {} if stuck_calls is None else {"stuck_calls": stuck_calls}
     if error:
-        row.update(last_error=error[:255], failures=F("failures") + 1, up_since=None, **stuck)
+        row.update(last_error=error[:255], failures=F("failures") + 1, **stuck)
         failures = row.values_list("failures", flat=True).first() or 1
         row.update(retry_at=now + min(FIRST_BREAK * 2 ** min(failures - 1, 10), LONGEST_BREAK))
         if failures == ALERT_AT:
@@ -89,8 +89,10 @@ def record_health(endpoint: Endpoint, error: str = "", *, stuck_calls: int | Non
     elif row.filter(last_error="", up_since__isnull=False).update(last_ok_at=now, **stuck):
         return  # as it was: there is nothing else to write
     else:
-        failures = row.values_list("failures", flat=True).first() or 0
-        row.update(last_error="", last_ok_at=now, up_since=now, failures=0, retry_at=None, **stuck)
+        failures, up_since = row.values_list("failures", "up_since").first() or (0, None)
+        # A call that failed by itself was no outage.
+        since = {"up_since": now} if failures >= ALERT_AT or up_since is None else {}
+        row.update(last_error="", last_ok_at=now, failures=0, retry_at=None, **since, **stuck)
         if failures >= ALERT_AT:
             _alert(endpoint, f"{endpoint} answers again", Level.INFO)
     state = HostState.DOWN if error else HostState.UP

@@ -134,7 +134,7 @@ def test_a_pass_takes_as_many_queries_for_a_batch_of_many_as_for_one_of_few(fake
         IpFetch.objects.update(state=IpFetch.State.PAUSED)
         Batch(fake, nics, now)
         with CaptureQueriesContext(connection) as captured:
-            assert planner.plan(now + MINUTE) == 1
+            planner.plan(now + MINUTE)
         return len(captured)
 
     assert planned(MANY) == planned(FEW)
