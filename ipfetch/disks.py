@@ -67,30 +67,35 @@ def look(endpoint_id: int, nic_ids: Sequence[int]) -> None:
     """Look for the addresses of all NICs of these ones' VMs that lack one, disk by disk; nothing while another disk
     of the host is being read, wherever in the farm.
     """
-    endpoint = Endpoint.objects.filter(pk=endpoint_id).exclude(disk_access=DiskAccess.NONE).first()
-    if endpoint is None:
+    if _readable(endpoint_id) is None:
         return
-    lock = locks.acquire(f"disk-{endpoint.pk}", f"{socket.gethostname()}:{os.getpid()}:{threading.get_ident()}")
+    lock = locks.acquire(f"disk-{endpoint_id}", f"{socket.gethostname()}:{os.getpid()}:{threading.get_ident()}")
     if lock is None:
         return
     try:
-        with asking(endpoint.pk), heartbeat(lambda: _renew(lock)):
-            _look_one_by_one(endpoint, nic_ids, lock)
+        with asking(endpoint_id), heartbeat(lambda: _renew(lock)):
+            _look_one_by_one(endpoint_id, nic_ids, lock)
     finally:
         lock.release()
 
 
-def _look_one_by_one(endpoint: Endpoint, nic_ids: Sequence[int], lock: Held) -> None:
+def _look_one_by_one(endpoint_id: int, nic_ids: Sequence[int], lock: Held) -> None:
     looked_at: set[int] = set()
     for nic_id in nic_ids:
-        # Read anew: minutes may have passed since the list was made.
-        nics = Nic.objects.filter(pk=nic_id, vm__host__endpoint=endpoint).exclude(vm__in=looked_at)
+        # All is read anew: minutes may have passed since the list was made.
+        endpoint = _readable(endpoint_id)
+        nics = Nic.objects.filter(pk=nic_id, vm__host__endpoint=endpoint_id).exclude(vm__in=looked_at)
         nic = nics.select_related("vm__template").first()
-        if nic and not lock.renew():
+        if endpoint is None or (nic and not lock.renew()):
             return
         if nic:
             looked_at.add(nic.vm_id)
             _look(nic.vm, endpoint)
+
+
+def _readable(endpoint_id: int) -> Endpoint | None:
+    """The endpoint, if its guests' disks may be read."""
+    return Endpoint.objects.filter(pk=endpoint_id).exclude(disk_access=DiskAccess.NONE).first()
 
 
 def _renew(lock: Held) -> None:

@@ -14,6 +14,7 @@ from datetime import datetime
 
 from django.db import connection, transaction
 from django.db.models import DateTimeField, Exists, F, OuterRef, Q, QuerySet, Value
+from django.db.models.functions import Concat
 from django.utils import timezone
 
 from extdhcp_site.jobs import tasks
@@ -331,15 +332,15 @@ def _due_batches(
 
 
 def _by_lane(due: QuerySet[IpFetch], states: Collection[str], now: datetime, most: int) -> dict[Lane, list[int]]:
-    columns = (f"{ENDPOINT}_id", "last_outcome", "pk", "nic__vm__state")
-    looked_at = list(due.filter(state__in=states).values_list(*columns)[:ROWS_AT_FIRST])
-    first = [of_row for *of_row, vm_state in looked_at if vm_state == VmState.RUNNING]
+    # Not the column itself: by its index SQLite would begin with all VMs that run.
+    running = due.alias(vm_state=Concat("nic__vm__state", Value(""))).filter(vm_state=VmState.RUNNING, state__in=states)
+    first = list(running.values_list(f"{ENDPOINT}_id", "last_outcome", "pk")[:ROWS_AT_FIRST])
     lanes: dict[Lane, list[int]] = {}
     for endpoint_id, outcome, _ in first:
         if len(lanes) < most:
             lanes.setdefault((endpoint_id, outcome == Outcome.AGENT_SILENT), [])
     # Perhaps there are more: all that the chosen endpoints have, so that it makes few large batches.
-    rows = first if len(looked_at) < ROWS_AT_FIRST else _all_due({endpoint_id for endpoint_id, _ in lanes}, states, now)
+    rows = first if len(first) < ROWS_AT_FIRST else _all_due({endpoint_id for endpoint_id, _ in lanes}, states, now)
     for endpoint_id, outcome, row_id in rows:
         lane = endpoint_id, outcome == Outcome.AGENT_SILENT
         if lane in lanes:

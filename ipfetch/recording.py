@@ -21,7 +21,7 @@ from extdhcp_site.events.models import Event, EventType, Level
 from ipfetch.addresses import UNCONFIRMED, Choice, NicFacts, Sighting, can_be_leased, choose, reported_for, settles
 from ipfetch.bulk import update_each
 from ipfetch.models import Confidence, Flag, IpFetch, Observation, Outcome
-from ipfetch.schedule import Pace
+from ipfetch.schedule import EAGER_DELAY, EAGER_FOR, Pace
 from networks import elements
 from networks.elements import AddressChange
 from networks.hypervisors.base import GuestAddress, Source, VmRef
@@ -40,6 +40,10 @@ MOST_KEPT = 64
 # How far a DHCP server's clock may be from ours.
 CLOCKS_APART = timedelta(hours=1)
 NOTHING = Choice()
+LEASES = (Source.WEBHOOK, Source.LEASE)
+# After a start a server's lease may be that of the boot before, until the guest has asked it again.
+YOUNG_FOR = timedelta(minutes=5)
+YOUNG_DELAY = timedelta(seconds=20)
 TIMES_AFTER_DEADLOCK = 3
 # ER_LOCK_DEADLOCK and ER_LOCK_WAIT_TIMEOUT: the transaction is gone, and repeating it does no harm.
 _DEADLOCKS = (1213, 1205)
@@ -107,6 +111,7 @@ class _Held:
     finding: Finding
     state: str
     retries_left: int
+    entered_at: datetime
     eager: bool
     ip4: str | None
     ip6: str | None
@@ -115,6 +120,7 @@ class _Held:
     seen_at: datetime | None
     secondary: list[str]
     choice: Choice = NOTHING
+    doubted: bool = False
     change: AddressChange | None = None
 
     @property
@@ -198,8 +204,8 @@ def report(source: Source, sightings: Mapping[int, Sequence[GuestAddress]], now:
             findings = [_reported(target, sightings[target.nic_id]) for target in targets(rows)]
             held = _still_held([finding for finding in findings if finding.reported and not _is_late(finding)], now)
             written = _write(held, now, Pace.now()) if held else _Written()
-            doubted = [one.target.row_id for one in held if _doubts(one, source)]
-            IpFetch.objects.filter(pk__in=doubted).update(next_attempt_at=now)
+            doubted = IpFetch.objects.filter(pk__in=[one.target.row_id for one in held if one.doubted])
+            doubted.update(next_attempt_at=now, eager_until=now + EAGER_FOR)
             return held, written
 
     held, written = _repeated(write)
@@ -330,12 +336,12 @@ def _still_held(findings: Sequence[Finding], now: datetime) -> list[_Held]:
     by_row = {finding.target.row_id: finding for finding in findings}
     rows = IpFetch.objects.select_for_update().filter(pk__in=by_row).order_by("pk")
     values = rows.values_list(
-        "pk", "attempt", "state", "retries_left", "eager_until", "nic__ip4_address", "nic__ip6_address",
+        "pk", "attempt", "state", "retries_left", "entered_at", "eager_until", "nic__ip4_address", "nic__ip6_address",
         "nic__address_state", "nic__address_source", "nic__address_seen_at", "nic__secondary_addresses",
     )  # fmt: skip
     return [
-        _Held(by_row[pk], state, retries_left, eager_until is not None and eager_until > now, *of_nic)
-        for pk, attempt, state, retries_left, eager_until, *of_nic in values
+        _Held(by_row[pk], state, retries_left, entered_at, eager_until is not None and eager_until > now, *of_nic)
+        for pk, attempt, state, retries_left, entered_at, eager_until, *of_nic in values
         if by_row[pk].target.attempt == attempt
     ]
 
@@ -353,7 +359,9 @@ def _write(held: list[_Held], now: datetime, pace: Pace) -> _Written:
     observed, appeared = _observe(held, now)
     for one in held:
         known = (one.ip4, one.ip6)
-        one.choice = choose(one.target.facts, observed[one.target.nic_id], known, pace.stale_after)
+        sightings = observed[one.target.nic_id]
+        one.choice = choose(one.target.facts, sightings, known, pace.stale_after)
+        one.doubted = any(_contradicts(sighting, one.choice.ip4, now) for sighting in sightings)
     new = _write_nics(held, pace, now)
     _settle_conflicts(held, appeared)
     found = [one for one in held if one.finding.settled and one.state != State.FOUND and _has_address(one)]
@@ -388,10 +396,10 @@ def _for_log(one: _Held) -> dict[str, object]:
     }
 
 
-def _doubts(one: _Held, source: Source) -> bool:
-    """Whether what `source` told is not what was chosen."""
-    told = {str(reading.ip) for reading in one.finding.reported}
-    return one.choice.ip4 is not None and one.choice.ip4.source != source and str(one.choice.ip4.ip) not in told
+def _contradicts(sighting: Sighting, chosen: Sighting | None, now: datetime) -> bool:
+    """A server has just given the guest another address than the one it tells: it is about to put it on."""
+    told = sighting.source in LEASES and sighting.ip.version == 4 and now - sighting.last_seen < EAGER_FOR
+    return told and chosen is not None and chosen.source not in LEASES and chosen.ip != sighting.ip
 
 
 def _note_seen(held: Sequence[_Held]) -> None:
@@ -665,14 +673,14 @@ def _tell_of_conflict(nic_ids: Collection[int], address: str) -> None:
 
 def _write_found(settled: Sequence[_Held], newly: Collection[_Held], pace: Pace, now: datetime) -> None:
     groups = _grouped(
-        settled, lambda one: (one in newly, str(one.choice.source or ""), one.target.endpoint_id, one.eager)
+        settled,
+        lambda one: (one in newly, str(one.choice.source or ""), one.target.endpoint_id, _look_again(one, pace, now)),
     )
-    for (is_new, source, endpoint_id, eager), ones in groups.items():
-        # Cut short, not forgotten: a guest whose agent comes and goes is not eagerly asked each time.
-        changes = ({"found_at": now} if is_new else {}) | ({"eager_until": now} if eager else {})
+    for (is_new, source, endpoint_id, (soon, eager_until)), ones in groups.items():
+        changes = ({"found_at": now} if is_new else {}) | ({"eager_until": eager_until} if eager_until else {})
         _rows(ones).update(
             state=State.FOUND,
-            next_attempt_at=pace.refresh_at(endpoint_id or 0, now),
+            next_attempt_at=soon or pace.refresh_at(endpoint_id or 0, now),
             claimed_until=None,
             last_outcome=Outcome.FOUND,
             last_source=source,
@@ -681,8 +689,26 @@ def _write_found(settled: Sequence[_Held], newly: Collection[_Held], pace: Pace,
         )
 
 
+def _look_again(one: _Held, pace: Pace, now: datetime) -> tuple[datetime | None, datetime | None]:
+    """When a NIC that has its address is read again, if not with the others of its endpoint; and the end of its being
+    asked eagerly, if that changes."""
+    if pace.exact:
+        return None, None
+    if one.doubted and one.eager:
+        return now + EAGER_DELAY, None
+    # Cut short, not forgotten: a guest whose agent comes and goes is not eagerly asked each time.
+    eager_until = now if one.eager else None
+    in_guest = one.choice.source in (Source.GUEST_AGENT, Source.TEST_DRIVER)
+    young = not in_guest and now - one.entered_at < YOUNG_FOR
+    return (now + YOUNG_DELAY if young else None), eager_until
+
+
 def _write_none(unsettled: Sequence[_Held], pace: Pace, now: datetime) -> None:
     """Why there is no address; the last try gives the NIC up. What was known before is not touched."""
+    # Found by a report since it was asked for: that it was asked in vain tells nobody anything.
+    overtaken = [one for one in unsettled if one.state == State.FOUND and one.target.claim != IpFetch.Claim.REFRESH]
+    _rows(overtaken).update(claimed_until=None)
+    unsettled = [one for one in unsettled if one not in overtaken]
     groups = _grouped(unsettled, lambda one: (one.finding.outcome, one.finding.detail[:255]))
     if len(groups) <= MOST_DIFFERENT_ANSWERS:
         for (outcome, detail), ones in groups.items():

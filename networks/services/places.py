@@ -81,19 +81,23 @@ def record_health(endpoint: Endpoint, error: str = "", *, stuck_calls: int | Non
     row = Endpoint.objects.filter(pk=endpoint.pk)
     stuck = {} if stuck_calls is None else {"stuck_calls": stuck_calls}
     if error:
-        row.update(last_error=error[:255], failures=F("failures") + 1, **stuck)
+        # One statement alone makes it the third: several may fail at the same moment.
+        is_third = row.filter(failures=ALERT_AT - 1).update(failures=ALERT_AT)
+        if not is_third:
+            row.exclude(failures=ALERT_AT - 1).update(failures=F("failures") + 1)
         failures = row.values_list("failures", flat=True).first() or 1
-        row.update(retry_at=now + min(FIRST_BREAK * 2 ** min(failures - 1, 10), LONGEST_BREAK))
-        if failures == ALERT_AT:
+        retry_at = now + min(FIRST_BREAK * 2 ** min(failures - 1, 10), LONGEST_BREAK)
+        row.update(last_error=error[:255], retry_at=retry_at, **stuck)
+        if is_third:
             _alert(endpoint, f"{endpoint} does not answer: {error}", Level.ERROR)
     elif row.filter(last_error="", up_since__isnull=False).update(last_ok_at=now, **stuck):
         return  # as it was: there is nothing else to write
     else:
-        failures, up_since = row.values_list("failures", "up_since").first() or (0, None)
         # A call that failed by itself was no outage.
-        since = {"up_since": now} if failures >= ALERT_AT or up_since is None else {}
-        row.update(last_error="", last_ok_at=now, failures=0, retry_at=None, **since, **stuck)
-        if failures >= ALERT_AT:
+        was_out = row.filter(failures__gte=ALERT_AT).update(failures=0, up_since=now)
+        row.filter(up_since=None).update(up_since=now)
+        row.update(last_error="", last_ok_at=now, failures=0, retry_at=None, **stuck)
+        if was_out:
             _alert(endpoint, f"{endpoint} answers again", Level.INFO)
     state = HostState.DOWN if error else HostState.UP
     Host.objects.filter(endpoint=endpoint).exclude(state=state).update(state=state)

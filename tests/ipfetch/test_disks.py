@@ -248,6 +248,17 @@ def test_one_after_the_other_all_guests_of_a_host_get_their_turn(fake):
     assert [vm.uuid for vm, _ in fake.read] == [str(nic.vm.uuid) for nic in nics]
 
 
+def test_disks_that_may_not_be_read_any_more_are_not(fake):
+    first = nic_with_disk()
+    second = make_running_vm(networks=[first.network], host=first.vm.host).nics.get()
+    planner.enter_missing(planner.Pace.now(), timezone.now())
+    fake.meanwhile = lambda: Endpoint.objects.update(disk_access=DiskAccess.NONE)
+
+    disks.look(first.vm.host.endpoint_id, [first.pk, second.pk])
+
+    assert len(fake.read) == 1
+
+
 @beside_transactions
 def test_the_task_is_back_before_the_disk_is_read(fake):
     nic = nic_with_disk(cidr="192.0.2.0/24", gateway="192.0.2.1")

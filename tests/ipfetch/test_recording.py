@@ -5,6 +5,7 @@ from ipaddress import IPv4Address, IPv4Network, ip_address
 
 import pytest
 from django.db import OperationalError
+from django.utils import timezone
 from django_q.models import OrmQ
 from hypothesis import given
 from hypothesis import strategies as st
@@ -249,6 +250,28 @@ class TestReports:
         assert (nic.ip4_address, row_of(nic).state) == ("192.0.2.120", "found")
         assert not Event.objects.filter(level="ERROR").exists()
 
+    def test_that_the_agent_was_asked_in_vain_meanwhile_is_not_said_of_it(self, fake, now):
+        nic = waiting_nic()
+        planner.plan(now + MINUTE)
+        recording.report(Source.WEBHOOK, {nic.pk: [address(nic, "192.0.2.120", Source.WEBHOOK)]}, now + MINUTE)
+        fake.readings.clear()
+        batches.read(*OrmQ.objects.get().task["args"])
+        assert (row_of(nic).last_outcome, row_of(nic).claimed_until) == (Outcome.FOUND, None)
+
+    def test_a_guest_that_has_not_put_on_its_new_lease_yet_is_asked_until_it_has(self, fake, now):
+        nic = waiting_nic()
+        fake.answers(nic.vm.on_host, address(nic, "192.0.2.120"))
+        run_pass(now + MINUTE)
+        told = address(nic, "192.0.2.130", Source.WEBHOOK)
+        recording.report(Source.WEBHOOK, {nic.pk: [told]}, timezone.now())
+        IpFetch.objects.update(eager_until=now + 10 * MINUTE)
+        for second in range(3):
+            run_pass(now + 2 * MINUTE + timedelta(seconds=second))
+        fake.answers(nic.vm.on_host, address(nic, "192.0.2.130"))
+        run_pass(now + 2 * MINUTE + timedelta(seconds=4))
+        nic.refresh_from_db()
+        assert (nic.ip4_address, nic.address_source) == ("192.0.2.130", "agent")
+
     def test_of_a_vm_that_does_not_run_it_is_ignored(self, now):
         nic = make_vm().nics.get()
         assert recording.report(Source.WEBHOOK, {nic.pk: [address(nic, "192.0.2.120", Source.WEBHOOK)]}, now) == set()
@@ -319,6 +342,16 @@ class TestChain:
         run_pass(now + MINUTE)
         nic.refresh_from_db()
         assert (nic.ip4_address, nic.address_source, nic.address_state) == ("192.0.2.150", "lease", "confirmed")
+
+    def test_soon_after_a_start_it_is_looked_at_again(self, fake, now, monkeypatch):
+        """The server may still hold the lease of the boot before."""
+        nic = waiting_nic()
+        self.lease(nic, monkeypatch)
+        run_pass(now + MINUTE)
+        self.lease(nic, monkeypatch, "192.0.2.151")
+        run_pass(now + 2 * MINUTE)
+        nic.refresh_from_db()
+        assert nic.ip4_address == "192.0.2.151"
 
     def test_the_agent_is_asked_first(self, fake, now, monkeypatch):
         nic = waiting_nic()

@@ -16,7 +16,7 @@ from networks import elements
 from networks.elements import AddressChange, NetworkElement
 from networks.hypervisors.base import EndpointUnreachable, Reading
 from networks.hypervisors.base import Outcome as ReadOutcome
-from networks.models import AddressState, Endpoint, Nic
+from networks.models import AddressState, Endpoint, Nic, VirtualMachine, VmState
 from networks.services.places import record_health
 from tests.factories import make_account, make_running_vm
 from tests.ipfetch.passes import MINUTE, address, exact_mode, row_of, run_pass, set_to, waiting_nic
@@ -305,6 +305,18 @@ class TestBreaker:
         Endpoint.objects.update(up_since=now + 2 * MINUTE)
         planner.reconcile(Pace.now(), now + 2 * MINUTE)
         assert row_of(nic).next_attempt_at == now + 2 * MINUTE
+
+
+class TestVmsThatDoNotRun:
+    def test_however_many_are_overdue_they_stand_in_nobodys_way(self, fake, now, monkeypatch):
+        monkeypatch.setattr(planner, "ROWS_AT_FIRST", 2)
+        moving = [waiting_nic() for _ in range(3)]
+        IpFetch.objects.update(next_attempt_at=now - MINUTE, scheduled_at=now - MINUTE)
+        VirtualMachine.objects.filter(pk__in=[nic.vm_id for nic in moving]).update(state=VmState.STOPPING)
+        nic = waiting_nic()
+        planner.plan(now + MINUTE)
+        assert row_of(nic).tries == 1
+        assert [row_of(each).tries for each in moving] == [0, 0, 0]
 
 
 class TestSilentGuests:
