@@ -112,6 +112,7 @@ class _Held:
     state: str
     retries_left: int
     entered_at: datetime
+    found_at: datetime | None
     eager: bool
     ip4: str | None
     ip6: str | None
@@ -122,6 +123,12 @@ class _Held:
     choice: Choice = NOTHING
     doubted: bool = False
     change: AddressChange | None = None
+
+    @property
+    def was_found_since(self) -> bool:
+        """A report has come while it was asked for."""
+        claimed_at = self.target.claimed_at
+        return self.state == State.FOUND and bool(self.found_at and claimed_at and self.found_at >= claimed_at)
 
     @property
     def has_lost(self) -> bool:
@@ -336,12 +343,20 @@ def _still_held(findings: Sequence[Finding], now: datetime) -> list[_Held]:
     by_row = {finding.target.row_id: finding for finding in findings}
     rows = IpFetch.objects.select_for_update().filter(pk__in=by_row).order_by("pk")
     values = rows.values_list(
-        "pk", "attempt", "state", "retries_left", "entered_at", "eager_until", "nic__ip4_address", "nic__ip6_address",
-        "nic__address_state", "nic__address_source", "nic__address_seen_at", "nic__secondary_addresses",
+        "pk", "attempt", "state", "retries_left", "entered_at", "found_at", "eager_until",
+        "nic__ip4_address", "nic__ip6_address", "nic__address_state", "nic__address_source", "nic__address_seen_at", "nic__secondary_addresses",
     )  # fmt: skip
     return [
-        _Held(by_row[pk], state, retries_left, entered_at, eager_until is not None and eager_until > now, *of_nic)
-        for pk, attempt, state, retries_left, entered_at, eager_until, *of_nic in values
+        _Held(
+            by_row[pk],
+            state,
+            retries_left,
+            entered_at,
+            found_at,
+            eager_until is not None and eager_until > now,
+            *of_nic,
+        )
+        for pk, attempt, state, retries_left, entered_at, found_at, eager_until, *of_nic in values
         if by_row[pk].target.attempt == attempt
     ]
 
@@ -706,7 +721,7 @@ def _look_again(one: _Held, pace: Pace, now: datetime) -> tuple[datetime | None,
 def _write_none(unsettled: Sequence[_Held], pace: Pace, now: datetime) -> None:
     """Why there is no address; the last try gives the NIC up. What was known before is not touched."""
     # Found by a report since it was asked for: that it was asked in vain tells nobody anything.
-    overtaken = [one for one in unsettled if one.state == State.FOUND and one.target.claim != IpFetch.Claim.REFRESH]
+    overtaken = {one for one in unsettled if one.was_found_since}
     _rows(overtaken).update(claimed_until=None)
     unsettled = [one for one in unsettled if one not in overtaken]
     groups = _grouped(unsettled, lambda one: (one.finding.outcome, one.finding.detail[:255]))

@@ -16,7 +16,7 @@ from ipfetch.configuration import MAX_THREADS
 from ipfetch.models import IpFetch
 from ipfetch.schedule import Pace
 
-POLL_SECONDS = 0.5
+POLL_SECONDS = 0.2
 
 Done = Callable[[int], None]
 
@@ -51,23 +51,24 @@ def run_now(rows: QuerySet[IpFetch], now: datetime, done: Done) -> list[int]:
 
 def _ask(endpoint_id: int, row_ids: Collection[int], pace: Pace, done: Done) -> None:
     try:
+        answered = _wait_until_free(endpoint_id) & set(row_ids)
+        done(len(answered))
         with transaction.atomic():
             # Only now that they can be read: a claim does not last long.
-            batch = planner.claim(row_ids, endpoint_id, pace, timezone.now(), asked=True)
+            batch = planner.claim(set(row_ids) - answered, endpoint_id, pace, timezone.now(), asked=True)
         batches.read(batch.endpoint_id, batch.claims, done=done)
-        _wait_for(set(row_ids) - {row_id for row_id, _ in batch.claims}, done)
     finally:
         connections.close_all()
 
 
-def _wait_for(held: set[int], done: Done) -> None:
-    """Until the batches that have these come to their end, or their claims do."""
+def _wait_until_free(endpoint_id: int) -> set[int]:
+    """Until no batch asks guests there, so that no host is asked more at a time than it may be; whom these had."""
+    asked: set[int] = set()
     give_up = time.monotonic() + batches.BATCH_LIFE.total_seconds()
-    while held:
-        still = set(IpFetch.objects.filter(pk__in=held).claimed(timezone.now()).values_list("pk", flat=True))
-        done(len(held - still))
-        held = still
-        if time.monotonic() > give_up:
-            return
-        if held:
-            time.sleep(POLL_SECONDS)
+    while time.monotonic() < give_up:
+        held = IpFetch.objects.on_endpoint(endpoint_id).claimed(timezone.now())
+        if not (now_held := set(held.values_list("pk", flat=True))):
+            break
+        asked |= now_held
+        time.sleep(POLL_SECONDS)
+    return asked
