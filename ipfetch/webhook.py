@@ -212,7 +212,7 @@ class ReportSerializer(serializers.Serializer):
         return super().to_internal_value(data)
 
 
-def check_lease(lease: GuestAddress, expires: datetime | None, network: Network, now: datetime) -> None:
+def check_lease(lease: GuestAddress, network: Network, now: datetime) -> None:
     """Raises Impossible for a lease that no DHCP server of the network can have given."""
     gateway = IPv4Address(network.gateway) if network.gateway else None
     facts = NicFacts(lease.mac, network.ip4_network, gateway)
@@ -220,7 +220,7 @@ def check_lease(lease: GuestAddress, expires: datetime | None, network: Network,
         raise Impossible("ip: An address of this kind is never leased.")
     if not can_be_leased(facts, lease.ip):
         raise Impossible("ip: Outside of the network's CIDR, or the gateway's, or the network's own.")
-    if expires is not None and not now - CLOCKS_APART < expires < now + LONGEST_LEASE:
+    if lease.expires is not None and not now - CLOCKS_APART < lease.expires < now + LONGEST_LEASE:
         raise Impossible("expires: The lease ended long ago, or ends later than any lease.")
 
 
@@ -278,8 +278,10 @@ class LeaseReports(APIView):
 
 def take(network: Network, report: dict[str, Any], now: datetime) -> None:
     """Write a report down for the network's NIC that has this MAC address, if there is one. Raises Impossible."""
-    lease, is_gone = GuestAddress(report["mac"], report["ip"], Source.WEBHOOK), report["event"] == "del"
-    check_lease(lease, None if is_gone else report.get("expires"), network, now)
+    is_gone = report["event"] == "del"
+    expires = None if is_gone else report.get("expires")
+    lease = GuestAddress(report["mac"], report["ip"], Source.WEBHOOK, expires=expires)
+    check_lease(lease, network, now)
     nics = list(Nic.objects.filter(network=network, mac_address=lease.mac).values_list("pk", flat=True))
     if not nics:
         # Without a transaction: a server that serves others too may report very many.

@@ -65,7 +65,9 @@ def addresses(
                     rank = _rank(lease, network.ip4_network)
                     if (network.pk, mac) not in best or rank > best[network.pk, mac][0]:
                         best[network.pk, mac] = rank, lease
-    return {key: GuestAddress(key[1], lease.ip, Source.LEASE) for key, (_, lease) in best.items()}
+    return {
+        key: GuestAddress(key[1], lease.ip, Source.LEASE, expires=lease.expires) for key, (_, lease) in best.items()
+    }
 
 
 def _valid(leases: Iterable[Lease], now: datetime) -> Iterator[Lease]:

@@ -328,7 +328,7 @@ def found(network, mac: str = ONE, now: datetime = NOW) -> str | None:
 def test_a_leased_address_is_found_with_its_source(network):
     make_server(network, content=dnsmasq_line())
     assert leases.addresses([network.pk], [ONE, TWO], NOW) == {
-        (network.pk, ONE): GuestAddress(ONE, IPv4Address("192.0.2.101"), Source.LEASE)
+        (network.pk, ONE): GuestAddress(ONE, IPv4Address("192.0.2.101"), Source.LEASE, expires=NOW + HOUR)
     }
 
 

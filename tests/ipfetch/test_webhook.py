@@ -126,6 +126,50 @@ class TestWhatAReportDoes:
         post(token, a_report(nic))
         assert known(nic) == LEARNED
 
+    def test_a_report_that_comes_late_does_not_take_the_newer_ones_place(self, nic, token):
+        """The scripts run one beside the other, and curl tries again."""
+        post(token, a_report(nic, expires=_in(hours=2)))
+        assert post(token, a_report(nic, event="old", ip="192.0.2.121", expires=_in(hours=1))).status_code == 202
+        assert known(nic) == LEARNED
+
+    def test_a_lease_that_ends_later_is_the_newer_one(self, nic, token):
+        post(token, a_report(nic, ip="192.0.2.121", expires=_in(hours=1)))
+        post(token, a_report(nic, expires=_in(hours=2)))
+        assert known(nic) == LEARNED
+
+    def test_what_says_no_end_is_the_newer_one(self, nic, token):
+        post(token, a_report(nic, ip="192.0.2.121", expires=_in(hours=1)))
+        post(token, a_report(nic))
+        assert known(nic) == LEARNED
+
+    def test_families_are_apart(self, nic, token):
+        post(token, a_report(nic, ip="2001:db8::17", expires=_in(hours=2)))
+        post(token, a_report(nic, expires=_in(hours=1)))
+        assert known(nic) == LEARNED
+
+    def test_a_lease_that_has_ended_leaves_the_last_known_address(self, nic, token):
+        post(token, a_report(nic, expires=_in(hours=1)))
+        self.later(hours=1.9)
+        assert known(nic) == LEARNED
+        self.later(hours=2.1)
+        assert known(nic) == (IP, AddressState.LAST_KNOWN, "webhook")
+
+    def test_a_renewal_puts_the_end_off(self, nic, token):
+        post(token, a_report(nic, expires=_in(hours=1)))
+        post(token, a_report(nic, event="old", expires=_in(hours=2)))
+        self.later(hours=2.1)
+        assert known(nic) == LEARNED
+
+    @pytest.mark.parametrize("expires", [{}, {"expires": None}, {"expires": 0}])
+    def test_a_lease_that_says_no_end_has_none(self, nic, token, expires):
+        post(token, a_report(nic, expires=_in(hours=1)))
+        post(token, a_report(nic, **expires))
+        self.later(hours=24 * 365)
+        assert known(nic) == LEARNED
+
+    def later(self, **duration: float) -> None:
+        recording.withdraw_ended(timezone.now() + timedelta(**duration))
+
     def test_ipv6_leases_are_taken_too(self, nic, token):
         post(token, a_report(nic, ip="2001:DB8::0:17"))
         nic.refresh_from_db()
@@ -367,8 +411,8 @@ class TestAnything:
             report = webhook.ReportSerializer(data=webhook.parse_object(body))
             report.is_valid(raise_exception=True)
             found = report.validated_data
-            lease = GuestAddress(found["mac"], found["ip"], Source.WEBHOOK)
-            webhook.check_lease(lease, found.get("expires"), network, timezone.now())
+            lease = GuestAddress(found["mac"], found["ip"], Source.WEBHOOK, expires=found.get("expires"))
+            webhook.check_lease(lease, network, timezone.now())
         except (ParseError, ValidationError, webhook.Impossible) as refusal:
             json.dumps(refusal.detail, ensure_ascii=False).encode()
         else:
