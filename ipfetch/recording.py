@@ -344,7 +344,8 @@ def _still_held(findings: Sequence[Finding], now: datetime) -> list[_Held]:
     rows = IpFetch.objects.select_for_update().filter(pk__in=by_row).order_by("pk")
     values = rows.values_list(
         "pk", "attempt", "state", "retries_left", "entered_at", "found_at", "eager_until",
-        "nic__ip4_address", "nic__ip6_address", "nic__address_state", "nic__address_source", "nic__address_seen_at", "nic__secondary_addresses",
+        "nic__ip4_address", "nic__ip6_address", "nic__address_state", "nic__address_source", "nic__address_seen_at",
+        "nic__secondary_addresses",
     )  # fmt: skip
     return [
         _Held(
