@@ -240,7 +240,10 @@ class _Batch:
                 {each.network_id for each in some}, {each.facts.mac for each in some}, timezone.now()
             )
         lease = self._leases.get((target.network_id, target.facts.mac))
-        return Finding(target, reported_for(target.facts, [lease] if lease else []), LEASES_HEARD)
+        # That there is none says nothing: the file may be out of reach. A lease that is gone ends at its time.
+        return Finding(
+            target, reported_for(target.facts, [lease] if lease else []), LEASES_HEARD if lease else frozenset()
+        )
 
     def _neighbours(
         self, hypervisor: Any, lacking: Sequence[Finding], vms: set[VmRef]

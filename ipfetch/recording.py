@@ -20,6 +20,7 @@ from extdhcp_site.events import models as events
 from extdhcp_site.events.models import Event, EventType, Level
 from ipfetch.addresses import UNCONFIRMED, Choice, NicFacts, Sighting, can_be_leased, choose, reported_for, settles
 from ipfetch.bulk import update_each
+from ipfetch.leases.lease import CLOCKS_APART
 from ipfetch.models import Confidence, Flag, IpFetch, Observation, Outcome
 from ipfetch.schedule import EAGER_DELAY, EAGER_FOR, Pace
 from networks import elements
@@ -37,8 +38,6 @@ ASKED_IN_THE_GUEST = frozenset(
 )
 MOST_DIFFERENT_ANSWERS = 8
 MOST_KEPT = 64
-# How far a DHCP server's clock may be from ours.
-CLOCKS_APART = timedelta(hours=1)
 NOTHING = Choice()
 LEASES = (Source.WEBHOOK, Source.LEASE)
 # After a start a server's lease may be that of the boot before, until the guest has asked it again.

@@ -343,6 +343,15 @@ class TestChain:
         nic.refresh_from_db()
         assert (nic.ip4_address, nic.address_source, nic.address_state) == ("192.0.2.150", "lease", "confirmed")
 
+    def test_a_file_that_cannot_be_read_any_more_takes_nothing_away(self, fake, now, monkeypatch):
+        nic = waiting_nic()
+        self.lease(nic, monkeypatch)
+        run_pass(now + MINUTE)
+        monkeypatch.setattr(batches.leases, "addresses", lambda networks, macs, now: {})
+        run_pass(now + 20 * MINUTE)
+        nic.refresh_from_db()
+        assert (nic.ip4_address, nic.address_state, row_of(nic).state) == ("192.0.2.150", "confirmed", "found")
+
     def test_soon_after_a_start_it_is_looked_at_again(self, fake, now, monkeypatch):
         """The server may still hold the lease of the boot before."""
         nic = waiting_nic()
