@@ -21,7 +21,7 @@ from ipfetch.bulk import batched
 from ipfetch.chains import Chains
 from ipfetch.configuration import MAX_THREADS
 from ipfetch.models import IpFetch, Outcome
-from ipfetch.recording import ASKED_IN_THE_GUEST, FAMILIES, Finding, Target, give_back, record, targets
+from ipfetch.recording import ASKED_IN_THE_GUEST, Finding, Target, give_back, record, targets
 from ipfetch.schedule import Pace
 from networks.hypervisors.base import (
     AddressReader,
@@ -51,7 +51,8 @@ MOST_ABANDONED = 32
 NEIGHBOURS_SECONDS = 5.0
 LARGEST_LOT = 200
 GATHER_SECONDS = 0.02
-LEASES_HEARD = frozenset((Source.LEASE, family) for family in FAMILIES)
+# Lease files name IPv6 clients by other things than their MAC address.
+LEASES_HEARD = frozenset({(Source.LEASE, 4)})
 
 Claims = Sequence[tuple[int, int]]
 

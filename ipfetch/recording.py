@@ -605,18 +605,25 @@ def _take_from_former_holders(held: Sequence[_Held], pace: Pace, now: datetime) 
         if one.choice.ip4 and one.choice.ip4.source not in UNCONFIRMED and one.address_state != AddressState.PINNED
     }
     mine = {one.target.nic_id for one in held}
-    lost = [
-        (pk, vm_id, address, ip6)
-        for pk, vm_id, network_id, address, ip6, state in _with_addresses(taken)
+    suspects = [
+        pk
+        for pk, _, network_id, address, _, state in _with_addresses(taken)
         if (network_id, address) in taken and state in _LESSER and pk not in mine
     ]
-    if lost:
-        nic_ids = [pk for pk, *_ in lost]
-        unknown = {"ip4_address": None, "address_state": AddressState.UNKNOWN, "address_source": ""}
-        # Asked again, for one may have been given another address since.
-        still = Nic.objects.filter(pk__in=nic_ids, ip4_address__in=[address for _, address in taken])
-        still.filter(address_state__in=_LESSER).update(**unknown)
-        IpFetch.objects.filter(nic__in=nic_ids, state=State.FOUND).begin_anew(pace, now)
+    if not suspects:
+        return []
+    # Asked again under their locks: one may have been given another address since.
+    still = Nic.objects.filter(pk__in=suspects, ip4_address__in={address for _, address in taken})
+    lost = list(
+        still.filter(address_state__in=_LESSER)
+        .select_for_update()
+        .order_by("pk")
+        .values_list("pk", "vm_id", "ip4_address", "ip6_address")
+    )
+    nic_ids = [pk for pk, *_ in lost]
+    unknown = {"ip4_address": None, "address_state": AddressState.UNKNOWN, "address_source": ""}
+    Nic.objects.filter(pk__in=nic_ids).update(**unknown)
+    IpFetch.objects.filter(nic__in=nic_ids, state=State.FOUND).begin_anew(pace, now)
     return [AddressChange(pk, vm_id, address, None, ip6, ip6) for pk, vm_id, address, ip6 in lost]
 
 
@@ -797,7 +804,7 @@ def _primary(one: _Held) -> str:
 def _change(change: AddressChange) -> str:
     """In words, for the family that has changed."""
     pairs = [(change.ip4_before, change.ip4), (change.ip6_before, change.ip6)]
-    return " and ".join(f"from {before or 'none'} to {after}" for before, after in pairs if after != before)
+    return " and ".join(f"from {before or 'none'} to {after or 'none'}" for before, after in pairs if after != before)
 
 
 def _event(target: Target, type: EventType, text: str, level: Level = Level.INFO) -> Event:

@@ -130,7 +130,7 @@ def _pin(nic: Nic, ip: str, by: Caller, now: datetime, although_held: bool) -> N
     changes = [_change(nic, before, ip)] if before != ip else []
     # As when the address is learned: who was not sure of it loses it.
     unsure = others.filter(address_state__in=[AddressState.LAST_KNOWN, AddressState.UNCONFIRMED])
-    former = list(unsure)
+    former = list(unsure.select_for_update())
     unsure.filter(pk__in=[other.pk for other in former]).update(ip4_address=None, address_state=AddressState.UNKNOWN)
     changes += [_change(other, ip, None) for other in former]
     _tell(nic, changes, now)
