@@ -178,13 +178,18 @@ def _revive_on_recovered_endpoints(pace: Pace, now: datetime) -> None:
 
 
 def _bring_forward(pace: Pace, now: datetime) -> None:
-    """Nobody waits longer than the settings say now, however long they said before; nor who was claimed and lost."""
+    """Nobody waits longer than the settings say now, however long they said before.
+
+    Who was lost with the server that asked is asked again at once, but once only: it may be what the server died of.
+    """
     latest = now + pace.interval
     IpFetch.objects.waiting().filter(next_attempt_at__gt=latest).update(next_attempt_at=latest, scheduled_at=latest)
     if pace.refresh:
         latest = now + pace.refresh
         IpFetch.objects.settled().filter(next_attempt_at__gt=latest).update(next_attempt_at=latest)
-    IpFetch.objects.filter(claimed_until__lte=now, next_attempt_at__gt=now).update(next_attempt_at=now)
+    if not pace.exact:
+        lost = IpFetch.objects.filter(claimed_until__lte=now, next_attempt_at__gt=now)
+        lost.exclude(claim=IpFetch.Claim.PUSHED).update(next_attempt_at=now)
 
 
 def nudge(vm_uuids: Collection[str], now: datetime, *, eager: bool) -> None:
@@ -271,13 +276,13 @@ class _Taking:
         if asked:
             return cls(Claim.ASKED, row.next_attempt_at)
         soon = now + EAGER_DELAY if not pace.exact and row.eager_until and row.eager_until > now else None
-        if row.state != State.WAITING:
-            return cls(Claim.REFRESH, soon or pace.refresh_at(endpoint_id, now))
         was_lost = row.claimed_until is not None
+        if row.state != State.WAITING:
+            return cls(Claim.PUSHED if was_lost else Claim.REFRESH, soon or pace.refresh_at(endpoint_id, now))
         if was_lost and not row.begun and row.claim in (Claim.EARLY, Claim.COUNTED):
             # Nobody came to read it: it is the same try still.
             return cls(Claim(row.claim), soon or row.scheduled_at or now + pace.interval)
-        if row.scheduled_at and row.scheduled_at > now and not was_lost:
+        if row.scheduled_at and row.scheduled_at > now:
             return cls(Claim.PUSHED, soon or row.scheduled_at)
         if row.tries < pace.first_that_counts:
             following = now + pace.delay(row.tries + 1)

@@ -361,6 +361,19 @@ class TestClaims:
         planner.plan(now + 5 * MINUTE)
         assert row_of(nic).retries_left == 8
 
+    def test_what_was_lost_is_asked_again_at_once_but_once_only(self, fake, now):
+        """The race: the batch that asks for it is what its server dies of, again and again."""
+        nic = waiting_nic()
+        IpFetch.objects.update(tries=100)
+        planner.plan(now + MINUTE)
+        asked = [row_of(nic).last_attempt_at]
+        for seconds in range(20, 170, 10):
+            IpFetch.objects.update(begun=True)
+            planner.plan(now + MINUTE + timedelta(seconds=seconds))
+            asked.append(row_of(nic).last_attempt_at)
+        assert len(set(asked)) == 2
+        assert row_of(nic).retries_left == 9
+
     def test_a_dead_servers_claims_are_free_within_half_a_minute(self):
         assert batches.CLAIM_LIFE + timedelta(seconds=planner.locks.LIFE.total_seconds()) <= timedelta(seconds=30)
 
