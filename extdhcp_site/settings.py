@@ -159,6 +159,8 @@ Q_CLUSTER = {
     "workers": JOB_WORKERS,
     "queue_limit": JOB_WORKERS,
     "bulk": 1,
+    # Seconds between two looks at an empty queue.
+    "poll": 0.5,
     "timeout": 1800,
     "retry": 2000,
     "ack_failures": True,
@@ -171,6 +173,7 @@ Q_CLUSTER = {
         "addresses": {
             "workers": 1,
             "queue_limit": 1,
+            "poll": 0.2,
             "timeout": 120,
             "retry": 150,
             "scheduler": False,

@@ -9,9 +9,11 @@ import io
 import pickle
 
 import structlog
+from django.db import InterfaceError, OperationalError, connections
 from django_q import core_signing
 from django_q.brokers.orm import ORM
 from django_q.conf import Conf
+from django_q.models import OrmQ
 
 from extdhcp_site.jobs import tasks
 
@@ -47,9 +49,28 @@ def is_one_of_ours(payload: str) -> bool:
 
 
 class AllowListBroker(ORM):
+    # Only the process that polls does so, and it forks none that would inherit its connection.
+    _polls = False
+
     def dequeue(self):
-        rows = super().dequeue() or []
-        return [row for row in rows if self._accept(*row)]
+        self._polls = True
+        return [row for row in self._dequeue() if self._accept(*row)]
+
+    def _dequeue(self) -> list[tuple[int, str]]:
+        connection = connections[Conf.ORM]
+        was_open = connection.connection is not None
+        try:
+            return super().dequeue() or []
+        except (OperationalError, InterfaceError):
+            if not was_open or connection.in_atomic_block:
+                raise
+            # The server may have ended the one that was kept. A new one that fails is an outage.
+            connection.close()
+            return super().dequeue() or []
+
+    def get_connection(self, list_key: str | None = None):
+        """Where the rows are. What polls keeps its connection: a new one for each look cost five times the look."""
+        return OrmQ.objects.using(Conf.ORM) if self._polls else super().get_connection(list_key)
 
     def _accept(self, row_id: int, payload: str) -> bool:
         if is_one_of_ours(payload):

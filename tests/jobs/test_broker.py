@@ -5,6 +5,7 @@ import io
 import os
 import pickle
 import signal
+import sqlite3
 import subprocess
 import sys
 import time
@@ -14,9 +15,11 @@ from pathlib import Path
 
 import pytest
 from django.core.management import get_commands
+from django.db import OperationalError, connection
 from django.utils import timezone
 from django_q import core_signing
 from django_q.brokers import get_broker
+from django_q.brokers.orm import ORM
 from django_q.conf import Conf
 from django_q.models import OrmQ, Schedule, Task
 from django_q.monitor import monitor
@@ -209,6 +212,56 @@ def test_signed_junk_that_says_it_is_compressed_is_deleted():
     signer = core_signing.TimestampSigner(key=Conf.SECRET_KEY, salt=Conf.PREFIX)
 
     assert refused(signer.sign(".bm90IHpsaWI"))
+
+
+@pytest.mark.django_db(transaction=True, serialized_rollback=True)
+class TestConnection:
+    """A queue is looked at several times a second, for ever."""
+
+    @pytest.fixture
+    def broker(self, monkeypatch):
+        monkeypatch.setattr(Conf, "POLL", 0)
+        connection.close()
+        broker = AllowListBroker("addresses")
+        broker.dequeue()
+        return broker
+
+    def test_looking_again_keeps_the_connection(self, broker):
+        kept = connection.connection
+        broker.dequeue()
+        assert connection.connection is kept is not None
+
+    def test_one_that_the_server_has_ended_is_replaced(self, broker):
+        tasks.enqueue(services.housekeeping, queue="addresses")
+        # As a server does it, behind Django's back.
+        connection.connection.close()
+        if connection.vendor == "sqlite":
+            # Its library has another class of errors for a closed connection than for one that broke.
+            connection.connection = _Broken()
+
+        assert len(broker.dequeue()) == 1
+
+    def test_a_database_that_is_gone_is_told(self, broker, monkeypatch):
+        def refuse(*args):
+            raise OperationalError("gone")
+
+        monkeypatch.setattr(ORM, "dequeue", refuse)
+        with pytest.raises(OperationalError):
+            broker.dequeue()
+
+    def test_other_processes_close_theirs_by_age_as_before(self):
+        AllowListBroker("addresses").queue_size()
+        used = connection.connection
+        AllowListBroker("addresses").queue_size()
+        assert connection.connection is not used
+
+
+class _Broken:
+    def cursor(self, *args, **kwargs):
+        raise sqlite3.OperationalError("the database is gone")
+
+    def close(self) -> None:
+        pass
 
 
 def test_a_bad_row_holds_up_no_good_one():
