@@ -1,5 +1,6 @@
 """What happens beside, between or too late: each test is a fault that a review found, and names the race behind it."""
 
+import itertools
 import threading
 import time
 from datetime import timedelta
@@ -8,23 +9,36 @@ from types import SimpleNamespace
 
 import pytest
 from django.db import connection
+from django.db.models import QuerySet
 from django.test.utils import CaptureQueriesContext
 from django.utils import timezone
 from django_q.models import OrmQ
 
+from extdhcp_site.accounts.models import Role
 from extdhcp_site.events.models import Event, EventType
 from extdhcp_site.jobs import services as jobs
 from ipfetch import batches, disks, planner, recording, webhook
 from ipfetch.bulk import ROWS_A_STATEMENT, update_each
 from ipfetch.models import Flag, IpFetch, Observation
 from ipfetch.schedule import Pace
+from networks import elements
+from networks.elements import AddressChange, NetworkElement
 from networks.hypervisors.base import Outcome as ReadOutcome
 from networks.hypervisors.base import Reading, Source
 from networks.models import AddressState, Endpoint, Nic, VirtualMachine
 from networks.services import vms
 from networks.services.nics import write_nic
 from networks.services.places import ALERT_AT, record_health
-from tests.factories import make_caller, make_cluster, make_endpoint, make_host, make_network, make_running_vm, make_vm
+from tests.factories import (
+    make_account,
+    make_caller,
+    make_cluster,
+    make_endpoint,
+    make_host,
+    make_network,
+    make_running_vm,
+    make_vm,
+)
 from tests.fakes import FakeHypervisor, hypervisors
 from tests.ipfetch.passes import MINUTE, address, exact_mode, row_of, run_pass, waiting_nic
 
@@ -298,7 +312,8 @@ class TestHoldersOfOneAddress:
 
         def then_changed(places):
             found = looked_up(places)
-            Nic.objects.filter(pk=nic.pk).update(ip4_address="192.0.2.60", address_state=AddressState.CONFIRMED)
+            if nic.pk in [holder for holder, *_ in found]:
+                Nic.objects.filter(pk=nic.pk).update(ip4_address="192.0.2.60", address_state=AddressState.CONFIRMED)
             return found
 
         monkeypatch.setattr(recording, "_with_addresses", then_changed)
@@ -308,6 +323,22 @@ class TestHoldersOfOneAddress:
     def test_nothing_is_taken_from_who_has_been_given_another_meanwhile(self, given_another_meanwhile):
         """Between the look-up of former holders and the update another batch writes."""
         assert holding(given_another_meanwhile) == ("192.0.2.60", AddressState.CONFIRMED)
+
+    @pytest.fixture
+    def told(self, monkeypatch) -> list[AddressChange]:
+        told: list[AddressChange] = []
+
+        class Listener(NetworkElement):
+            def addresses_changed(self, changes, now):
+                told.extend(changes)
+
+        monkeypatch.setattr(elements, "_elements", [*elements.registered(), Listener()])
+        return told
+
+    def test_nor_is_anybody_told_that_it_has_lost_one(self, told, given_another_meanwhile):
+        """As before: whoever publishes names would forget one that has an address."""
+        assert told
+        assert given_another_meanwhile.pk not in [change.nic_id for change in told]
 
     def test_the_same_ipv6_address_at_two_is_a_conflict(self, fake, now):
         """Both guests are read in one batch."""
@@ -557,6 +588,28 @@ class TestManyEndpoints:
             for reader in [thread for thread in threading.enumerate() if thread.name == "read-disks"]:
                 reader.join(30)
         assert len(looked) == disks.MOST_AT_A_TIME + 1
+
+
+class TestAlerts:
+    @pytest.mark.parametrize("failures", [1, 2])
+    @pytest.mark.parametrize("statements", [1, 2, 3])
+    def test_failures_at_one_moment_are_told_once(self, failures, statements, monkeypatch):
+        """Two batches of a host fail together, and the one is counted between two statements of the other."""
+        make_account(Role.ROOT_ADMIN)
+        endpoint = make_endpoint(failures=failures, last_error="It does not answer.")
+        update, ours = QuerySet.update, itertools.count(1)
+
+        def then_the_other(rows, **values):
+            changed = update(rows, **values)
+            if rows.model is Endpoint and next(ours) == statements:
+                record_health(endpoint, "It does not answer.")
+            return changed
+
+        with monkeypatch.context() as patch:
+            patch.setattr(QuerySet, "update", then_the_other)
+            record_health(endpoint, "It does not answer.")
+        record_health(endpoint, "It does not answer.")
+        assert len(events(EventType.HOST_ALERT)) == 1
 
 
 class TestManyRows:
