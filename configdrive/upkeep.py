@@ -1,6 +1,7 @@
 """What keeps drives true while nobody asks: ejected once read, verified, repaired; files that nobody needs removed."""
 
 import re
+from collections import defaultdict
 from collections.abc import Iterable
 from datetime import datetime, timedelta
 
@@ -197,21 +198,27 @@ def _is_in_a_drive(leftover: Leftover) -> bool:
 @alone
 def reconcile(lock: Held) -> None:
     """Task, every five minutes: compare what lies on the hosts with what our rows say."""
+    storages: dict[int, list[PrimaryStorage]] = defaultdict(list)
+    for storage in PrimaryStorage.objects.all():
+        storages[storage.cluster_id].append(storage)
+    # Of a thousand hosts most may have none: these are not asked for in the database.
+    with_drives = set(ConfigDrive.objects.exclude(name="").values_list("host_id", "storage_id").distinct())
     for host in Host.objects.filter(state=HostState.UP).select_related("endpoint"):
         if not lock.renew():
             return
         with tolerated(log, f"Looking at the config drives of {host}"), translated(host):
-            _reconcile(place(host))
+            _reconcile(place(host), storages[host.cluster_id], with_drives)
 
 
-def _reconcile(there: Place) -> None:
-    for storage in [None, *PrimaryStorage.objects.filter(cluster=there.host.cluster_id)]:
+def _reconcile(there: Place, storages: Iterable[PrimaryStorage], with_drives: set[tuple[int, int | None]]) -> None:
+    for storage in [None, *storages]:
         try:
             files = there.hypervisor.list_media(within(CALL), storage=storage.name if storage else "")
         except (AskTheOperator, DoNotTryAgain):
             continue  # it holds no files, or not now
         _note_orphans(there, storage, files)
-        _check_drives(there, storage, files)
+        if (there.host.pk, storage.pk if storage else None) in with_drives:
+            _check_drives(there, storage, files)
 
 
 def _note_orphans(there: Place, storage: PrimaryStorage | None, files: Iterable[MediaFile]) -> None:

@@ -1,6 +1,8 @@
 """What keeps drives true by itself: repairs, leftovers, orphans, migrations that nobody told us of."""
 
 import pytest
+from django.db import connection
+from django.test.utils import CaptureQueriesContext
 from django.utils import timezone
 
 from configdrive import upkeep
@@ -17,6 +19,7 @@ from networks.models import Host, PrimaryStorage, VmState
 from networks.models.infrastructure import HostState
 from networks.services import adoption, vms
 from tests.configdrive.discs import ONE, TWO, again, disc, drive_of
+from tests.factories import make_host
 from tests.life import run
 
 pytestmark = pytest.mark.django_db
@@ -24,6 +27,20 @@ pytestmark = pytest.mark.django_db
 PASSWORD = "cloudstack/password/vm_password.txt"
 KEYS = "cloudstack/metadata/public_keys.txt"
 NETWORK_DATA = "openstack/latest/network_data.json"
+
+
+def test_a_host_without_drives_costs_the_database_the_locks_renewal_alone(fake):
+    def queries() -> int:
+        with CaptureQueriesContext(connection) as captured:
+            upkeep.reconcile()
+        return len(captured)
+
+    upkeep.reconcile()  # makes the lock
+    none = queries()
+    for _ in range(5):
+        make_host()
+    assert queries() - none == 5
+    assert fake.calls.count("list_media") == 10
 
 
 class TestUpkeep:
