@@ -23,14 +23,14 @@ def private_server(directory: Path) -> Iterator[str]:
     """A fresh server while this is open; gives the DATABASE_URL of an empty database in it. Raises MariadbMissing."""
     daemon = shutil.which("mariadbd", path=_PATH)
     if daemon is None:
-        raise MariadbMissing("mariadbd is not installed: on Debian and Ubuntu it is in the package mariadb-server.")
-    directory.mkdir(mode=0o755)
+        raise MariadbMissing("mariadbd is not installed: Debian and Ubuntu have it in mariadb-server-core.")
+    directory.mkdir(mode=0o700)
     data, sock, port = directory / "data", directory / "socket", _free_port()
     as_user = []
     if os.geteuid() == 0:
-        # It refuses to run as root.
-        shutil.chown(directory, "mysql", "mysql")
-        as_user = ["--user=mysql"]
+        # It refuses to run as root, and its own user is there only where it is installed as a service.
+        shutil.chown(directory, "nobody")
+        as_user = ["--user=nobody"]
     log = (directory / "server.log").open("ab")
     subprocess.run(
         [
