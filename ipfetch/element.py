@@ -2,13 +2,14 @@
 
 from datetime import datetime
 
-from django.db.models import F, QuerySet, Value
+from django.db.models import F, Value
 from django.db.models.functions import Coalesce
 from django.utils import timezone
 
 from ipfetch import recording
 from ipfetch.models import IpFetch, Observation
 from ipfetch.models.observations import ObservationQuerySet
+from ipfetch.models.queue import IpFetchQuerySet
 from ipfetch.schedule import Pace
 from networks.elements import NetworkElement
 from networks.models import AddressState, Host, Nic, VirtualMachine, VmState
@@ -37,14 +38,14 @@ class IpFetchElement(NetworkElement):
 
     def migrated(self, vm: VirtualMachine, source: Host, target: Host) -> None:
         """What the former host still answers is not of this VM any more, and has cost no try."""
-        rows = IpFetch.objects.filter(nic__vm=vm)
+        rows = IpFetch.objects.filter(nic__vm=vm).by_key()
         counted = rows.filter(claimed_until__isnull=False, claim=IpFetch.Claim.COUNTED)
         counted.update(retries_left=F("retries_left") + 1)
         rows.update(attempt=F("attempt") + 1, claimed_until=None, next_attempt_at=timezone.now())
 
     def stopped(self, vm: VirtualMachine, now: datetime) -> None:
         self._end(Observation.objects.filter(nic__vm=vm), now)
-        IpFetch.objects.filter(nic__vm=vm).delete()
+        IpFetch.objects.filter(nic__vm=vm).by_key().delete()
 
     def pin_changed(self, nic: Nic, now: datetime) -> None:
         rows = IpFetch.objects.filter(nic=nic)
@@ -56,16 +57,18 @@ class IpFetchElement(NetworkElement):
 
     def _enter(self, nics: NicQuerySet, pace: Pace, now: datetime) -> None:
         first = now + pace.delay(0)
-        IpFetch.objects.bulk_create(
+        rows = [
             IpFetch(nic=nic, retries_left=pace.max_retry, next_attempt_at=first, scheduled_at=first, entered_at=now)
             for nic in nics.external_dhcp().filter(ip_fetch=None)
-        )
+        ]
+        # A planner may be entering them at this moment.
+        IpFetch.objects.bulk_create(rows, ignore_conflicts=True)
 
-    def _settle(self, rows: QuerySet[IpFetch], now: datetime) -> None:
+    def _settle(self, rows: IpFetchQuerySet, now: datetime) -> None:
         """A NIC whose address is set by hand waits for none. It is looked at like one that is found: what its guest
         tells is shown beside.
         """
-        rows.update(state=IpFetch.State.FOUND, eager_until=None, found_at=Coalesce("found_at", Value(now)))
+        rows.by_key().update(state=IpFetch.State.FOUND, eager_until=None, found_at=Coalesce("found_at", Value(now)))
 
     def _end(self, former: ObservationQuerySet, now: datetime) -> None:
         """What was seen of a guest is not what it will have after its next boot."""

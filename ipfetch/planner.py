@@ -4,6 +4,7 @@ The scheduler runs a pass every minute and the watcher every second; a lock lets
 do it (external DHCP/DNS spec, "polling in cluster of management servers").
 """
 
+import contextlib
 import os
 import socket
 import time
@@ -11,12 +12,14 @@ from collections import defaultdict
 from collections.abc import Callable, Collection
 from dataclasses import dataclass
 from datetime import datetime
+from functools import partial
 
-from django.db import connection, transaction
+from django.db import IntegrityError, connection, transaction
 from django.db.models import DateTimeField, Exists, F, OuterRef, Q, QuerySet, Value
 from django.db.models.functions import Concat
 from django.utils import timezone
 
+from extdhcp_site.deadlocks import repeated
 from extdhcp_site.jobs import tasks
 from extdhcp_site.locks import models as locks
 from ipfetch import batches, recording
@@ -119,12 +122,17 @@ def plan(now: datetime, go_on: Callable[[], bool] = lambda: True) -> bool:
             break
         # An endpoint that did not answer is asked by one thread first, not by all that it may have.
         width = batches.SILENT_AT_ONE_HOST if silent or endpoint_id in doubtful else batches.AT_ONE_HOST
-        with transaction.atomic():
-            batch = claim(row_ids, endpoint_id, pace, now)
-            if batch.claims:
-                tasks.enqueue(batches.read_batch, endpoint_id, batch.claims, width, queue=tasks.ADDRESSES)
-                queued += 1
+        queued += repeated(partial(_queue, row_ids, endpoint_id, width, pace, now))
     return queued >= room
+
+
+def _queue(row_ids: Collection[int], endpoint_id: int, width: int, pace: Pace, now: datetime) -> bool:
+    """Claim rows and queue the batch that reads them, both or neither."""
+    with transaction.atomic():
+        batch = claim(row_ids, endpoint_id, pace, now)
+        if batch.claims:
+            tasks.enqueue(batches.read_batch, endpoint_id, batch.claims, width, queue=tasks.ADDRESSES)
+    return bool(batch.claims)
 
 
 # The queue and the VMs --------------------------------------------------------------------------
@@ -164,7 +172,8 @@ def enter_missing(pace: Pace, now: datetime) -> None:
     select, parameters = chosen.query.sql_with_params()
     quote = connection.ops.quote_name
     names = ", ".join(quote(name) for name in columns)
-    with connection.cursor() as cursor:
+    # Another process may be entering some of them at this moment: then the next pass enters the others.
+    with contextlib.suppress(IntegrityError), transaction.atomic(), connection.cursor() as cursor:
         # Only our own column names and a compiled queryset are put together here.
         cursor.execute(f"INSERT INTO {quote(IpFetch._meta.db_table)} ({names}) {select}", parameters)
 
@@ -174,7 +183,7 @@ def _revive_on_recovered_endpoints(pace: Pace, now: datetime) -> None:
     recovered = Endpoint.objects.filter(pk=OuterRef(f"{ENDPOINT}_id"), up_since__gt=OuterRef("last_attempt_at"))
     IpFetch.objects.filter(Exists(recovered), state=State.EXHAUSTED).begin_anew(pace, now)
     unasked = IpFetch.objects.waiting().filter(last_outcome=Outcome.HOST_UNREACHABLE, next_attempt_at__gt=now)
-    unasked.filter(**{f"{ENDPOINT}__failures": 0}).update(next_attempt_at=now)
+    unasked.filter(**{f"{ENDPOINT}__failures": 0}).by_key().update(next_attempt_at=now)
 
 
 def _bring_forward(pace: Pace, now: datetime) -> None:
@@ -202,7 +211,7 @@ def nudge(vm_uuids: Collection[str], now: datetime, *, eager: bool) -> None:
     if pace.exact:
         return
     if not eager:
-        rows.waiting().filter(next_attempt_at__gt=now).update(next_attempt_at=now)
+        rows.waiting().filter(next_attempt_at__gt=now).by_key().update(next_attempt_at=now)
         return
     rested = rows.filter(Q(eager_until=None) | Q(eager_until__lt=now - EAGER_REST)).exclude(state=State.PAUSED)
     row_ids = list(rested.values_list("pk", flat=True))
@@ -214,7 +223,7 @@ def nudge_endpoints(endpoint_ids: Collection[int], now: datetime) -> None:
     """Whatever these endpoints told while nobody listened: all that wait on them are asked at the next pass."""
     if not Pace.now().exact:
         waiting = IpFetch.objects.waiting().filter(**{f"{ENDPOINT}__in": list(endpoint_ids)}, next_attempt_at__gt=now)
-        waiting.update(next_attempt_at=now)
+        waiting.by_key().update(next_attempt_at=now)
 
 
 # Claims -----------------------------------------------------------------------------------------

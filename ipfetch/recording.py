@@ -3,8 +3,6 @@
 One transaction for a whole batch, and a number of queries that does not grow with it.
 """
 
-import random
-import time
 from collections import defaultdict
 from collections.abc import Callable, Collection, Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -13,9 +11,10 @@ from ipaddress import IPv4Address, ip_address
 from typing import ClassVar, TypeVar
 
 import structlog
-from django.db import OperationalError, connection, transaction
+from django.db import transaction
 from django.db.models import F, Q, QuerySet
 
+from extdhcp_site.deadlocks import repeated
 from extdhcp_site.events import models as events
 from extdhcp_site.events.models import Event, EventType, Level
 from ipfetch.addresses import UNCONFIRMED, Choice, NicFacts, Sighting, can_be_leased, choose, reported_for, settles
@@ -43,10 +42,6 @@ LEASES = (Source.WEBHOOK, Source.LEASE)
 # After a start a server's lease may be that of the boot before, until the guest has asked it again.
 YOUNG_FOR = timedelta(minutes=5)
 YOUNG_DELAY = timedelta(seconds=20)
-TIMES_AFTER_DEADLOCK = 3
-# ER_LOCK_DEADLOCK and ER_LOCK_WAIT_TIMEOUT: the transaction is gone, and repeating it does no harm.
-_DEADLOCKS = (1213, 1205)
-_chance = random.SystemRandom()
 
 T = TypeVar("T")
 K = TypeVar("K", bound=Hashable)
@@ -191,7 +186,7 @@ def record(findings: Sequence[Finding], now: datetime) -> set[int]:
             held = _still_held(findings, now)
             return held, _write(held, now, Pace.now()) if held else _Written()
 
-    held, written = _repeated(write)
+    held, written = repeated(write)
     _log(written)
     return {one.target.row_id for one in held}
 
@@ -214,7 +209,7 @@ def report(source: Source, sightings: Mapping[int, Sequence[GuestAddress]], now:
             doubted.update(next_attempt_at=now, eager_until=now + EAGER_FOR)
             return held, written
 
-    held, written = _repeated(write)
+    held, written = repeated(write)
     _log(written)
     return {one.target.nic_id for one in held}
 
@@ -269,23 +264,11 @@ def _reported(target: Target, told: Sequence[GuestAddress]) -> Finding:
     return Finding(target, reported, frozenset((reading.source, reading.ip.version) for reading in reported))
 
 
-def _repeated(write: Callable[[], T]) -> T:
-    """Once more when two transactions have waited for each other and the database has ended this one (MariaDB)."""
-    for _ in range(TIMES_AFTER_DEADLOCK):
-        try:
-            return write()
-        except OperationalError as error:
-            if error.args[0] not in _DEADLOCKS or connection.in_atomic_block:
-                raise
-            time.sleep(_chance.uniform(0.02, 0.2))
-    return write()
-
-
 def withdraw(source: Source, nic_ids: Collection[int], address: str | None, now: datetime) -> None:
     """A source says that an address, or all that it told, is gone. What was known becomes last known, and its NIC
     waits for one again."""
     told = Observation.objects.current().filter(nic__in=nic_ids, source=source)
-    _repeated(lambda: _withdraw(told if address is None else told.filter(address=address), now))
+    repeated(lambda: _withdraw(told if address is None else told.filter(address=address), now))
 
 
 def withdraw_ended(now: datetime) -> None:
@@ -294,7 +277,7 @@ def withdraw_ended(now: datetime) -> None:
     The NIC does not wait for another: its guest may well have renewed, and only the server's script not told it.
     """
     ended = Observation.objects.current().filter(expires_at__lt=now - CLOCKS_APART)
-    _repeated(lambda: _withdraw(ended, now, wait_again=False))
+    repeated(lambda: _withdraw(ended, now, wait_again=False))
 
 
 def _withdraw(gone: QuerySet[Observation], now: datetime, *, wait_again: bool = True) -> None:
@@ -765,15 +748,19 @@ def _exhaust(spent: Sequence[tuple[Target, str]], pace: Pace, now: datetime) -> 
 
 def give_back(batch: Sequence[Target], now: datetime, **changes: object) -> None:
     """NICs that were not reached get back what their claim took, and stay in line for the next one."""
-    with transaction.atomic():
-        held = _still_held([Finding(target) for target in batch], now)
-        for claim, ones in _grouped(held, lambda one: one.target.claim).items():
-            took: dict[str, object] = {}
-            if claim in (IpFetch.Claim.EARLY, IpFetch.Claim.COUNTED):
-                took["tries"] = F("tries") - 1
-            if claim == IpFetch.Claim.COUNTED:
-                took["retries_left"] = F("retries_left") + 1
-            _rows(ones).update(claimed_until=None, **took, **changes)
+
+    def write() -> None:
+        with transaction.atomic():
+            held = _still_held([Finding(target) for target in batch], now)
+            for claim, ones in _grouped(held, lambda one: one.target.claim).items():
+                took: dict[str, object] = {}
+                if claim in (IpFetch.Claim.EARLY, IpFetch.Claim.COUNTED):
+                    took["tries"] = F("tries") - 1
+                if claim == IpFetch.Claim.COUNTED:
+                    took["retries_left"] = F("retries_left") + 1
+                _rows(ones).update(claimed_until=None, **took, **changes)
+
+    repeated(write)
 
 
 # Helpers ----------------------------------------------------------------------------------------

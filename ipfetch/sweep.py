@@ -1,13 +1,12 @@
 """Ask now, in this process, for the addresses of the NICs that somebody chose."""
 
-import contextlib
 import time
 from collections import defaultdict
 from collections.abc import Callable, Collection
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from datetime import datetime
 
-from django.db import IntegrityError, connections, transaction
+from django.db import connections, transaction
 from django.db.models import QuerySet
 from django.utils import timezone
 
@@ -23,8 +22,7 @@ Done = Callable[[int], None]
 
 def queue(now: datetime) -> QuerySet[IpFetch]:
     """All NICs of running VMs that are to have an address, those that were never in the queue included."""
-    with contextlib.suppress(IntegrityError), transaction.atomic():
-        planner.enter_missing(Pace.now(), now)  # another process may be entering them at this moment
+    planner.enter_missing(Pace.now(), now)
     return IpFetch.objects.all()
 
 

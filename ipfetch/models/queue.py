@@ -66,10 +66,15 @@ class IpFetchQuerySet(models.QuerySet["IpFetch"]):
         """Those that a batch holds now."""
         return self.filter(claimed_until__gt=now)
 
+    def by_key(self) -> Self:
+        """The same rows, to be changed. Through joins, MariaDB would lock VMs and NICs after the rows: the other way
+        round than a start or stop does, and the two would wait for each other."""
+        return IpFetch.objects.filter(pk__in=list(self.order_by("pk").values_list("pk", flat=True)))
+
     def begin_anew(self, pace: Pace, now: datetime) -> int:
         """Give NICs all their tries. The new attempt number shuts out a batch that is still under way."""
         first = now + pace.delay(0)
-        return self.update(
+        return self.by_key().update(
             state=IpFetch.State.WAITING,
             retries_left=pace.max_retry,
             tries=0,

@@ -13,6 +13,7 @@ from django.db import transaction
 from django.db.models import QuerySet
 from django.utils import timezone
 
+from extdhcp_site.deadlocks import repeated
 from extdhcp_site.errors import ApiError, InternalError
 from extdhcp_site.events import models as events
 from extdhcp_site.events.models import EventType, Level
@@ -307,12 +308,15 @@ def _migrate(job: AsyncJob, vm: VirtualMachine, source: Host, target: Host) -> N
 
 
 def _arrive(vm: VirtualMachine, source: Host, target: Host) -> None:
-    with transaction.atomic():
-        moving = VirtualMachine.objects.filter(pk=vm.pk, state=VmState.MIGRATING, migrating_to=target)
-        if moving.update(state=VmState.RUNNING, host=target, last_host=source, migrating_to=None):
-            capacity.give_back(source.pk, vm)
-            for element in elements.registered():
-                element.migrated(vm, source, target)
+    def arrive() -> None:
+        with transaction.atomic():
+            moving = VirtualMachine.objects.filter(pk=vm.pk, state=VmState.MIGRATING, migrating_to=target)
+            if moving.update(state=VmState.RUNNING, host=target, last_host=source, migrating_to=None):
+                capacity.give_back(source.pk, vm)
+                for element in elements.registered():
+                    element.migrated(vm, source, target)
+
+    repeated(arrive)
 
 
 def stay(vm: VirtualMachine) -> None:
@@ -376,21 +380,26 @@ def _forget_host(
 ) -> None:
     """The VM is off. In one transaction: its state, its room on the host, and what the elements do about it."""
     now = timezone.now()
-    with transaction.atomic():
-        changes = {"state": after, "state_since": now, "error_text": error_text[:1024], "host": None}
-        if stray_on:
-            changes["stray_on"] = stray_on
-        if vm.host_id:
-            changes["last_host"] = vm.host
-        if not VirtualMachine.objects.filter(pk=vm.pk, state=before, host=vm.host_id).update(**changes):
-            return
-        if vm.host_id:
-            capacity.give_back(vm.host_id, vm)
-        held = Nic.objects.filter(vm=vm, address_state__in=[AddressState.CONFIRMED, AddressState.UNCONFIRMED])
-        held.update(address_state=AddressState.LAST_KNOWN)
-        for element in elements.registered():
-            element.stopped(vm, now)
-    vm.refresh_from_db()
+    changes = {"state": after, "state_since": now, "error_text": error_text[:1024], "host": None}
+    if stray_on:
+        changes["stray_on"] = stray_on
+    if vm.host_id:
+        changes["last_host"] = vm.host
+
+    def forget() -> bool:
+        with transaction.atomic():
+            if not VirtualMachine.objects.filter(pk=vm.pk, state=before, host=vm.host_id).update(**changes):
+                return False
+            if vm.host_id:
+                capacity.give_back(vm.host_id, vm)
+            held = Nic.objects.filter(vm=vm, address_state__in=[AddressState.CONFIRMED, AddressState.UNCONFIRMED])
+            held.update(address_state=AddressState.LAST_KNOWN)
+            for element in elements.registered():
+                element.stopped(vm, now)
+        return True
+
+    if repeated(forget):
+        vm.refresh_from_db()
 
 
 def _settle(vm: VirtualMachine) -> None:
@@ -459,8 +468,12 @@ def _tell(
     tell: Callable[[elements.NetworkElement, datetime], None],
 ) -> None:
     """Change the VM from `before` and tell the elements, in one transaction; nothing if it moved on."""
-    with transaction.atomic():
-        if VirtualMachine.objects.filter(pk=vm.pk, state=before).update(**changes):
-            now = timezone.now()
-            for element in elements.registered():
-                tell(element, now)
+
+    def change() -> None:
+        with transaction.atomic():
+            if VirtualMachine.objects.filter(pk=vm.pk, state=before).update(**changes):
+                now = timezone.now()
+                for element in elements.registered():
+                    tell(element, now)
+
+    repeated(change)

@@ -7,6 +7,7 @@ from django.db import IntegrityError, transaction
 from django.utils import timezone
 
 from extdhcp_site.accounts.models import Caller
+from extdhcp_site.deadlocks import repeated
 from extdhcp_site.errors import InvalidParameter
 from extdhcp_site.events import models as events
 from extdhcp_site.events.models import EventType, Level
@@ -80,17 +81,21 @@ def pin(nic: Nic, address: str | None, by: Caller, *, although_held: bool = Fals
     """
     ip = str(_leasable(nic.network, address)) if address else None
     now = timezone.now()
-    with transaction.atomic():
-        # The VM first, as those do who write what is learned.
-        vm = VirtualMachine.objects.select_for_update().get(pk=nic.vm_id)
-        if vm.state in (VmState.DESTROYED, VmState.EXPUNGING):
-            raise InvalidParameter(f"{vm} is {vm.state}.")
-        nic = Nic.objects.select_for_update().get(pk=nic.pk)
-        nic.vm = vm
-        if ip is None:
-            _unpin(nic, by, now)
-        else:
-            _pin(nic, ip, by, now, although_held)
+
+    def write() -> None:
+        with transaction.atomic():
+            # The VM first, as those do who write what is learned.
+            vm = VirtualMachine.objects.select_for_update().get(pk=nic.vm_id)
+            if vm.state in (VmState.DESTROYED, VmState.EXPUNGING):
+                raise InvalidParameter(f"{vm} is {vm.state}.")
+            locked = Nic.objects.select_for_update().get(pk=nic.pk)
+            locked.vm = vm
+            if ip is None:
+                _unpin(locked, by, now)
+            else:
+                _pin(locked, ip, by, now, although_held)
+
+    repeated(write)
 
 
 def _leasable(network: Network, text: str) -> IPv4Address:
