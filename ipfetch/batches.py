@@ -17,12 +17,14 @@ from django.utils import timezone
 from extdhcp_site.jobs import tasks
 from ipfetch import chains, disks, leases
 from ipfetch.addresses import reported_for, settles
-from ipfetch.bulk import batched
 from ipfetch.chains import Chains
 from ipfetch.configuration import MAX_THREADS
 from ipfetch.models import IpFetch, Outcome
-from ipfetch.recording import ASKED_IN_THE_GUEST, Finding, Target, give_back, record, targets
+from ipfetch.recording import ASKED_IN_THE_GUEST, record
 from ipfetch.schedule import Pace
+from ipfetch.writing.bulk import batched
+from ipfetch.writing.queue import give_back
+from ipfetch.writing.targets import Finding, Target, targets
 from networks.hypervisors.base import (
     AddressReader,
     EndpointUnreachable,

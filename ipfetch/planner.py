@@ -25,6 +25,7 @@ from extdhcp_site.locks import models as locks
 from ipfetch import batches, recording
 from ipfetch.models import IpFetch, Outcome
 from ipfetch.schedule import EAGER_DELAY, EAGER_FOR, EAGER_REST, Pace
+from ipfetch.writing.queue import exhaust
 from networks.models import Endpoint, Nic
 from networks.models.vms import VmState
 
@@ -258,7 +259,7 @@ def claim(row_ids: Collection[int], endpoint_id: int, pace: Pace, now: datetime,
             begun=False,
         )
     if spent:
-        recording.exhaust(IpFetch.objects.filter(pk__in=spent), now)
+        exhaust(IpFetch.objects.filter(pk__in=spent), now)
     return Batch(endpoint_id, taken)
 
 

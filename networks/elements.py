@@ -79,7 +79,7 @@ class NetworkElement:
         pass
 
     def pin_changed(self, nic: Nic, now: datetime) -> None:
-        """An operator has set the NIC's address by hand, or lets it be learned again: its `address_state` tells."""
+        """An operator has set the NIC's address by hand, or has taken it from it: its `address_state` tells."""
 
     def addresses_changed(self, changes: Sequence[AddressChange], now: datetime) -> None:
         """Addresses were learned or have changed: one call for all of a batch."""

@@ -136,9 +136,14 @@ def _pin(nic: Nic, ip: str, by: Caller, now: datetime, although_held: bool) -> N
     # As when the address is learned: who was not sure of it loses it.
     unsure = others.filter(address_state__in=[AddressState.LAST_KNOWN, AddressState.UNCONFIRMED])
     former = list(unsure.select_for_update())
-    unsure.filter(pk__in=[other.pk for other in former]).update(ip4_address=None, address_state=AddressState.UNKNOWN)
+    unsure.filter(pk__in=[other.pk for other in former]).update(
+        ip4_address=None, address_state=AddressState.UNKNOWN, address_source=""
+    )
     changes += [_change(other, ip, None) for other in former]
     _tell(nic, changes, now)
+    for other in former:
+        other.address_state = AddressState.UNKNOWN
+        _tell(other, [], now)
     events.record(
         EventType.IP_CHANGE,
         f"{nic}: ip addr {ip} was set by hand, before: {before or 'none'}",

@@ -11,8 +11,8 @@ from extdhcp_site.jobs import services as jobs
 from extdhcp_site.locks import models as locks
 from ipfetch import batches, planner, recording, sweep
 from ipfetch.models import IpFetch, Outcome
-from ipfetch.recording import Finding
 from ipfetch.schedule import Pace
+from ipfetch.writing.targets import Finding, targets
 from networks.hypervisors.base import EndpointUnreachable, GuestAddress, Reading, Source
 from networks.hypervisors.base import Outcome as ReadOutcome
 from networks.models import AddressState, Nic, VirtualMachine
@@ -224,7 +224,7 @@ class TestGuestSeen:
     def test_a_batch_that_a_reboot_has_shut_out_saw_nobody(self, nic, fake, now):
         planner.plan(now + MINUTE)
         late = OrmQ.objects.get().task["args"]
-        (target,) = recording.targets(IpFetch.objects.all())
+        (target,) = targets(IpFetch.objects.all())
         assert (target.row_id, target.attempt) == late[1][0]
         run_job = vms.reboot(nic.vm, make_caller())
         jobs.run(run_job.pk, 1)
@@ -243,7 +243,7 @@ class TestGuestSeen:
         def dies(*args):
             raise SystemExit
 
-        monkeypatch.setattr(recording, "_write_found", dies)
+        monkeypatch.setattr(recording, "write_found", dies)
         with pytest.raises(SystemExit):
             run_pass(now + MINUTE)
         assert self.seen_at(nic) is None

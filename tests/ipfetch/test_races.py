@@ -18,9 +18,10 @@ from extdhcp_site.accounts.models import Role
 from extdhcp_site.events.models import Event, EventType
 from extdhcp_site.jobs import services as jobs
 from ipfetch import batches, disks, planner, recording, webhook
-from ipfetch.bulk import ROWS_A_STATEMENT, update_each
 from ipfetch.models import Flag, IpFetch, Observation
 from ipfetch.schedule import Pace
+from ipfetch.writing import nics as holders
+from ipfetch.writing.bulk import ROWS_A_STATEMENT, update_each
 from networks import elements
 from networks.elements import AddressChange, NetworkElement
 from networks.hypervisors.base import Outcome as ReadOutcome
@@ -308,7 +309,7 @@ class TestHoldersOfOneAddress:
         nic = waiting_nic()
         Nic.objects.filter(pk=nic.pk).update(ip4_address="192.0.2.50", address_state=AddressState.LAST_KNOWN)
         other = neighbour(nic)
-        looked_up = recording._with_addresses
+        looked_up = holders.with_addresses
 
         def then_changed(places):
             found = looked_up(places)
@@ -316,7 +317,7 @@ class TestHoldersOfOneAddress:
                 Nic.objects.filter(pk=nic.pk).update(ip4_address="192.0.2.60", address_state=AddressState.CONFIRMED)
             return found
 
-        monkeypatch.setattr(recording, "_with_addresses", then_changed)
+        monkeypatch.setattr(holders, "with_addresses", then_changed)
         recording.report(Source.WEBHOOK, {other.pk: [address(other, "192.0.2.50", Source.WEBHOOK)]}, now)
         return nic
 

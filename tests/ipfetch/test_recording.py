@@ -15,6 +15,7 @@ from ipfetch import addresses, batches, planner, recording
 from ipfetch.addresses import NicFacts, Sighting, choose
 from ipfetch.models import AddressChain, Flag, IpFetch, Observation, Outcome
 from ipfetch.schedule import Pace
+from ipfetch.writing import observations, queue
 from networks.hypervisors.base import HypervisorError, Reading, Source
 from networks.hypervisors.base import Outcome as ReadOutcome
 from networks.hypervisors.kvm_addresses import MAX_INTERFACES, guest_addresses
@@ -136,7 +137,7 @@ class TestWhatGuestsAnswer:
             ips = [f"10.9.{number}.{n}" for n in range(1, 17)]
             self.answer(fake, hostile, {"eth0": self.interface(hostile.mac_address, *ips)})
             run_pass(now + number * 4 * MINUTE)
-        assert Observation.objects.filter(nic=hostile).count() <= recording.MOST_KEPT + 2 * addresses.MOST_REPORTED
+        assert Observation.objects.filter(nic=hostile).count() <= observations.MOST_KEPT + 2 * addresses.MOST_REPORTED
 
     @pytest.mark.parametrize(
         "ip",
@@ -467,7 +468,7 @@ class TestDeadlock:
     @pytest.mark.django_db(transaction=True, serialized_rollback=True)
     def test_a_write_that_the_database_has_ended_is_repeated(self, fake, now, monkeypatch):
         nic = waiting_nic()
-        held, times = recording._still_held, []
+        held, times = recording.still_held, []
 
         def ended_once(*args):
             times.append(args)
@@ -475,7 +476,7 @@ class TestDeadlock:
                 raise OperationalError(1213, "Deadlock found when trying to get lock")
             return held(*args)
 
-        monkeypatch.setattr(recording, "_still_held", ended_once)
+        monkeypatch.setattr(recording, "still_held", ended_once)
         recording.report(Source.WEBHOOK, {nic.pk: [address(nic, "192.0.2.120", Source.WEBHOOK)]}, now)
         nic.refresh_from_db()
         assert nic.ip4_address == "192.0.2.120"
@@ -484,13 +485,13 @@ class TestDeadlock:
 class TestManyAtOnce:
     def test_different_reasons_are_each_written(self, fake, now):
         first = waiting_nic()
-        for number in range(recording.MOST_DIFFERENT_ANSWERS + 2):
+        for number in range(queue.MOST_DIFFERENT_ANSWERS + 2):
             nic = make_running_vm(networks=[first.network], host=first.vm.host).nics.get()
             fake.readings[str(nic.vm.uuid)] = Reading(problem=ReadOutcome.AGENT_SILENT, detail=f"reason {number}")
         planner.enter_missing(Pace.now(), now)
         run_pass(now + MINUTE)
         details = set(IpFetch.objects.exclude(nic=first).values_list("last_detail", flat=True))
-        assert details == {f"reason {number}" for number in range(recording.MOST_DIFFERENT_ANSWERS + 2)}
+        assert details == {f"reason {number}" for number in range(queue.MOST_DIFFERENT_ANSWERS + 2)}
 
     def test_queries_do_not_grow_with_the_batch(self, fake, now, django_assert_max_num_queries):
         network, host = make_network(), make_host(memory=1024 * GIB, cpus=1000)

@@ -12,6 +12,7 @@ from extdhcp_site.events.models import Event, EventType
 from ipfetch import batches, planner, recording
 from ipfetch.models import IpFetch, Observation, Outcome
 from ipfetch.schedule import Pace
+from ipfetch.writing.targets import Finding, targets
 from networks import elements
 from networks.elements import AddressChange, NetworkElement
 from networks.hypervisors.base import EndpointUnreachable, Reading
@@ -187,9 +188,9 @@ class TestGivenUp:
         IpFetch.objects.update(next_attempt_at=now)
         OrmQ.objects.all().delete()
         planner.plan(now + 2 * MINUTE)
-        (target,) = recording.targets(IpFetch.objects.all())
+        (target,) = targets(IpFetch.objects.all())
         IpFetch.objects.all().begin_anew(Pace.now(), now + 3 * MINUTE)
-        assert recording.record([recording.Finding(target, outcome=Outcome.AGENT_ABSENT)], now + 3 * MINUTE) == set()
+        assert recording.record([Finding(target, outcome=Outcome.AGENT_ABSENT)], now + 3 * MINUTE) == set()
         assert row_of(given_up).last_outcome == ""
 
     def test_a_push_revives_it(self, given_up, now):
