@@ -28,7 +28,7 @@ from networks.hypervisors.base import Outcome as ReadOutcome
 from networks.hypervisors.base import Reading, Source
 from networks.models import AddressState, Endpoint, Nic, VirtualMachine
 from networks.services import vms
-from networks.services.nics import write_nic
+from networks.services.nics import pin, write_nic
 from networks.services.places import ALERT_AT, record_health
 from tests.factories import (
     make_account,
@@ -302,6 +302,14 @@ class TestHoldersOfOneAddress:
         assert holding(nic) == (None, AddressState.UNKNOWN)
         assert nic.address_source == ""
         assert row_of(nic).state == State.WAITING
+
+    def test_so_is_one_that_another_is_given_by_hand(self, fake, now):
+        """An operator gives a NIC the address of an old lease on another's disk."""
+        nic = waiting_nic()
+        recording.report(Source.DISK, {nic.pk: [address(nic, "192.0.2.50", Source.DISK)]}, now)
+        pin(neighbour(nic), "192.0.2.50", make_caller(Role.ROOT_ADMIN))
+        assert holding(nic) == (None, AddressState.UNKNOWN)
+        assert (nic.address_source, row_of(nic).state) == ("", State.WAITING)
 
     @pytest.fixture
     def given_another_meanwhile(self, fake, now, monkeypatch) -> Nic:
