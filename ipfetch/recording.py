@@ -19,7 +19,7 @@ from extdhcp_site.events.models import EventType
 from ipfetch.addresses import NicFacts, Sighting, choose, reported_for
 from ipfetch.leases.lease import CLOCKS_APART
 from ipfetch.models import IpFetch, Observation
-from ipfetch.schedule import EAGER_FOR, Pace
+from ipfetch.schedule import EAGER_DELAY, EAGER_FOR, Pace
 from ipfetch.writing.conflicts import settle_conflicts
 from ipfetch.writing.nics import write_nics
 from ipfetch.writing.observations import confidence, observe
@@ -184,12 +184,20 @@ def _write(held: list[Held], now: datetime, pace: Pace) -> _Written:
     changed = [one for one in new if one.change and (one.ip4 or (one.ip6 and one not in entered))]
     write_found([one for one in held if one.finding.settled], entered, pace, now)
     write_none([one for one in held if not one.finding.settled], pace, now)
-    rows_of(one for one in held if one.has_lost_ip4 and one.state == State.FOUND).begin_anew(pace, now)
+    _begin_anew([one for one in held if one.has_lost_ip4 and one.state == State.FOUND], pace, now)
     events.record_all(
         [event_of(one.target, EventType.IP_FETCH, f"ip addr {one.primary} got fetched successfully") for one in found]
         + [event_of(one.target, EventType.IP_CHANGE, f"ip addr changed {_change(one.change)}") for one in changed]
     )
     return _Written(found, changed)
+
+
+def _begin_anew(lost: Sequence[Held], pace: Pace, now: datetime) -> None:
+    """A guest without its address may be between two leases: then it has the next in seconds."""
+    if lost:
+        rows_of(lost).begin_anew(pace, now)
+    if lost and not pace.exact:
+        rows_of(lost).update(next_attempt_at=now + EAGER_DELAY, eager_until=now + EAGER_FOR)
 
 
 def _log(written: _Written) -> None:

@@ -10,6 +10,7 @@ from django.db import connections, transaction
 from django.db.models import QuerySet
 from django.utils import timezone
 
+from extdhcp_site.deadlocks import repeated
 from ipfetch import batches, planner
 from ipfetch.configuration import MAX_THREADS
 from ipfetch.models import IpFetch
@@ -51,12 +52,16 @@ def _ask(endpoint_id: int, row_ids: Collection[int], pace: Pace, done: Done) -> 
     try:
         answered = _wait_until_free(endpoint_id) & set(row_ids)
         done(len(answered))
-        with transaction.atomic():
-            # Only now that they can be read: a claim does not last long.
-            batch = planner.claim(set(row_ids) - answered, endpoint_id, pace, timezone.now(), asked=True)
+        # Only now that they can be read: a claim does not last long.
+        batch = repeated(lambda: _claim(set(row_ids) - answered, endpoint_id, pace))
         batches.read(batch.endpoint_id, batch.claims, done=done)
     finally:
         connections.close_all()
+
+
+def _claim(row_ids: Collection[int], endpoint_id: int, pace: Pace) -> planner.Batch:
+    with transaction.atomic():
+        return planner.claim(row_ids, endpoint_id, pace, timezone.now(), asked=True)
 
 
 def _wait_until_free(endpoint_id: int) -> set[int]:
