@@ -4,9 +4,11 @@ from collections import defaultdict
 from collections.abc import Callable, Hashable, Iterable, Sequence
 from dataclasses import dataclass
 from datetime import datetime
+from functools import cached_property
 from ipaddress import IPv4Address
 from typing import TypeVar
 
+from django.db import connection
 from django.db.models import QuerySet
 
 from extdhcp_site.events.models import Event, EventType, Level
@@ -55,7 +57,7 @@ class Target:
         return VmRef(f"i-{self.account_id}-{self.vm_id}-VM", self.vm_uuid, tuple(sorted(macs)))
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Finding:
     """What came of asking for one NIC: `heard` are the sources that answered, and for which family, so that what
     they no longer tell has ended; `outcome` says why there is no address, in case there is none."""
@@ -66,8 +68,9 @@ class Finding:
     outcome: Outcome = Outcome.NONE_YET
     detail: str = ""
 
-    @property
+    @cached_property
     def settled(self) -> bool:
+        """Whether this ends the NIC's wait."""
         return settles(self.target.facts, self.reported)
 
 
@@ -162,8 +165,9 @@ def still_held(findings: Sequence[Finding], now: datetime) -> list[Held]:
     The VMs are locked before their NICs' rows, as a start or stop does it: the other way round two could
     wait for each other for ever.
     """
-    vm_ids = sorted({finding.target.vm_id for finding in findings})
-    list(VirtualMachine.objects.select_for_update().filter(pk__in=vm_ids).order_by("pk").values_list("pk"))
+    if connection.features.has_select_for_update:
+        vm_ids = sorted({finding.target.vm_id for finding in findings})
+        list(VirtualMachine.objects.select_for_update().filter(pk__in=vm_ids).order_by("pk").values_list("pk"))
     by_row = {finding.target.row_id: finding for finding in findings}
     rows = IpFetch.objects.select_for_update().filter(pk__in=by_row).order_by("pk")
     values = rows.values_list(
