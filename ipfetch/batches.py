@@ -8,10 +8,11 @@ import time
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from datetime import timedelta
+from functools import partial
 from typing import Any, TypeVar
 
 import structlog
-from django.db import connections
+from django.db import close_old_connections
 from django.utils import timezone
 
 from extdhcp_site.jobs import tasks
@@ -101,17 +102,47 @@ def read_batch(endpoint_id: int, claims: Claims, width: int) -> None:
         _slots.wait_until_free(BATCH_LIFE.total_seconds())
         raise SystemExit(1)
     slots = _slots.take(width, MAX_THREADS.get())
-    threading.Thread(target=_read_in_thread, args=(endpoint_id, claims, slots), daemon=True).start()
+    _readers.run(partial(_read_in_thread, endpoint_id, claims, slots))
 
 
 def _read_in_thread(endpoint_id: int, claims: Claims, slots: int) -> None:
     try:
+        close_old_connections()
         read(endpoint_id, claims, slots)
     except Exception:
         log.exception("A batch failed; its NICs will be claimed again.", endpoint=endpoint_id)
     finally:
-        connections.close_all()
         _slots.give_back(slots)
+
+
+class _Readers:
+    """Threads that keep their connection and wait for the next batch.
+
+    Daemons: one that hangs does not keep the process alive. There are as many as were ever at work at once.
+    """
+
+    def __init__(self) -> None:
+        self._work: queue.SimpleQueue[Callable[[], None]] = queue.SimpleQueue()
+        self._idle = 0
+        self._lock = threading.Lock()
+
+    def run(self, work: Callable[[], None]) -> None:
+        """In a thread that has nothing to do, else in a new one."""
+        with self._lock:
+            found = self._idle > 0
+            self._idle -= found
+        self._work.put(work)
+        if not found:
+            threading.Thread(target=self._attend, daemon=True).start()
+
+    def _attend(self) -> None:
+        while True:
+            self._work.get()()
+            with self._lock:
+                self._idle += 1
+
+
+_readers = _Readers()
 
 
 def read(

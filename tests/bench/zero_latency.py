@@ -4,12 +4,12 @@ VM number n is on host n // VMS_A_HOST; its MAC address holds the number, and so
 """
 
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from ipaddress import IPv4Address, IPv4Network
 
 from django.apps import AppConfig
 
-from networks.hypervisors.base import EndpointAddress, GuestAddress, MediaFile, Reading, Source, VmRef
+from networks.hypervisors.base import EndpointAddress, GuestAddress, GuestEvent, MediaFile, Reading, Source, VmRef
 
 HOSTS = int(os.environ.get("BENCH_HOSTS", "1000"))
 VMS_A_HOST = 100
@@ -55,8 +55,21 @@ class ZeroLatencyHost:
     def running_vms(self, deadline: float) -> set[str]:
         return {uuid_of(number) for number in range(self._first_vm, self._first_vm + VMS_A_HOST)}
 
+    def watch(self, tell: Callable[[str, GuestEvent], None], deadline: float) -> "Silence":
+        return Silence()
+
     def list_media(self, deadline: float, *, storage: str = "") -> list[MediaFile]:
         return []
+
+
+class Silence:
+    """A watch through which nothing is heard."""
+
+    def is_alive(self) -> bool:
+        return True
+
+    def close(self) -> None:
+        pass
 
 
 def _address(mac: str) -> GuestAddress:

@@ -249,7 +249,8 @@ class TestConnection:
         with pytest.raises(OperationalError):
             broker.dequeue()
 
-    def test_other_processes_close_theirs_by_age_as_before(self):
+    def test_other_processes_close_theirs_by_age_as_before(self, monkeypatch):
+        monkeypatch.setitem(connection.settings_dict, "CONN_MAX_AGE", 0)
         AllowListBroker("addresses").queue_size()
         used = connection.connection
         AllowListBroker("addresses").queue_size()
