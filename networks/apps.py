@@ -12,4 +12,4 @@ class NetworksConfig(AppConfig):
 
         checks.troubleshoots_nics(troubleshooting.vm_checks)
         tasks.every(1, lifecycle.housekeeping)
-        tasks.every(1, adoption.find_migrated)
+        tasks.every(5, adoption.find_migrated)

@@ -34,7 +34,8 @@ NOT_AGAIN_FOR = timedelta(minutes=30)
 @tasks.task
 @alone
 def find_migrated(lock: Held) -> None:
-    """Task, every minute: find VMs that run on another host of their cluster than our rows say."""
+    """Task, every five minutes, and when a hypervisor tells of a VM that moved: find VMs that run on another host of
+    their cluster than our rows say."""
     for cluster in Cluster.objects.filter(hosts__state=HostState.UP).distinct():
         if not lock.renew():
             return
@@ -57,7 +58,7 @@ def _find_migrated_in(cluster: Cluster) -> None:
             command="adoptMigration", status=Status.FAILED, completed_at__gt=timezone.now() - NOT_AGAIN_FOR
         ).values_list("instance_uuid", flat=True)
     )
-    # Thousands of VMs each minute, of which hardly one has moved: only that one is loaded. By host alone: without
+    # Thousands of VMs, of which hardly one has moved: only that one is loaded. By host alone: without
     # statistics SQLite would walk all that run, for each cluster.
     vms = VirtualMachine.objects.filter(host__in=[host.pk for host in hosts]).order_by()
     for uuid, host_id, state in vms.values_list("uuid", "host_id", "state").iterator():
