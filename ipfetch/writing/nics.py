@@ -23,7 +23,8 @@ def write_nics(held: Sequence[Held], pace: Pace, now: datetime) -> list[Held]:
     # Most have what they had: for all of these it is one statement.
     same = [one for one in chosen if wanted[one].is_as_before(one)]
     seen = [one.target.nic_id for one in same if wanted[one].seen_at == now]
-    Nic.objects.filter(pk__in=seen).update(address_seen_at=now)
+    if seen:
+        Nic.objects.filter(pk__in=seen).update(address_seen_at=now)
     other = [one for one in chosen if not wanted[one].is_as_before(one)]
     update_each(Nic, {one.target.nic_id: wanted[one].row for one in other}, _Wanted.FIELDS)
     moved = [one for one in other if (wanted[one].ip4, wanted[one].ip6) != (one.ip4, one.ip6)]

@@ -40,7 +40,7 @@ def observe(held: Sequence[Held], now: datetime) -> tuple[dict[int, list[Sightin
     appeared: set[Place] = set()
     for nic_id, one in by_nic.items():
         told = {(reading.source.value, str(reading.ip)): reading for reading in one.finding.reported}
-        had_outside = any(not can_be_leased(one.target.facts, each.ip) for each in present[nic_id].values())
+        before = list(present[nic_id].values())
         for key, former in list(present[nic_id].items()):
             if key not in told and (former.source, former.ip.version) in one.finding.heard:
                 ended.append(known[nic_id, *key])
@@ -55,12 +55,13 @@ def observe(held: Sequence[Held], now: datetime) -> tuple[dict[int, list[Sightin
                     renewed[again[-1]] = (reading.expires,)
             else:
                 new.append(_observation(one.target, reading, now))
-                outside = new[-1].flag == Flag.OUTSIDE
-                if outside and not had_outside:
+                if new[-1].flag == Flag.OUTSIDE and all(can_be_leased(one.target.facts, each.ip) for each in before):
                     alerts.append(_outside(one.target, reading))
-                    had_outside = True
-    Observation.objects.filter(pk__in=again).update(last_seen_at=now, ended_at=None)
-    Observation.objects.filter(pk__in=ended).end(now)
+                    before.append(present[nic_id][key])  # one alert is enough
+    if again:
+        Observation.objects.filter(pk__in=again).update(last_seen_at=now, ended_at=None)
+    if ended:
+        Observation.objects.filter(pk__in=ended).end(now)
     update_each(Observation, renewed, ["expires_at"])
     Observation.objects.bulk_create(new)
     events.record_all(alerts)

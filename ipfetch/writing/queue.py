@@ -56,6 +56,8 @@ def _look_again(one: Held, pace: Pace, now: datetime) -> tuple[datetime | None, 
 
 def write_none(unsettled: Sequence[Held], pace: Pace, now: datetime) -> None:
     """Why there is no address; the last try gives the NIC up. What was known before is not touched."""
+    if not unsettled:
+        return
     # Found by a report since it was asked for: that it was asked in vain tells nobody anything.
     overtaken = {one for one in unsettled if one.was_found_since}
     rows_of(overtaken).update(claimed_until=None)
