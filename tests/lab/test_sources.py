@@ -151,4 +151,5 @@ def test_by_disk(cloud: Cloud, quiet: Quiet):
 def readable_by_anybody(cloud: Cloud) -> None:
     """The reader is a process without rights, and libvirt makes ROOT volumes readable for root alone."""
     for image in cloud.lab.images.iterdir():
-        image.chmod(0o644)
+        if image.is_file():
+            image.chmod(0o644)
