@@ -193,15 +193,19 @@ def check(found_percent: str) -> None:
         [(type_, level, name, "got fetched successfully" in text) for type_, level, name, text in events],
         [(EventType.IP_FETCH, Level.INFO, f"vm-{number}", True) for number in found],
     )
-    # Each claim of one that waits has spent a try. A pass that outlasts the interval begins again, and what it has
-    # found may be due for its refresh.
-    tries = Pace.now().max_retry
-    rows = IpFetch.objects.values_list("nic_id", "state", "last_outcome", F("retries_left") + F("attempt"))
+    # A pass that outlasts the interval begins again; and whoever waits is asked once more, at no cost, when the
+    # watcher has come to hear his host.
+    pace = Pace.now()
+    rows = IpFetch.objects.annotate(sum=F("tries") + F("retries_left"))
     compare(
         "places in the queue",
-        [(nic_id, state, outcome, tries if state == "found" else spent) for nic_id, state, outcome, spent in rows],
+        rows.filter(retries_left__lt=pace.max_retry).values_list("nic_id", "state", "last_outcome", "sum"),
         [
-            (number + 1, *(("found", "found") if number in found else ("waiting", "none_yet")), tries)
+            (
+                number + 1,
+                *(("found", "found") if number in found else ("waiting", "none_yet")),
+                pace.first_that_counts + pace.max_retry,
+            )
             for number in range(NICS)
         ],
     )
