@@ -7,6 +7,7 @@ import threading
 import time
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from datetime import timedelta
 from functools import partial
 from typing import Any, TypeVar
@@ -345,39 +346,55 @@ T = TypeVar("T")
 def _as_they_arrive(answers: Iterator[T]) -> Iterator[list[T]]:
     """The answers in lots: what has come while the last lot was worked on. A slow one holds back none before it.
 
-    A lot is empty when nothing has come for a while.
+    A lot is empty when nothing has come for a while. Who stops taking lots ends the asking.
     """
-    arrived: queue.SimpleQueue[T | BaseException | None] = queue.SimpleQueue()
+    arrived: queue.SimpleQueue[T | _End] = queue.SimpleQueue()
+    given_up = threading.Event()
     context = contextvars.copy_context()
 
-    def take() -> None:
+    def ask() -> None:
+        error = None
         try:
             for answer in answers:
+                if given_up.is_set():
+                    return
                 arrived.put(answer)
-            arrived.put(None)
-        except BaseException as error:  # it belongs to the caller's thread
-            arrived.put(error)
+        except BaseException as raised:  # it belongs to the caller's thread
+            error = raised
+        arrived.put(_End(error))
 
-    threading.Thread(target=context.run, args=(take,), daemon=True).start()
-    while True:
-        lot: list[T] = []
-        wait, item = RENEW_SECONDS, None
-        try:
-            while len(lot) < LARGEST_LOT:
-                item = arrived.get(timeout=wait)
-                if item is None or isinstance(item, BaseException):
-                    break
-                lot.append(item)
-                # Written together they cost much less: a moment for those that are about to come.
-                wait = GATHER_SECONDS
-        except queue.Empty:
-            item = lot
-        if lot or item is lot:
-            yield lot
-        if item is None:
-            return
-        if isinstance(item, BaseException):
-            raise item
+    threading.Thread(target=context.run, args=(ask,), daemon=True).start()
+    try:
+        end = None
+        while end is None:
+            lot, end = _next_lot(arrived)
+            if lot or end is None:
+                yield lot
+        if end.error:
+            raise end.error
+    finally:
+        given_up.set()
+
+
+@dataclass(frozen=True)
+class _End:
+    """No more answers come: all were given, or something went wrong."""
+
+    error: BaseException | None
+
+
+def _next_lot(arrived: "queue.SimpleQueue[T | _End]") -> tuple[list[T], _End | None]:
+    lot: list[T] = []
+    wait = RENEW_SECONDS
+    with contextlib.suppress(queue.Empty):
+        while len(lot) < LARGEST_LOT:
+            answer = arrived.get(timeout=wait)
+            if isinstance(answer, _End):
+                return lot, answer
+            lot.append(answer)
+            # Written together they cost much less: a moment for those that are about to come.
+            wait = GATHER_SECONDS
+    return lot, None
 
 
 def _claimed(claims: Claims) -> list[Target]:

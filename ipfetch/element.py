@@ -38,14 +38,14 @@ class IpFetchElement(NetworkElement):
 
     def migrated(self, vm: VirtualMachine, source: Host, target: Host) -> None:
         """What the former host still answers is not of this VM any more, and has cost no try."""
-        rows = IpFetch.objects.filter(nic__vm=vm).by_key()
+        rows = IpFetch.objects.filter(pk__in=IpFetch.objects.filter(nic__vm=vm).pks())
         counted = rows.filter(claimed_until__isnull=False, claim=IpFetch.Claim.COUNTED)
         counted.update(retries_left=F("retries_left") + 1)
         rows.update(attempt=F("attempt") + 1, claimed_until=None, next_attempt_at=timezone.now())
 
     def stopped(self, vm: VirtualMachine, now: datetime) -> None:
         self._end(Observation.objects.filter(nic__vm=vm), now)
-        IpFetch.objects.filter(nic__vm=vm).by_key().delete()
+        IpFetch.objects.filter(pk__in=IpFetch.objects.filter(nic__vm=vm).pks()).delete()
 
     def pin_changed(self, nic: Nic, now: datetime) -> None:
         rows = IpFetch.objects.filter(nic=nic)
@@ -68,7 +68,7 @@ class IpFetchElement(NetworkElement):
         """A NIC whose address is set by hand waits for none. It is looked at like one that is found: what its guest
         tells is shown beside.
         """
-        rows.by_key().update(state=IpFetch.State.FOUND, eager_until=None, found_at=Coalesce("found_at", Value(now)))
+        rows.update_by_key(state=IpFetch.State.FOUND, eager_until=None, found_at=Coalesce("found_at", Value(now)))
 
     def _end(self, former: ObservationQuerySet, now: datetime) -> None:
         """What was seen of a guest is not what it will have after its next boot."""

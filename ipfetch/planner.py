@@ -184,7 +184,7 @@ def _revive_on_recovered_endpoints(pace: Pace, now: datetime) -> None:
     recovered = Endpoint.objects.filter(pk=OuterRef(f"{ENDPOINT}_id"), up_since__gt=OuterRef("last_attempt_at"))
     IpFetch.objects.filter(Exists(recovered), state=State.EXHAUSTED).begin_anew(pace, now)
     unasked = IpFetch.objects.waiting().filter(last_outcome=Outcome.HOST_UNREACHABLE, next_attempt_at__gt=now)
-    unasked.filter(**{f"{ENDPOINT}__failures": 0}).by_key().update(next_attempt_at=now)
+    unasked.filter(**{f"{ENDPOINT}__failures": 0}).update_by_key(next_attempt_at=now)
 
 
 def _bring_forward(pace: Pace, now: datetime) -> None:
@@ -212,7 +212,7 @@ def nudge(vm_uuids: Collection[str], now: datetime, *, eager: bool) -> None:
     if pace.exact:
         return
     if not eager:
-        rows.waiting().filter(next_attempt_at__gt=now).by_key().update(next_attempt_at=now)
+        rows.waiting().filter(next_attempt_at__gt=now).update_by_key(next_attempt_at=now)
         return
     rested = rows.filter(Q(eager_until=None) | Q(eager_until__lt=now - EAGER_REST)).exclude(state=State.PAUSED)
     row_ids = list(rested.values_list("pk", flat=True))
@@ -224,7 +224,7 @@ def nudge_endpoints(endpoint_ids: Collection[int], now: datetime) -> None:
     """Whatever these endpoints told while nobody listened: all that wait on them are asked at the next pass."""
     if not Pace.now().exact:
         waiting = IpFetch.objects.waiting().filter(**{f"{ENDPOINT}__in": list(endpoint_ids)}, next_attempt_at__gt=now)
-        waiting.by_key().update(next_attempt_at=now)
+        waiting.update_by_key(next_attempt_at=now)
 
 
 # Claims -----------------------------------------------------------------------------------------

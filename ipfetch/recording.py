@@ -37,6 +37,7 @@ ASKED_IN_THE_GUEST = frozenset(
     (source, family) for source in (Source.GUEST_AGENT, Source.TEST_DRIVER) for family in FAMILIES
 )
 LEASES = (Source.WEBHOOK, Source.LEASE)
+MOST_ENDED = 500
 
 
 def record(findings: Sequence[Finding], now: datetime) -> set[int]:
@@ -85,13 +86,14 @@ def _keep_for_start(source: Source, sightings: Mapping[int, Sequence[GuestAddres
                 nic=nic,
                 source=source.value,
                 address=str(reading.ip),
-                defaults={"last_seen_at": now, "ended_at": None},
+                defaults={"last_seen_at": now, "ended_at": None, "expires_at": reading.expires},
                 create_defaults={
                     "family": reading.ip.version,
                     "prefix": reading.prefix,
                     "confidence": confidence(reading),
                     "first_seen_at": now,
                     "last_seen_at": now,
+                    "expires_at": reading.expires,
                 },
             )
 
@@ -102,7 +104,8 @@ def take_up(vm: VirtualMachine, now: datetime) -> None:
     kept = Observation.objects.current().filter(nic__vm=vm).select_related("nic")
     for observation in kept:
         source, ip = Source(observation.source), ip_address(observation.address)
-        reading = GuestAddress(observation.nic.mac_address, ip, source, observation.prefix)
+        mac = observation.nic.mac_address
+        reading = GuestAddress(mac, ip, source, observation.prefix, observation.expires_at)
         told[source][observation.nic_id].append(reading)
     for source, sightings in told.items():
         report(source, sightings, now)
@@ -136,9 +139,12 @@ def withdraw_ended(now: datetime) -> None:
     """Leases that have ended by any clock, and of which nobody has told more: what is known by them is last known.
 
     The NIC does not wait for another: its guest may well have renewed, and only the server's script not told it.
+    Some at a time, those that ended first before the others: a script that failed leaves all of a network's.
     """
-    ended = Observation.objects.current().filter(expires_at__lt=now - CLOCKS_APART)
-    repeated(lambda: _withdraw(ended, now, wait_again=False))
+    ended = Observation.objects.current().filter(expires_at__lt=now - CLOCKS_APART).order_by("expires_at")
+    some = list(ended.values_list("pk", flat=True)[:MOST_ENDED])
+    if some:
+        repeated(lambda: _withdraw(Observation.objects.current().filter(pk__in=some), now, wait_again=False))
 
 
 def _withdraw(gone: QuerySet[Observation], now: datetime, *, wait_again: bool = True) -> None:
@@ -148,17 +154,16 @@ def _withdraw(gone: QuerySet[Observation], now: datetime, *, wait_again: bool = 
             return
         for locked in (VirtualMachine.objects.filter(nics__in=of_nics), IpFetch.objects.filter(nic__in=of_nics)):
             list(locked.select_for_update().order_by("pk").values_list("pk"))
-        ended = list(gone.order_by().values_list("pk", "nic_id", "address", "source"))
-        Observation.objects.filter(pk__in=[pk for pk, *_ in ended]).end(now)
-        lost = []
-        for _, nic_id, address, source in ended:
-            of_nic = Nic.objects.filter(pk=nic_id, ip4_address=address, address_source=source)
-            confirmed = of_nic.filter(address_state=AddressState.CONFIRMED)
-            if confirmed.update(address_state=AddressState.LAST_KNOWN):
-                lost.append(nic_id)
+        ended = {pk: told for pk, *told in gone.order_by().values_list("pk", "nic_id", "address", "source")}
+        Observation.objects.filter(pk__in=ended).end(now)
+        known_by = Nic.objects.filter(pk__in=of_nics, address_state=AddressState.CONFIRMED)
+        told = {tuple(each) for each in ended.values()}
+        lost = [each[0] for each in known_by.values_list("pk", "ip4_address", "address_source") if each in told]
+        Nic.objects.filter(pk__in=lost).update(address_state=AddressState.LAST_KNOWN)
+        rows = IpFetch.objects.filter(nic__in=lost)
         if wait_again:
-            IpFetch.objects.filter(nic__in=lost).begin_anew(Pace.now(), now)
-        IpFetch.objects.filter(nic__in=lost).update(next_attempt_at=now)
+            rows.begin_anew(Pace.now(), now)
+        rows.update(next_attempt_at=now)
 
 
 @dataclass(frozen=True)

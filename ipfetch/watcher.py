@@ -89,6 +89,8 @@ OPENERS = 8
 FOR_DOUBTFUL = 4
 OPEN_SECONDS = 15.0
 LONGEST_WAIT = 60.0
+# For one that has no events: it may be another kind of hypervisor by then.
+SELDOM = 3600.0
 MOST_STUCK = 2
 
 
@@ -109,9 +111,10 @@ class _Subscription:
     def is_closed(self) -> bool:
         return self.watch is None and not self.taken
 
-    def failed(self) -> None:
+    def failed(self, wait: float | None = None) -> None:
+        """Tried again after `wait`, without one after longer each time."""
         self.failures += 1
-        self.due_at = time.monotonic() + min(2.0 ** (self.failures - 1), LONGEST_WAIT)
+        self.due_at = time.monotonic() + (wait or min(2.0 ** min(self.failures - 1, 10), LONGEST_WAIT))
 
     def lost(self) -> None:
         """Opened again at once, unless it does not last."""
@@ -202,11 +205,11 @@ class Subscriptions:
         return first
 
     def _open(self, subscription: _Subscription) -> None:
-        watch, error = None, ""
+        watch, error, has_none = None, "", False
         try:
             watch = self._watch(subscription.endpoint)
         except HypervisorError as failure:
-            error = str(failure)
+            error, has_none = str(failure), isinstance(failure, Refused)
         except Exception:
             error = "Something of ours failed."
             log.exception("A watch could not be opened.", endpoint=str(subscription.endpoint))
@@ -220,7 +223,7 @@ class Subscriptions:
                 subscription.watch, subscription.opened_at = watch, time.monotonic()
                 self._news.tell(Connected(subscription.endpoint.pk))
             else:
-                subscription.failed()
+                subscription.failed(SELDOM if has_none else None)
             self._lock.notify_all()
 
     def _watch(self, endpoint: Endpoint) -> Watch:

@@ -41,7 +41,7 @@ class ObservationQuerySet(models.QuerySet["Observation"]):
     def end(self, now: datetime) -> int:
         """They are history: no conflict is, but an address outside the network was outside of it."""
         kept = Case(When(flag=Flag.CONFLICT, then=Value("")), default=F("flag"))
-        # By key, and without joins: see `IpFetchQuerySet.by_key`.
+        # By key, and without joins: see `IpFetchQuerySet.update_by_key`.
         rows = Observation.objects.filter(pk__in=list(self.order_by("pk").values_list("pk", flat=True)))
         return rows.update(ended_at=now, flag=kept)
 

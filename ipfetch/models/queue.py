@@ -9,6 +9,7 @@ from django.utils import timezone
 
 from extdhcp_site.accounts.models import Caller
 from ipfetch.schedule import Pace
+from ipfetch.writing.bulk import batched
 from networks.hypervisors.base import Outcome as ReadOutcome
 from networks.models import Nic
 
@@ -66,15 +67,21 @@ class IpFetchQuerySet(models.QuerySet["IpFetch"]):
         """Those that a batch holds now."""
         return self.filter(claimed_until__gt=now)
 
-    def by_key(self) -> Self:
-        """The same rows, to be changed. Through joins, MariaDB would lock VMs and NICs after the rows: the other way
-        round than a start or stop does, and the two would wait for each other."""
-        return IpFetch.objects.filter(pk__in=list(self.order_by("pk").values_list("pk", flat=True)))
+    def pks(self) -> list[int]:
+        return list(self.order_by("pk").values_list("pk", flat=True))
+
+    def update_by_key(self, **changes: object) -> int:
+        """`update`, in statements that name the rows by their keys, some at a time.
+
+        Through joins, MariaDB would lock VMs and NICs after the rows: the other way round than a start or stop does,
+        and the two would wait for each other.
+        """
+        return sum(IpFetch.objects.filter(pk__in=some).update(**changes) for some in batched(self.pks(), 5_000))
 
     def begin_anew(self, pace: Pace, now: datetime) -> int:
         """Give NICs all their tries. The new attempt number shuts out a batch that is still under way."""
         first = now + pace.delay(0)
-        return self.by_key().update(
+        return self.update_by_key(
             state=IpFetch.State.WAITING,
             retries_left=pace.max_retry,
             tries=0,

@@ -103,10 +103,8 @@ class Held:
     @property
     def has_lost(self) -> bool:
         """Who told the NIC's address answers, and does not tell it any more, nor does anybody else."""
-        source = self.address_source
-        return self.has_lost_ip4 or (
-            self.ip6 is not None and self.choice.ip6 is None and (source, 6) in self.finding.heard
-        )
+        ip6_is_gone = self.ip6 is not None and self.choice.ip6 is None
+        return self.has_lost_ip4 or (ip6_is_gone and (self.address_source, 6) in self.finding.heard)
 
     @property
     def has_lost_ip4(self) -> bool:
