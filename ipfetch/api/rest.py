@@ -6,7 +6,7 @@ from extdhcp_site.api import resources
 from extdhcp_site.api.answers import Answer, Moment
 from ipfetch import explanations
 from ipfetch.models import Flag, IpFetch, Observation
-from networks.api.answers import computed, number, text
+from networks.api.fields import computed, number, text
 from networks.hypervisors.base import Source
 
 SOURCES = [(source.value, source.value) for source in Source]

@@ -8,7 +8,7 @@ from extdhcp_site.api.owners import OwnedListParams, OwnerParams, ownership
 from extdhcp_site.api.parameters import ObjectField, Text, Values, visible
 from extdhcp_site.api.registry import EVERYBODY, Command, ListCommand, Success, command
 from networks import public_keys
-from networks.api.answers import text
+from networks.api.fields import text
 from networks.api.infrastructure import by_id, matching
 from networks.models import SshKeyPair
 from networks.services import keys as services

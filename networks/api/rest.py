@@ -1,7 +1,8 @@
 """`/api/v1/`: VMs, NICs and networks, read-only, with the same fields as in CloudStack's answers."""
 
 from extdhcp_site.api import resources
-from networks.api.answers import NetworkAnswer, NicAnswer, VmAnswer
+from networks.api.answers import NetworkAnswer
+from networks.api.vm_answers import NicAnswer, VmAnswer
 from networks.models import Network, Nic, VirtualMachine
 
 

@@ -3,7 +3,7 @@
 from django.db.models import Q, QuerySet
 
 from extdhcp_site.accounts.models import Account, Caller, Role
-from extdhcp_site.api.owners import ListParams, OwnedListParams, OwnerParams, ownership
+from extdhcp_site.api.owners import OwnedListParams, OwnerParams, ownership
 from extdhcp_site.api.parameters import (
     Bool,
     Choice,
@@ -20,33 +20,29 @@ from extdhcp_site.api.registry import EVERYBODY, ROOT_ADMIN, AsyncCommand, Comma
 from extdhcp_site.errors import InvalidParameter, NotInThisProduct, PermissionDenied
 from extdhcp_site.jobs import services as jobs
 from extdhcp_site.jobs.models import AsyncJob
-from networks.api.answers import NicAnswer, UserDataAnswer, VmAnswer, VolumeAnswer
+from networks.api.guest_data import USER_DATA_LIMITS, VM, VmParams, as_it_is, key_pairs, refuse_stored_user_data
 from networks.api.infrastructure import by_id, matching
+from networks.api.vm_answers import VmAnswer
 from networks.models import (
     Cluster,
     ConfigDriveUse,
     Host,
     HypervisorType,
     Network,
-    Nic,
     Pod,
     ServiceOffering,
-    SshKeyPair,
     Template,
     VirtualMachine,
     VmState,
-    Volume,
     Zone,
 )
-from networks.services import guest_data, nics
+from networks.services import guest_data
 from networks.services import vms as services
 
-VM = ("virtualmachine", VmAnswer)
 _CONFIG_DRIVE = (
     "Its config drive (not in CloudStack): Always, while it runs; FirstBoot, until the guest has booted with what is "
     "new on it; Never."
 )
-_USER_DATA_LIMITS = {"max_length": 2**20, "max_in_url": 4096, "multiline": True}
 
 
 @jobs.renders("VirtualMachine")
@@ -113,7 +109,7 @@ class DeployVirtualMachineParams(OwnerParams):
     iptonetworklist = MapList("The networks, spelt iptonetworklist[0].networkid=...", IpToNetwork)
     name = Text("The VM's host name.", max_length=63)
     displayname = Text("The VM's name for people.")
-    userdata = Text("User data in base64.", **_USER_DATA_LIMITS)
+    userdata = Text("User data in base64.", **USER_DATA_LIMITS)
     userdataid = Text("Not in this product.")
     keypair = Text("The name of an SSH key pair.")
     keypairs = CommaList("Names of SSH key pairs.")
@@ -149,7 +145,7 @@ class DeployVirtualMachine(AsyncCommand):
             name=params["name"] or "",
             display_name=params["displayname"] or "",
             user_data=params["userdata"] or "",
-            key_pairs=_key_pairs(account, params["keypair"], params["keypairs"]),
+            key_pairs=key_pairs(account, params["keypair"], params["keypairs"]),
             password=params["password"] or "",
             host=params["hostid"],
             start=params["startvm"] is not False,
@@ -166,26 +162,7 @@ def _refuse_what_is_not_here(params: Values) -> None:
         raise NotInThisProduct("Volumes beyond ROOT are")
     if params["extraconfig"]:
         raise NotInThisProduct("extraconfig is")
-    _refuse_stored_user_data(params)
-
-
-def _refuse_stored_user_data(params: Values) -> None:
-    if params["userdataid"]:
-        raise NotInThisProduct("Registered user data (`userdataid`) is")
-
-
-def _key_pairs(account: Account, one: str | None, several: list[str] | None) -> list[SshKeyPair]:
-    """The owner's key pairs of these names; nobody else's are even looked at."""
-    names = list(several or []) + ([one] if one else [])
-    found = {pair.name: pair for pair in SshKeyPair.objects.filter(account=account, name__in=names)}
-    for name in names:
-        if name not in found:
-            raise InvalidParameter(f"A key pair with name '{name}' does not exist for account {account.name}.")
-    return [found[name] for name in dict.fromkeys(names)]
-
-
-class VmParams(Params):
-    id = ObjectField("The VM's id.", visible(VirtualMachine), required=True)
+    refuse_stored_user_data(params)
 
 
 class StartVirtualMachineParams(VmParams):
@@ -255,13 +232,13 @@ class RecoverVirtualMachine(Command):
 
     def run(self, caller: Caller, params: Values) -> VirtualMachine:
         services.recover(params["id"], caller)
-        return _as_it_is(params["id"])
+        return as_it_is(params["id"])
 
 
 class UpdateVirtualMachineParams(VmParams):
     name = Text("A new host name; the VM must be Stopped.", max_length=63)
     displayname = Text("A new name for people.")
-    userdata = Text("New user data in base64; empty: none from now on.", allow_blank=True, **_USER_DATA_LIMITS)
+    userdata = Text("New user data in base64; empty: none from now on.", allow_blank=True, **USER_DATA_LIMITS)
     userdataid = Text("Not in this product.")
     configdrive = Choice(_CONFIG_DRIVE, ConfigDriveUse.values)
 
@@ -274,7 +251,7 @@ class UpdateVirtualMachine(Command):
     answer = VM
 
     def run(self, caller: Caller, params: Values) -> VirtualMachine:
-        _refuse_stored_user_data(params)
+        refuse_stored_user_data(params)
         guest_data.update(
             params["id"],
             caller,
@@ -283,125 +260,7 @@ class UpdateVirtualMachine(Command):
             user_data=params["userdata"],
             drive_use=params["configdrive"],
         )
-        return _as_it_is(params["id"])
-
-
-class ResetPasswordForVirtualMachineParams(VmParams):
-    password = Text("The new password; absent: one is made up, and shown in the job's result.", max_length=128)
-    guestuser = Text(
-        "Set this user's password at once through the guest agent of the running VM, for instance root "
-        "(not in CloudStack). The result's passworddelivery says how it was delivered."
-    )
-
-
-@command(since="1.0", roles=EVERYBODY)
-class ResetPasswordForVirtualMachine(AsyncCommand):
-    """Give a VM's guest a new password, by its config drive: at its next start or reboot."""
-
-    params = ResetPasswordForVirtualMachineParams
-    answer = VM
-
-    def submit(self, caller: Caller, params: Values) -> AsyncJob:
-        return guest_data.reset_password(
-            params["id"], caller, params["password"] or "", agent_user=params["guestuser"] or ""
-        )
-
-
-class ResetSshKeyForVirtualMachineParams(VmParams):
-    keypair = Text("The name of an SSH key pair of the VM's owner.")
-    keypairs = CommaList("Names of SSH key pairs of the VM's owner.")
-
-
-@command(since="1.0", roles=EVERYBODY, name="resetSSHKeyForVirtualMachine")
-class ResetSshKeyForVirtualMachine(AsyncCommand):
-    """Replace a VM's SSH keys, by its config drive: at its next start or reboot."""
-
-    params = ResetSshKeyForVirtualMachineParams
-    answer = VM
-
-    def submit(self, caller: Caller, params: Values) -> AsyncJob:
-        vm = params["id"]
-        pairs = _key_pairs(vm.account, params["keypair"], params["keypairs"])
-        if not pairs:
-            raise InvalidParameter("Name a key pair in keypair, or several in keypairs.")
-        return guest_data.reset_ssh_keys(vm, caller, pairs)
-
-
-class ResetUserDataForVirtualMachineParams(VmParams):
-    userdata = Text("The new user data in base64; empty: none from now on.", allow_blank=True, **_USER_DATA_LIMITS)
-    userdataid = Text("Not in this product.")
-
-
-@command(since="1.0", roles=EVERYBODY)
-class ResetUserDataForVirtualMachine(Command):
-    """Replace a VM's user data, by its config drive: at its next start or reboot."""
-
-    params = ResetUserDataForVirtualMachineParams
-    answer = VM
-
-    def run(self, caller: Caller, params: Values) -> VirtualMachine:
-        _refuse_stored_user_data(params)
-        if params["userdata"] is None:
-            raise InvalidParameter("Give the new user data in userdata; empty, it takes away what there is.")
-        guest_data.reset_user_data(params["id"], caller, params["userdata"])
-        return _as_it_is(params["id"])
-
-
-class GetVirtualMachineUserDataParams(Params):
-    virtualmachineid = ObjectField("The VM's id.", visible(VirtualMachine), required=True)
-
-
-@command(since="1.0", roles=EVERYBODY)
-class GetVirtualMachineUserData(Command):
-    """Show a VM's user data, in base64."""
-
-    params = GetVirtualMachineUserDataParams
-    answer = ("virtualmachineuserdata", UserDataAnswer)
-
-    def run(self, caller: Caller, params: Values) -> VirtualMachine:
-        return params["virtualmachineid"]
-
-
-class AddNicToVirtualMachineParams(Params):
-    virtualmachineid = ObjectField("The VM's id.", visible(VirtualMachine), required=True)
-    networkid = ObjectField("The network.", visible(Network), required=True)
-    ipaddress = Text("Not accepted: the external DHCP server gives the address.")
-    macaddress = Text("Not accepted: MAC addresses are made here.")
-
-
-@command(since="1.0", roles=EVERYBODY)
-class AddNicToVirtualMachine(AsyncCommand):
-    """Give a VM, running or stopped, a NIC on another network."""
-
-    params = AddNicToVirtualMachineParams
-    answer = VM
-
-    def submit(self, caller: Caller, params: Values) -> AsyncJob:
-        vm = params["virtualmachineid"]
-        if params["ipaddress"] or params["macaddress"]:
-            raise InvalidParameter("Leave ipaddress and macaddress out: the DHCP server gives the one, we the other.")
-        services.check_owner_may_use(vm.account, caller, params["networkid"])
-        return nics.add_nic(vm, params["networkid"], caller)
-
-
-class RemoveNicFromVirtualMachineParams(Params):
-    virtualmachineid = ObjectField("The VM's id.", visible(VirtualMachine), required=True)
-    nicid = ObjectField("The NIC's id.", visible(Nic), required=True)
-
-
-@command(since="1.0", roles=EVERYBODY)
-class RemoveNicFromVirtualMachine(AsyncCommand):
-    """Take a NIC other than the default one from a VM, running or stopped."""
-
-    params = RemoveNicFromVirtualMachineParams
-    answer = VM
-
-    def submit(self, caller: Caller, params: Values) -> AsyncJob:
-        return nics.remove_nic(params["virtualmachineid"], params["nicid"], caller)
-
-
-def _as_it_is(vm: VirtualMachine) -> VirtualMachine:
-    return VirtualMachine.objects.for_listing().get(pk=vm.pk)
+        return as_it_is(params["id"])
 
 
 class MigrateVirtualMachineParams(Params):
@@ -418,51 +277,3 @@ class MigrateVirtualMachine(AsyncCommand):
 
     def submit(self, caller: Caller, params: Values) -> AsyncJob:
         return services.migrate(params["virtualmachineid"], caller, params["hostid"])
-
-
-class ListNicsParams(ListParams):
-    virtualmachineid = ObjectField("The VM's id.", visible(VirtualMachine), required=True)
-    nicid = ObjectField("The NIC's id.", visible(Nic))
-    networkid = ObjectField("Only NICs on this network.", visible(Network))
-
-
-@command(since="1.0", roles=EVERYBODY)
-class ListNics(ListCommand):
-    """List the NICs of a VM, with the addresses that have been learned."""
-
-    params = ListNicsParams
-    answer = ("nic", NicAnswer)
-
-    def rows(self, caller: Caller, params: Values) -> QuerySet[Nic]:
-        nics = Nic.objects.visible_to(caller).filter(vm=params["virtualmachineid"])
-        if params["nicid"]:
-            nics = nics.filter(pk=params["nicid"].pk)
-        return nics.filter(matching(params, networkid="network")).for_listing().select_related("vm")
-
-
-class ListVolumesParams(OwnedListParams):
-    id = ObjectField("The volume's id.", visible(Volume))
-    virtualmachineid = ObjectField("Only this VM's volume.", visible(VirtualMachine))
-    name = Text("Part of its VM's name.")
-    type = Text("ROOT; there is no other.")
-    zoneid = ObjectField("Only volumes of this zone.", visible(Zone))
-
-
-@command(since="1.0", roles=EVERYBODY)
-class ListVolumes(ListCommand):
-    """List ROOT volumes."""
-
-    params = ListVolumesParams
-    answer = ("volume", VolumeAnswer)
-
-    def rows(self, caller: Caller, params: Values) -> QuerySet[Volume]:
-        volumes = Volume.objects.visible_to(caller)
-        if not params["virtualmachineid"]:
-            volumes = volumes.filter(ownership(caller, params, account="vm__account"))
-        if (params["type"] or "ROOT").upper() != "ROOT":
-            return volumes.none()
-        for text in filter(None, (params["keyword"], params["name"])):
-            volumes = volumes.filter(vm__name__icontains=text)
-        return volumes.filter(
-            by_id(params) & matching(params, virtualmachineid="vm", zoneid="vm__zone")
-        ).select_related("vm__account__domain", "vm__zone", "storage")

@@ -2,7 +2,7 @@
 
 from django.db.models import QuerySet
 
-from networks.api.answers import NicAnswer
+from networks.api.vm_answers import NicAnswer
 from networks.listing import ListObjects
 from networks.models import Nic
 

@@ -1,0 +1,102 @@
+"""VMs' NICs and ROOT volumes."""
+
+from django.db.models import QuerySet
+
+from extdhcp_site.accounts.models import Caller
+from extdhcp_site.api.owners import ListParams, OwnedListParams, ownership
+from extdhcp_site.api.parameters import ObjectField, Params, Text, Values, visible
+from extdhcp_site.api.registry import EVERYBODY, AsyncCommand, ListCommand, command
+from extdhcp_site.errors import InvalidParameter
+from extdhcp_site.jobs.models import AsyncJob
+from networks.api.guest_data import VM
+from networks.api.infrastructure import by_id, matching
+from networks.api.vm_answers import NicAnswer, VolumeAnswer
+from networks.models import Network, Nic, VirtualMachine, Volume, Zone
+from networks.services import nics
+from networks.services import vms as services
+
+
+class AddNicToVirtualMachineParams(Params):
+    virtualmachineid = ObjectField("The VM's id.", visible(VirtualMachine), required=True)
+    networkid = ObjectField("The network.", visible(Network), required=True)
+    ipaddress = Text("Not accepted: the external DHCP server gives the address.")
+    macaddress = Text("Not accepted: MAC addresses are made here.")
+
+
+@command(since="1.0", roles=EVERYBODY)
+class AddNicToVirtualMachine(AsyncCommand):
+    """Give a VM, running or stopped, a NIC on another network."""
+
+    params = AddNicToVirtualMachineParams
+    answer = VM
+
+    def submit(self, caller: Caller, params: Values) -> AsyncJob:
+        vm = params["virtualmachineid"]
+        if params["ipaddress"] or params["macaddress"]:
+            raise InvalidParameter("Leave ipaddress and macaddress out: the DHCP server gives the one, we the other.")
+        services.check_owner_may_use(vm.account, caller, params["networkid"])
+        return nics.add_nic(vm, params["networkid"], caller)
+
+
+class RemoveNicFromVirtualMachineParams(Params):
+    virtualmachineid = ObjectField("The VM's id.", visible(VirtualMachine), required=True)
+    nicid = ObjectField("The NIC's id.", visible(Nic), required=True)
+
+
+@command(since="1.0", roles=EVERYBODY)
+class RemoveNicFromVirtualMachine(AsyncCommand):
+    """Take a NIC other than the default one from a VM, running or stopped."""
+
+    params = RemoveNicFromVirtualMachineParams
+    answer = VM
+
+    def submit(self, caller: Caller, params: Values) -> AsyncJob:
+        return nics.remove_nic(params["virtualmachineid"], params["nicid"], caller)
+
+
+class ListNicsParams(ListParams):
+    virtualmachineid = ObjectField("The VM's id.", visible(VirtualMachine), required=True)
+    nicid = ObjectField("The NIC's id.", visible(Nic))
+    networkid = ObjectField("Only NICs on this network.", visible(Network))
+
+
+@command(since="1.0", roles=EVERYBODY)
+class ListNics(ListCommand):
+    """List the NICs of a VM, with the addresses that have been learned."""
+
+    params = ListNicsParams
+    answer = ("nic", NicAnswer)
+
+    def rows(self, caller: Caller, params: Values) -> QuerySet[Nic]:
+        nics = Nic.objects.visible_to(caller).filter(vm=params["virtualmachineid"])
+        if params["nicid"]:
+            nics = nics.filter(pk=params["nicid"].pk)
+        return nics.filter(matching(params, networkid="network")).for_listing().select_related("vm")
+
+
+class ListVolumesParams(OwnedListParams):
+    id = ObjectField("The volume's id.", visible(Volume))
+    virtualmachineid = ObjectField("Only this VM's volume.", visible(VirtualMachine))
+    name = Text("Part of its VM's name.")
+    type = Text("ROOT; there is no other.")
+    zoneid = ObjectField("Only volumes of this zone.", visible(Zone))
+
+
+@command(since="1.0", roles=EVERYBODY)
+class ListVolumes(ListCommand):
+    """List ROOT volumes."""
+
+    params = ListVolumesParams
+    answer = ("volume", VolumeAnswer)
+
+    def rows(self, caller: Caller, params: Values) -> QuerySet[Volume]:
+        volumes = Volume.objects.visible_to(caller)
+        if not params["virtualmachineid"]:
+            volumes = volumes.filter(ownership(caller, params, account="vm__account"))
+        if (params["type"] or "ROOT").upper() != "ROOT":
+            return volumes.none()
+        for text in filter(None, (params["keyword"], params["name"])):
+            volumes = volumes.filter(vm__name__icontains=text)
+        return volumes.filter(
+            by_id(params) & matching(params, virtualmachineid="vm", zoneid="vm__zone")
+        ).select_related("vm__account__domain", "vm__zone", "storage")
