@@ -54,6 +54,21 @@ class Cloud:
             **fields,
         )["virtualmachine"]
 
+    def register_debian(self) -> None:
+        """The template debian-12, as docs/templates.md says for a stock cloud image."""
+        self.api.registerTemplate(
+            name="debian-12",
+            hypervisor="KVM",
+            format="QCOW2",
+            url=self.lab.add_debian(),
+            zoneid="-1",
+            ispublic=True,
+            passwordenabled=True,
+            drivereader="cloud-init",
+            osfamily="Linux",
+            guestostype="Debian GNU/Linux 12",
+        )
+
     def take_agent_away(self, vm: dict[str, Any], host: Host) -> None:
         """Unplug the guest agent's channel, before a guest that was just started can have seen it."""
         definition = ET.fromstring(host.virsh("dumpxml", vm["instancename"]))

@@ -98,19 +98,7 @@ def keys(cloud: Cloud, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Pa
 
 @pytest.fixture(scope="module")
 def guest(cloud: Cloud, keys: dict[str, Path], tmp_path_factory: pytest.TempPathFactory) -> Iterator[Guest]:
-    """Registered as docs/templates.md says for a stock cloud image."""
-    cloud.api.registerTemplate(
-        name="debian-12",
-        hypervisor="KVM",
-        format="QCOW2",
-        url=cloud.lab.add_debian(),
-        zoneid="-1",
-        ispublic=True,
-        passwordenabled=True,
-        drivereader="cloud-init",
-        osfamily="Linux",
-        guestostype="Debian GNU/Linux 12",
-    )
+    cloud.register_debian()
     vm = cloud.deploy(
         HOST_NAME,
         cloud.lab.hosts[0],

@@ -82,18 +82,7 @@ def cloud(lab: Lab, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cloud]
 def quiet(cloud: Cloud) -> Iterator[Quiet]:
     """Booted while the tests of the other network run."""
     first, second = cloud.lab.hosts
-    cloud.api.registerTemplate(
-        name="debian-12",
-        hypervisor="KVM",
-        format="QCOW2",
-        url=cloud.lab.add_debian(),
-        zoneid="-1",
-        ispublic=True,
-        passwordenabled=True,
-        drivereader="cloud-init",
-        osfamily="Linux",
-        guestostype="Debian GNU/Linux 12",
-    )
+    cloud.register_debian()
     network = cloud.silent_network
     with cloud.lab.dhcp.serving_also(cloud.lab.silent_network) as lease_file:
         debian = deploy(cloud, "disk", second, network, agent=False, template="debian-12", offering="Small")
