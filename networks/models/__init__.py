@@ -12,7 +12,17 @@ from networks.models.offerings import (
     ServiceOffering,
     Template,
 )
-from networks.models.vms import AddressState, ConfigDriveUse, Nic, SshKeyPair, VirtualMachine, VmState, Volume
+from networks.models.tags import ResourceTag
+from networks.models.vms import (
+    AddressState,
+    ConfigDriveUse,
+    Nic,
+    NicSecondaryIp,
+    SshKeyPair,
+    VirtualMachine,
+    VmState,
+    Volume,
+)
 
 __all__ = [
     "AddressState",
@@ -26,10 +36,12 @@ __all__ = [
     "Network",
     "NetworkOffering",
     "Nic",
+    "NicSecondaryIp",
     "OfferedService",
     "Pod",
     "PrimaryStorage",
     "Provider",
+    "ResourceTag",
     "Service",
     "ServiceOffering",
     "SshKeyPair",

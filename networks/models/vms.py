@@ -202,6 +202,33 @@ class Nic(UuidModel):
         return f"NIC {self.device_id} of {self.vm}"
 
 
+class NicSecondaryIpQuerySet(models.QuerySet["NicSecondaryIp"]):
+    def visible_to(self, caller: Caller) -> Self:
+        return self if caller.is_root else self.filter(nic__in=Nic.objects.visible_to(caller))
+
+
+class NicSecondaryIp(UuidModel):
+    """A further address that a user has set up in the guest and says so here. Nothing is assigned by it."""
+
+    nic = models.ForeignKey(Nic, on_delete=models.CASCADE, related_name="secondary_ips")
+    # The NIC's own: what is registered is registered once on a network.
+    network = models.ForeignKey(Network, on_delete=models.CASCADE, related_name="+")
+    address = models.GenericIPAddressField()
+    created_at = models.DateTimeField(default=timezone.now, editable=False)
+
+    objects = NicSecondaryIpQuerySet.as_manager()
+
+    class Meta:
+        ordering = ["id"]
+        verbose_name = "secondary IP address"
+        constraints = [
+            models.UniqueConstraint(fields=["network", "address"], name="secondary_ip_once_in_network"),
+        ]
+
+    def __str__(self) -> str:
+        return self.address
+
+
 class VolumeState(models.TextChoices):
     ALLOCATED = "Allocated"
     READY = "Ready"
