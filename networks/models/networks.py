@@ -45,6 +45,11 @@ class Network(UuidModel):
     account = models.ForeignKey(Account, on_delete=models.PROTECT, related_name="+")
     acl_type = models.CharField("access", max_length=7, choices=AclType.choices, default=AclType.DOMAIN)
     domain = models.ForeignKey(Domain, on_delete=models.PROTECT, related_name="+")
+    is_default = models.BooleanField(
+        "may be a VM's default network",
+        default=True,
+        help_text="A VM has one default network, the first of its networks that may be one, and any number of others.",
+    )
     vlan = models.PositiveSmallIntegerField("VLAN", null=True, blank=True)
     cidr = models.CharField("CIDR", max_length=18, blank=True, help_text="Empty only for L2: then any address counts.")
     gateway = models.GenericIPAddressField(null=True, blank=True, protocol="IPv4")
