@@ -14,7 +14,7 @@ class Migration(migrations.Migration):
             name="is_default",
             field=models.BooleanField(
                 default=True,
-                help_text="A VM has one default network, the first of its networks that may be one, and any number of others.",
+                help_text="A VM has one default network: the first of its networks that may be one.",
                 verbose_name="may be a VM's default network",
             ),
         ),

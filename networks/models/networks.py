@@ -48,7 +48,7 @@ class Network(UuidModel):
     is_default = models.BooleanField(
         "may be a VM's default network",
         default=True,
-        help_text="A VM has one default network, the first of its networks that may be one, and any number of others.",
+        help_text="A VM has one default network: the first of its networks that may be one.",
     )
     vlan = models.PositiveSmallIntegerField("VLAN", null=True, blank=True)
     cidr = models.CharField("CIDR", max_length=18, blank=True, help_text="Empty only for L2: then any address counts.")
