@@ -1,7 +1,9 @@
 """What happened, for the people it happened to."""
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Self
+from uuid import UUID
 
 from django.db import models
 from django.utils import timezone
@@ -31,16 +33,29 @@ class EventType(models.TextChoices):
     VM_RESETPASSWORD = "VM.RESETPASSWORD"
     VM_RESETSSHKEY = "VM.RESETSSHKEY"
     VM_RESETUSERDATA = "VM.RESETUSERDATA"
+    VM_UPGRADE = "VM.UPGRADE"
+    VM_RESTORE = "VM.RESTORE"
     VM_CONFIGDRIVE = "VM.CONFIGDRIVE"
     NIC_CREATE = "NIC.CREATE"
     NIC_DELETE = "NIC.DELETE"
+    NIC_UPDATE = "NIC.UPDATE"
+    SECONDARY_IP_ASSIGN = "NIC.SECONDARY.IP.ASSIGN"
+    SECONDARY_IP_UNASSIGN = "NIC.SECONDARY.IP.UNASSIGN"
     NETWORK_CREATE = "NETWORK.CREATE"
+    NETWORK_UPDATE = "NETWORK.UPDATE"
     NETWORK_DELETE = "NETWORK.DELETE"
     NETWORK_RESTART = "NETWORK.RESTART"
     NETWORK_OFFERING_CREATE = "NETWORK.OFFERING.CREATE"
     NETWORK_OFFERING_EDIT = "NETWORK.OFFERING.EDIT"
     NETWORK_OFFERING_DELETE = "NETWORK.OFFERING.DELETE"
+    SERVICE_OFFERING_CREATE = "SERVICE.OFFERING.CREATE"
+    SERVICE_OFFERING_EDIT = "SERVICE.OFFERING.EDIT"
+    SERVICE_OFFERING_DELETE = "SERVICE.OFFERING.DELETE"
     TEMPLATE_CREATE = "TEMPLATE.CREATE"
+    TEMPLATE_UPDATE = "TEMPLATE.UPDATE"
+    TEMPLATE_DELETE = "TEMPLATE.DELETE"
+    TAGS_CREATE = "CREATE_TAGS"
+    TAGS_DELETE = "DELETE_TAGS"
     CONFIGURATION_EDIT = "CONFIGURATION.VALUE.EDIT"
     API_KEY_CREATE = "REGISTER.USER.KEY"
     SSH_KEY_PAIR_REGISTER = "REGISTER.SSH.KEYPAIR"
@@ -50,6 +65,11 @@ class EventType(models.TextChoices):
     IP_CONFLICT = "EXTERNAL.DHCP.VM.IP.CONFLICT"
     IP_OUTSIDE = "EXTERNAL.DHCP.VM.IP.OUTSIDE"
     HOST_ALERT = "ALERT.COMPUTE.HOST"
+
+
+def event_types() -> list[tuple[str, str]]:
+    """By name in the migrations, so that a new type needs none."""
+    return EventType.choices
 
 
 class Level(models.TextChoices):
@@ -67,6 +87,19 @@ class State(models.TextChoices):
     COMPLETED = "Completed"
 
 
+@dataclass(frozen=True)
+class Subject:
+    """What an event is about, as it was called at the time: it may be gone."""
+
+    kind: str
+    uuid: UUID
+    name: str
+
+    @classmethod
+    def of(cls, resource: UuidModel) -> "Subject":
+        return cls(type_name(resource), resource.uuid, str(resource)[:255])
+
+
 class EventQuerySet(OwnedQuerySet):
     def about(self, resource: UuidModel) -> Self:
         return self.filter(resource_uuid=resource.uuid)
@@ -75,7 +108,7 @@ class EventQuerySet(OwnedQuerySet):
 class Event(UuidModel):
     """One line of the log. The resource may be gone, so it is named, not referenced."""
 
-    type = models.CharField(max_length=64, choices=EventType.choices, db_index=True)
+    type = models.CharField(max_length=64, choices=event_types, db_index=True)
     level = models.CharField(max_length=5, choices=Level.choices, default=Level.INFO)
     state = models.CharField(max_length=9, choices=State.choices, default=State.CREATED)
     description = models.CharField(max_length=LONGEST_DESCRIPTION)
@@ -86,7 +119,7 @@ class Event(UuidModel):
     resource_type = models.CharField(max_length=40, blank=True, default="")
     resource_uuid = models.UUIDField(null=True, blank=True, db_index=True)
     resource_name = models.CharField(max_length=255, blank=True, default="")
-    parent_uuid = models.UUIDField(null=True, blank=True)
+    parent_uuid = models.UUIDField(null=True, blank=True, db_index=True)
     created_at = models.DateTimeField(default=timezone.now, db_index=True)
     archived = models.BooleanField(default=False)
 
@@ -107,18 +140,28 @@ def record(
     text: str,
     *,
     account: Account,
-    on: UuidModel | None = None,
+    on: UuidModel | Subject | None = None,
     by: Caller | None = None,
     level: Level = Level.INFO,
     state: State = State.CREATED,
+    parent: UUID | None = None,
     for_operator: str = "",
 ) -> Event:
     """Write one event, in the caller's transaction.
 
-    `account` is whom it concerns and who will see it; `by` is who did it, None for the system itself.
+    `account` is whom it concerns and who will see it; `by` is who did it, None for the system itself; `parent`
+    is the event that began what this one goes on with.
     """
     event = unsaved(
-        type, text, account_id=account.pk, on=on, by=by, level=level, state=state, for_operator=for_operator
+        type,
+        text,
+        account_id=account.pk,
+        on=on,
+        by=by,
+        level=level,
+        state=state,
+        parent=parent,
+        for_operator=for_operator,
     )
     event.save(force_insert=True)
     return event
@@ -129,13 +172,15 @@ def unsaved(
     text: str,
     *,
     account_id: int,
-    on: UuidModel | None = None,
+    on: UuidModel | Subject | None = None,
     by: Caller | None = None,
     level: Level = Level.INFO,
     state: State = State.CREATED,
+    parent: UUID | None = None,
     for_operator: str = "",
 ) -> Event:
     """One event for `record_all`."""
+    about = Subject.of(on) if isinstance(on, UuidModel) else on
     return Event(
         type=type,
         description=text[:LONGEST_DESCRIPTION],
@@ -144,9 +189,10 @@ def unsaved(
         level=level,
         state=state,
         for_operator=for_operator[:LONGEST_DESCRIPTION],
-        resource_type=type_name(on) if on else "",
-        resource_uuid=on.uuid if on else None,
-        resource_name=str(on)[:255] if on else "",
+        parent_uuid=parent,
+        resource_type=about.kind if about else "",
+        resource_uuid=about.uuid if about else None,
+        resource_name=about.name if about else "",
     )
 
 
