@@ -2,7 +2,7 @@
 
 from extdhcp_site.api.answers import Answer, Constant, Moment
 from networks.api.fields import computed, flag, number, text
-from networks.models import Network, NetworkOffering, ServiceOffering, Template
+from networks.models import Network, NetworkOffering, PrimaryStorage, ServiceOffering, Template
 
 
 class ZoneAnswer(Answer):
@@ -18,6 +18,52 @@ class ZoneAnswer(Answer):
     domainid = text("domain.uuid", "the domain that a private zone belongs to")
     domainname = text("domain.name", "the name of that domain")
     tags = Constant([], "always empty")
+
+
+class PodAnswer(Answer):
+    id = text("uuid", "the pod's id")
+    name = text("name", "the pod's name")
+    zoneid = text("zone.uuid", "the zone's id")
+    zonename = text("zone.name", "the zone's name")
+    allocationstate = Constant("Enabled", "always Enabled: zones and hosts are switched off, not pods")
+
+
+class ClusterAnswer(Answer):
+    id = text("uuid", "the cluster's id")
+    name = text("name", "the cluster's name")
+    hypervisortype = text("hypervisor", "KVM, XenServer or VMware")
+    clustertype = Constant("CloudManaged", "always CloudManaged")
+    zoneid = text("pod.zone.uuid", "the zone's id")
+    zonename = text("pod.zone.name", "the zone's name")
+    podid = text("pod.uuid", "the pod's id")
+    podname = text("pod.name", "the pod's name")
+    allocationstate = Constant("Enabled", "always Enabled: zones and hosts are switched off, not clusters")
+    managedstate = Constant("Managed", "always Managed")
+
+
+class StoragePoolAnswer(Answer):
+    id = text("uuid", "the storage pool's id")
+    name = text("name", "the storage pool's name, on KVM that of the libvirt pool")
+    scope = computed("CLUSTER if all hosts see the same files, HOST if each has its own")
+    state = Constant("Up", "always Up")
+    hypervisor = text("cluster.hypervisor", "KVM, XenServer or VMware")
+    zoneid = text("cluster.pod.zone.uuid", "the zone's id")
+    zonename = text("cluster.pod.zone.name", "the zone's name")
+    podid = text("cluster.pod.uuid", "the pod's id")
+    podname = text("cluster.pod.name", "the pod's name")
+    clusterid = text("cluster.uuid", "the cluster's id")
+    clustername = text("cluster.name", "the cluster's name")
+    tags = Constant("", "always empty: there are no storage tags")
+
+    def get_scope(self, pool: PrimaryStorage) -> str:
+        return "CLUSTER" if pool.shared else "HOST"
+
+
+class HypervisorAnswer(Answer):
+    name = computed("KVM, XenServer or VMware")
+
+    def get_name(self, hypervisor: str) -> str:
+        return hypervisor
 
 
 class HostAnswer(Answer):
