@@ -7,6 +7,7 @@ database and keys while that server runs. The real environment always wins over 
 import os
 import secrets
 import warnings
+from ipaddress import IPv4Network, IPv6Network, ip_network
 from pathlib import Path
 
 from cryptography.fernet import Fernet
@@ -78,6 +79,25 @@ def field_encryption_keys() -> list[str]:
                 "Make one with: head -c 32 /dev/urandom | base64 | tr '+/' '-_'"
             ) from None
     return keys
+
+
+def number(name: str, default: int, *, least: int) -> int:
+    """A whole number of at least `least`."""
+    value = env.int(name, default)
+    if value < least:
+        raise EnvError(f"{name}: {value} is too small; the least is {least}.")
+    return int(value)
+
+
+def networks(name: str) -> list[IPv4Network | IPv6Network]:
+    """Addresses and networks with commas between; none by default."""
+    found = []
+    for text in env.list(name, []):
+        try:
+            found.append(ip_network(text.strip()))
+        except ValueError:
+            raise EnvError(f"{name}: {text.strip()[:50]} is no address and no network such as 192.0.2.0/24.") from None
+    return found
 
 
 def _make_private(path: Path) -> None:

@@ -18,6 +18,12 @@ LIBVIRT_TEST_SOCKET = env.str("LIBVIRT_TEST_SOCKET", "")
 # Demo and tests only: whether an endpoint may use libvirt's test driver.
 ALLOW_TEST_HYPERVISOR = env.bool("ALLOW_TEST_HYPERVISOR", False)
 JOB_WORKERS = env.int("JOB_WORKERS", 4)
+# gunicorn's own variable. What one process may let through is its share of a limit for the whole server.
+WEB_PROCESSES = environment.number("WEB_CONCURRENCY", 2, least=1)
+# How many clients of one web process may wait for news (streams, addresses) at a time.
+LIVE_CLIENTS = environment.number("LIVE_CLIENTS", 150, least=0)
+# Addresses and networks of the proxies before this server. From nobody else is X-Forwarded-For believed.
+TRUSTED_PROXIES = environment.networks("TRUSTED_PROXIES")
 # The one directory in which DHCP servers' lease files are read.
 LEASE_DIR = env.str("LEASE_DIR", str(VAR_DIR / "leases"))
 
@@ -135,8 +141,10 @@ REST_FRAMEWORK = {
     ],
     "DEFAULT_PERMISSION_CLASSES": ["rest_framework.permissions.IsAuthenticated"],
     "DEFAULT_RENDERER_CLASSES": ["rest_framework.renderers.JSONRenderer"],
-    "DEFAULT_PARSER_CLASSES": ["rest_framework.parsers.JSONParser"],
-    "DEFAULT_SCHEMA_CLASS": "drf_spectacular.openapi.AutoSchema",
+    "DEFAULT_PARSER_CLASSES": ["extdhcp_site.api.rest.JsonBody"],
+    "DEFAULT_METADATA_CLASS": None,
+    "EXCEPTION_HANDLER": "extdhcp_site.api.problems.answer",
+    "DEFAULT_SCHEMA_CLASS": "extdhcp_site.api.openapi.Schema",
     "DEFAULT_PAGINATION_CLASS": "extdhcp_site.api.rest.Pages",
 }
 SPECTACULAR_SETTINGS = {

@@ -80,3 +80,16 @@ def test_the_newline_at_a_files_end_is_not_part_of_its_secret(tmp_path, monkeypa
     monkeypatch.delenv("SECRET_KEY")
     monkeypatch.setenv("SECRET_KEY_FILE", str(tmp_path / "key"))
     assert environment.secret("SECRET_KEY") == "from a file"
+
+
+def test_a_number_that_makes_no_sense_stops_the_start(monkeypatch):
+    monkeypatch.setenv("WEB_CONCURRENCY", "0")
+    with pytest.raises(EnvError, match="WEB_CONCURRENCY: 0 is too small"):
+        environment.number("WEB_CONCURRENCY", 2, least=1)
+
+
+@pytest.mark.parametrize("value", ["localhost", "192.0.2.0/33", "*", "192.0.2.1/24"])
+def test_a_proxy_that_is_no_address_stops_the_start(monkeypatch, value):
+    monkeypatch.setenv("TRUSTED_PROXIES", f"198.51.100.1,{value}")
+    with pytest.raises(EnvError, match="TRUSTED_PROXIES"):
+        environment.networks("TRUSTED_PROXIES")
