@@ -17,7 +17,7 @@ LONGEST_DESCRIPTION = 1024
 class EventType(models.TextChoices):
     """The admin guide's list (15.1.3), as far as this product does these things, and the spec's.
 
-    What the guide's list lacks is spelt as in CloudStack 4.19; VM.CONFIGDRIVE, DELETE.SSH.KEYPAIR,
+    What the guide's list lacks is spelt as in CloudStack 4.19; VM.CONFIGDRIVE, DELETE.SSH.KEYPAIR, DISABLE.USER.KEY,
     what becomes of an address after it was fetched, and the alert of a host are our own.
     """
 
@@ -57,7 +57,23 @@ class EventType(models.TextChoices):
     TAGS_CREATE = "CREATE_TAGS"
     TAGS_DELETE = "DELETE_TAGS"
     CONFIGURATION_EDIT = "CONFIGURATION.VALUE.EDIT"
+    DOMAIN_CREATE = "DOMAIN.CREATE"
+    DOMAIN_UPDATE = "DOMAIN.UPDATE"
+    DOMAIN_DELETE = "DOMAIN.DELETE"
+    ACCOUNT_CREATE = "ACCOUNT.CREATE"
+    ACCOUNT_UPDATE = "ACCOUNT.UPDATE"
+    ACCOUNT_DISABLE = "ACCOUNT.DISABLE"
+    ACCOUNT_ENABLE = "ACCOUNT.ENABLE"
+    ACCOUNT_DELETE = "ACCOUNT.DELETE"
+    USER_CREATE = "USER.CREATE"
+    USER_UPDATE = "USER.UPDATE"
+    USER_DISABLE = "USER.DISABLE"
+    USER_ENABLE = "USER.ENABLE"
+    USER_DELETE = "USER.DELETE"
+    USER_LOGIN = "USER.LOGIN"
+    USER_LOGOUT = "USER.LOGOUT"
     API_KEY_CREATE = "REGISTER.USER.KEY"
+    API_KEY_DISABLE = "DISABLE.USER.KEY"
     SSH_KEY_PAIR_REGISTER = "REGISTER.SSH.KEYPAIR"
     SSH_KEY_PAIR_DELETE = "DELETE.SSH.KEYPAIR"
     IP_FETCH = "EXTERNAL.DHCP.VM.IP.FETCH"
