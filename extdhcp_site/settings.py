@@ -151,7 +151,13 @@ SPECTACULAR_SETTINGS = {
     "TITLE": "extdhcp",
     "DESCRIPTION": "VMs on networks whose DHCP and DNS belong to someone else.",
     "VERSION": "0.1.0",
+    "OAS_VERSION": "3.1.1",
+    "SCHEMA_PATH_PREFIX": "/api/v1",
     "SERVE_INCLUDE_SCHEMA": False,
+    "COMPONENT_NO_READ_ONLY_REQUIRED": True,
+    "PREPROCESSING_HOOKS": ["extdhcp_site.api.openapi.each_path_once"],
+    # No names for enumerations: their values stand where they are used.
+    "POSTPROCESSING_HOOKS": [],
     "SWAGGER_UI_DIST": "SIDECAR",
     "SWAGGER_UI_FAVICON_HREF": "SIDECAR",
 }

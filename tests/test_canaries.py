@@ -242,7 +242,7 @@ def look_at_lists(sinks: Sinks, web: Web, people: dict[str, Signer]) -> set[str]
                     sinks.add("lists", signer.call(command.name, listall="true", **asked).body)
             for uuid in AsyncJob.objects.exclude(user=signer.user).values_list("uuid", flat=True):
                 sinks.add("jobs", signer.call("queryAsyncJobResult", jobid=uuid).body)
-            for resource in (prefix for prefix, _, _ in resources.router.registry):
+            for resource in resources.prefixes():
                 answer = Client().get(f"/api/v1/{resource}/", headers={"authorization": f"Bearer {signer.keys.token}"})
                 assert answer.status_code == 200
                 sinks.add("lists", answer.content)

@@ -5,7 +5,7 @@ real clients send more than they should; what would be dangerous to misread is r
 """
 
 import re
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime, time
 from typing import Any
@@ -15,7 +15,7 @@ from uuid import UUID
 from django.conf import settings
 from django.core.exceptions import RequestDataTooBig
 from django.db.models import Model, QuerySet
-from django.http import HttpRequest, UnreadablePostError
+from django.http import Http404, HttpRequest, UnreadablePostError
 from rest_framework import serializers
 from rest_framework.exceptions import ErrorDetail
 
@@ -31,6 +31,8 @@ LONGEST_VALUE_SHOWN = 256
 MOST_ITEMS = 500
 # Line ends pass here, since keys and certificates have them; `Text` refuses them where they do not belong.
 _CONTROL = re.compile(r"[\x00-\x09\x0b\x0c\x0e-\x1f\x7f]")
+# What JSON can spell and UTF-8 cannot.
+_LONE_SURROGATE = re.compile("[\ud800-\udfff]")
 _CONTROL_OR_LINE_END = re.compile("[\x00-\x1f\x7f-\x9f\u2028\u2029]")
 # A name with one of these would let two requests sign the same text.
 _AMBIGUOUS_NAME = re.compile(r"[&=%+#\s\x00-\x1f\x7f]")
@@ -176,6 +178,27 @@ class _Declared:
         self.nothing = self.nothing if nothing is None else nothing
         super().__init__(help_text=help_text, **options)
 
+    def spelt(self, value: Any) -> Any:
+        """A JSON value as it is spelt on the wire. Raises ValidationError for one of another type."""
+        return _spelt_text(value)
+
+
+def _spelt_text(value: Any) -> str:
+    if not isinstance(value, str):
+        raise serializers.ValidationError("must be a text.")
+    if _CONTROL.search(value) or _LONE_SURROGATE.search(value):
+        raise serializers.ValidationError("contains control characters.")
+    return value
+
+
+def _spelt_list(value: Any) -> str:
+    if not isinstance(value, list) or len(value) > MOST_ITEMS:
+        raise serializers.ValidationError(f"must be a list of at most {MOST_ITEMS} texts.")
+    items = [_spelt_text(item) for item in value]
+    if any("," in item or not item.strip() for item in items):
+        raise serializers.ValidationError("has an item that is empty or contains a comma.")
+    return ",".join(items)
+
 
 class Text(_Declared, serializers.CharField):
     """A text of one line, of at most 255 characters; `multiline` allows line ends.
@@ -234,6 +257,12 @@ class Int(_Declared, serializers.Field):
             raise serializers.ValidationError(f"must be a whole number from {self.least} to {self.most}.")
         return number
 
+    def spelt(self, value: Any) -> str:
+        # In Python a bool is an int. More digits than these are refused before they cost anything.
+        if isinstance(value, bool) or not isinstance(value, int) or abs(value) > 2**63:
+            raise serializers.ValidationError(f"must be a whole number from {self.least} to {self.most}.")
+        return str(value)
+
 
 class Bool(_Declared, serializers.Field):
     """`true` in any case is true, all else is false; libcloud's `None` is as good as absent."""
@@ -243,6 +272,11 @@ class Bool(_Declared, serializers.Field):
 
     def to_internal_value(self, data: Any) -> bool:
         return isinstance(data, str) and data.lower() == "true"
+
+    def spelt(self, value: Any) -> str:
+        if not isinstance(value, bool):
+            raise serializers.ValidationError("must be true or false.")
+        return "true" if value else "false"
 
 
 class Date(_Declared, serializers.Field):
@@ -273,6 +307,9 @@ class CommaList(_Declared, serializers.Field):
             raise serializers.ValidationError(f"must be a list of at most {MOST_ITEMS} items with commas between them.")
         return [item.strip() for item in data.split(",") if item.strip()]
 
+    def spelt(self, value: Any) -> str:
+        return _spelt_list(value)
+
 
 class Map(_Declared, serializers.Field):
     """`name[0].key=value&name[1].key2=value2`: one dictionary, its keys as spelt."""
@@ -286,6 +323,11 @@ class Map(_Declared, serializers.Field):
                 raise serializers.ValidationError("has a key that is given more than once.")
             merged |= entry
         return merged
+
+    def spelt(self, value: Any) -> list[dict[str, str]]:
+        if not isinstance(value, dict) or len(value) > MOST_ITEMS:
+            raise serializers.ValidationError(f"must be an object of at most {MOST_ITEMS} texts.")
+        return [{_spelt_text(key): _spelt_text(text) for key, text in value.items()}]
 
 
 class MapList(_Declared, serializers.Field):
@@ -305,6 +347,15 @@ class MapList(_Declared, serializers.Field):
         serializer = self.entry(data=_present(self.entry, lowered), context=self.context)
         serializer.is_valid(raise_exception=True)
         return _complete(serializer)
+
+    def spelt(self, value: Any) -> list[dict[str, Any]]:
+        if (
+            not isinstance(value, list)
+            or len(value) > MOST_ITEMS
+            or not all(isinstance(entry, dict) for entry in value)
+        ):
+            raise serializers.ValidationError(f"must be a list of at most {MOST_ITEMS} objects.")
+        return [_spelt(self.entry, entry) for entry in value]
 
 
 def _entries(data: Any) -> list[dict[str, str]]:
@@ -383,6 +434,9 @@ class ObjectListField(_Reference, serializers.Field):
     def to_internal_value(self, data: Any) -> list[Model]:
         return self.found(CommaList("").to_internal_value(data))
 
+    def spelt(self, value: Any) -> str:
+        return _spelt_list(value)
+
 
 # From the wire to values ---------------------------------------------------------------------------
 
@@ -395,6 +449,63 @@ def validate(params: type[Params], command: str, wire: Wire, caller: Caller) -> 
     if not serializer.is_valid():
         raise _in_cloudstacks_words(command, serializer.errors)
     return _complete(serializer)
+
+
+@dataclass(frozen=True)
+class Json:
+    """What a REST request says: a body's fields, names in the path, and texts of the query, all by parameter."""
+
+    body: Mapping[str, Any]
+    in_path: Mapping[str, str]
+    in_url: Mapping[str, str]
+
+
+def validate_json(params: type[Params], json: Json, caller: Caller) -> Values:
+    """As `validate`, for a REST request; there a field that is not declared, or of another JSON type, is refused.
+
+    Raises Http404 for a name in the path that leads to nothing the caller may see, and InvalidParameter.
+    """
+    try:
+        data = {**_spelt(params, json.body), **_spelt_query(params, json.in_url)}
+        if repeated := data.keys() & json.in_path.keys():
+            raise serializers.ValidationError({name: ["stands in the path already."] for name in repeated})
+        serializer = params(data={**data, **json.in_path}, context={"caller": caller, "in_url": frozenset(json.in_url)})
+        serializer.is_valid(raise_exception=True)
+    except serializers.ValidationError as error:
+        found = list(problems(error.detail))
+        if any(name in json.in_path for name, _ in found):
+            raise Http404 from None
+        raise InvalidParameter(_in_words(found)) from None
+    return _complete(serializer)
+
+
+def _spelt(params: type[Params], values: Mapping[str, Any]) -> dict[str, Any]:
+    """The wire's spelling of JSON values, all of which must be declared."""
+    spelt, wrong = {}, {}
+    for name, value in values.items():
+        try:
+            spelt[name] = _field_of(params, name).spelt(value)
+        except serializers.ValidationError as error:
+            wrong[_cut(name)] = error.detail
+    if wrong:
+        raise serializers.ValidationError(wrong)
+    return spelt
+
+
+def _spelt_query(params: type[Params], texts: Mapping[str, str]) -> dict[str, Any]:
+    """A query's texts, which must be declared and spell what their fields hold."""
+    for name, text in texts.items():
+        field = _field_of(params, name)
+        if isinstance(field, Bool) and text not in ("true", "false"):
+            raise serializers.ValidationError({name: ["must be true or false."]})
+        _spelt_text(text)
+    return dict(texts)
+
+
+def _field_of(params: type[Params], name: str) -> _Declared:
+    if name not in params.declared():
+        raise serializers.ValidationError("is not a field of this request.")
+    return params.declared()[name]
 
 
 def _refuse_internal(named: Iterable[str], params: type[Params]) -> None:
@@ -425,6 +536,13 @@ def _in_cloudstacks_words(command: str, errors: Any) -> InvalidParameter:
     name, problem = found[0]
     text = str(problem) if problem.code == NO_SUCH_OBJECT else f"Parameter {name}: {problem}"
     return InvalidParameter(f"{opening} invalid value. {text}")
+
+
+def _in_words(found: Iterable[tuple[str, ErrorDetail]]) -> str:
+    return " ".join(
+        f"{name}: {'There is no such object.' if problem.code == NO_SUCH_OBJECT else problem}"
+        for name, problem in found
+    )
 
 
 def problems(errors: Any, name: str = "") -> Iterable[tuple[str, ErrorDetail]]:

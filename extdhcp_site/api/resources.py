@@ -1,31 +1,64 @@
-"""`/api/v1/`: what it serves. An app contributes with `register("vms", VmViewSet)`."""
+"""`/api/v1/`: what it shows. An app contributes with `register("vms", VmViewSet)`; `routes` is for what changes things.
 
-from typing import Any
+Paths are written as in the documentation, "nics/{id}/address", and are served with and without a slash at the end.
+"""
 
-from django_filters.rest_framework import DjangoFilterBackend
-from drf_spectacular.extensions import OpenApiAuthenticationExtension
+from dataclasses import dataclass, field
+from typing import Any, ClassVar
+
+from django.db.models import Model, QuerySet
+from django.http import Http404
+from django_filters import rest_framework as filters
+from drf_spectacular.types import OpenApiTypes
+from drf_spectacular.utils import extend_schema_field
 from rest_framework.exceptions import ValidationError
 from rest_framework.request import Request
-from rest_framework.routers import DefaultRouter
+from rest_framework.views import APIView
 from rest_framework.viewsets import ReadOnlyModelViewSet
 
-from extdhcp_site.accounts.models import Caller
-from extdhcp_site.api.rest import BearerAuthentication, Pages
+from extdhcp_site.accounts.models import Caller, Role
+from extdhcp_site.api.parameters import QuerySetFor, visible
+from extdhcp_site.api.registry import EVERYBODY, Command
+from extdhcp_site.api.rest import Pages
 
 
-class VisibleViewSet(ReadOnlyModelViewSet):
-    """What the caller may see of a model, by uuid. `filterset_fields` are the query parameters it takes."""
+class CallerView(APIView):
+    """A view for callers of `roles`; to all others it is not there."""
 
-    pagination_class = Pages
-    filter_backends = [DjangoFilterBackend]
-    filterset_fields: list[str] = []
-    lookup_field = "uuid"
-    lookup_value_converter = "uuid"
+    roles: ClassVar[frozenset[Role]]
 
     @property
     def caller(self) -> Caller | None:
         """None for the generator of the schema only: a request without a user is refused before."""
         return Caller.of(self.request.user) if self.request and self.request.user.is_authenticated else None
+
+    def initial(self, request: Request, *args: Any, **kwargs: Any) -> None:
+        super().initial(request, *args, **kwargs)
+        self.check_role()
+        if unknown := set(request.query_params) - self.known_parameters():
+            # A misspelt filter would otherwise answer with everything.
+            raise ValidationError({name: ["There is no such parameter."] for name in sorted(unknown)})
+        if doubled := [name for name, values in request.query_params.lists() if len(values) > 1]:
+            raise ValidationError({name: ["is given more than once."] for name in doubled})
+
+    def check_role(self) -> None:
+        if self.caller is None or self.caller.role not in self.roles:
+            raise Http404
+
+    def known_parameters(self) -> set[str]:
+        """The names of the query's parameters; any other is refused."""
+        return set()
+
+
+class VisibleViewSet(CallerView, ReadOnlyModelViewSet):
+    """What the caller may see of a model, by uuid. `filterset_fields` are the query parameters it takes."""
+
+    roles = EVERYBODY
+    pagination_class = Pages
+    filter_backends = [filters.DjangoFilterBackend]
+    filterset_fields: list[str] = []
+    lookup_field = "uuid"
+    lookup_url_kwarg = "id"
 
     def get_queryset(self) -> Any:
         queryset = super().get_queryset()
@@ -34,33 +67,69 @@ class VisibleViewSet(ReadOnlyModelViewSet):
     def get_serializer_context(self) -> dict[str, Any]:
         return {**super().get_serializer_context(), "caller": self.caller}
 
-    def initial(self, request: Request, *args: Any, **kwargs: Any) -> None:
-        super().initial(request, *args, **kwargs)
-        if unknown := set(request.query_params) - self._known_parameters():
-            # A misspelt filter would otherwise answer with everything.
-            raise ValidationError({name: ["There is no such parameter."] for name in sorted(unknown)})
-
-    def _known_parameters(self) -> set[str]:
+    def known_parameters(self) -> set[str]:
         if self.detail:
-            return set()
-        filters = DjangoFilterBackend().get_filterset_class(self, self.queryset)
-        return {Pages.cursor_query_param, Pages.page_size_query_param, *(filters.base_filters if filters else ())}
+            return super().known_parameters()
+        found = filters.DjangoFilterBackend().get_filterset_class(self, self.queryset)
+        return {Pages.cursor_query_param, Pages.page_size_query_param, *(found.base_filters if found else ())}
 
 
-router = DefaultRouter(use_regex_path=False)
-router.include_format_suffixes = False
+@extend_schema_field(OpenApiTypes.UUID)
+class ObjectFilter(filters.ModelChoiceFilter):
+    """Narrows to what belongs to an object, out of those that the caller may see; any other is refused alike."""
+
+    def __init__(self, help_text: str, field_name: str, queryset_for: QuerySetFor) -> None:
+        def seen(request: Request) -> QuerySet:
+            return queryset_for(Caller.of(request.user))
+
+        super().__init__(field_name=field_name, label=help_text, queryset=seen, to_field_name="uuid")
+
+
+def of(model: type[Model], field_name: str, help_text: str) -> ObjectFilter:
+    """Narrows to what belongs to an object of `model`, as in `zone = of(Zone, "zone", "its zone")`."""
+    return ObjectFilter(help_text, field_name, visible(model))
+
+
+# What there is ----------------------------------------------------------------------------------------
+
+
+@dataclass
+class Place:
+    """What stands at one path: a view, the `action` of a view set that answers GET, and commands by method."""
+
+    view: type[CallerView] | None = None
+    action: str = ""
+    commands: dict[str, type[Command]] = field(default_factory=dict)
+
+
+places: dict[str, Place] = {}
 
 
 def register(prefix: str, viewset: type[VisibleViewSet]) -> None:
     """Raises TypeError for a view set that is not bound to what its caller may see."""
     if not (issubclass(viewset, VisibleViewSet) and hasattr(viewset.queryset, "visible_to")):
         raise TypeError(f"{viewset.__name__} must be a VisibleViewSet over rows that have `visible_to`.")
-    router.register(prefix, viewset)
+    _take(prefix, viewset, "list")
+    _take(f"{prefix}/{{id}}", viewset, "retrieve")
 
 
-class BearerInSchema(OpenApiAuthenticationExtension):
-    target_class = BearerAuthentication
-    name = "token"
+def path(route: str, view: type[CallerView]) -> None:
+    """A view of its own, as in `path("nics/{id}/address", AddressView)`; it gets `id` as a text.
 
-    def get_security_definition(self, auto_schema: Any) -> dict[str, str]:
-        return {"type": "http", "scheme": "bearer"}
+    Raises TypeError for one that does not say for which roles it is.
+    """
+    if not (issubclass(view, CallerView) and getattr(view, "roles", None)):
+        raise TypeError(f"{view.__name__} must be a CallerView with its roles, for instance EVERYBODY.")
+    _take(route, view, "")
+
+
+def _take(route: str, view: type[CallerView], action: str) -> None:
+    place = places.setdefault(route, Place())
+    if place.view is not None:
+        raise TypeError(f"There is a view at {route} already.")
+    place.view, place.action = view, action
+
+
+def prefixes() -> list[str]:
+    """The paths of the lists."""
+    return [route for route, place in places.items() if place.action == "list"]

@@ -1,6 +1,7 @@
 """`/api/v1/`: who gets in, what they see, and that nothing is guessed."""
 
 import pytest
+from django.contrib.contenttypes.models import ContentType
 from django.test import Client
 
 from extdhcp_site.accounts.models import Account, ApiKey, User
@@ -12,7 +13,7 @@ from tests.factories import make_account, make_network, make_vm
 
 pytestmark = pytest.mark.django_db
 
-PREFIXES = [prefix for prefix, _, _ in resources.router.registry]
+PREFIXES = resources.prefixes()
 
 
 def get(path: str, token: str = "", **params):
@@ -31,8 +32,9 @@ def test_nobody_unknown_gets_in(prefix):
 
 
 @pytest.mark.parametrize("prefix", PREFIXES)
-def test_every_list_is_open_to_its_callers(user, prefix):
-    assert get(f"{prefix}/", user.keys.token).json()["results"] == []
+def test_every_list_is_open_to_its_callers(root, prefix):
+    for spelt in (prefix, f"{prefix}/"):
+        assert get(spelt, root.keys.token).json()["results"] == []
 
 
 @pytest.mark.parametrize("prefix", ["vms", "nics", "networks"])
@@ -114,21 +116,14 @@ def test_a_filter_that_makes_no_sense_is_refused(user, params):
     assert get(f"events/{record(user).uuid}/", user.keys.token, type="VM.STOP").status_code == 400
 
 
-@pytest.mark.parametrize("method", ["post", "put", "patch", "delete"])
-@pytest.mark.parametrize("prefix", PREFIXES)
-def test_nothing_can_be_changed(root, method, prefix):
-    headers = {"Authorization": f"Bearer {root.keys.token}"}
-    assert getattr(Client(), method)(f"/api/v1/{prefix}/", headers=headers).status_code == 405
-
-
-@pytest.mark.parametrize("cursor", ["x", "cD0x", "bz0xMDAwMDAwMDAwMDAwMA==", "%00"])
+@pytest.mark.parametrize("cursor", ["x", "cD0x", "cD14", "cD0tMQ==", "bz0xMDAwMDAwMDAwMDAwMA==", "%00"])
 def test_a_made_up_cursor_breaks_nothing(user, cursor):
     assert get("events/", user.keys.token, cursor=cursor).status_code in (200, 404)
 
 
 def test_what_is_not_bound_to_its_caller_cannot_be_registered():
     class Open(resources.VisibleViewSet):
-        queryset = User.objects.all()
+        queryset = ContentType.objects.all()
 
     with pytest.raises(TypeError, match="visible_to"):
         resources.register("open", Open)
@@ -144,7 +139,7 @@ def test_the_schema_and_its_page_are_for_people_who_logged_in(user):
     schema = browser.get("/api/schema/", {"format": "json"})
     assert schema.status_code == 200
     assert browser.get("/api/docs/").status_code == 200
-    assert "/api/v1/events/" in schema.content.decode()
+    assert "/api/v1/events" in schema.content.decode()
 
 
 def test_a_refusal_reveals_no_token(user):

@@ -224,6 +224,6 @@ def test_the_schema_tells_the_filters(root):
     browser.force_login(root.user)
     paths = browser.get("/api/schema/", {"format": "json"}).json()["paths"]
 
-    named = {parameter["name"] for parameter in paths["/api/v1/observations/"]["get"]["parameters"]}
+    named = {parameter["name"] for parameter in paths["/api/v1/observations"]["get"]["parameters"]}
     assert named >= {"nic", "vm", "source", "flag", "current"}
-    assert "/api/v1/ip-fetches/{uuid}/" in paths
+    assert "/api/v1/ip-fetches/{id}" in paths
