@@ -18,8 +18,10 @@ class AsyncJobAdmin(ReadOnlyAdmin):
         "command",
         "status",
         "progress",
+        "progress_for_operator",
         "account",
         "user",
+        "instance_name",
         "instance_type",
         "instance_uuid",
         "arguments",
@@ -36,4 +38,4 @@ class AsyncJobAdmin(ReadOnlyAdmin):
     list_display = ["created_at", "command", "status", "progress", "account", "user", "completed_at", "error_text"]
     list_select_related = ["account__domain", "user"]
     list_filter = ["status", "created_at", "command"]
-    search_fields = ["command", "uuid", "instance_uuid", "error_text", "user__username"]
+    search_fields = ["command", "uuid", "instance_name", "instance_uuid", "error_text", "user__username"]

@@ -1,3 +1,5 @@
+from datetime import timedelta
+
 from django.apps import AppConfig
 from django.db.models.signals import post_migrate
 
@@ -21,5 +23,6 @@ class JobsConfig(AppConfig):
         pre_enqueue.connect(tasks.queue_only)
 
         tasks.every(1, services.housekeeping)
+        tasks.every(1, services.take_up_lost, first_after=timedelta(seconds=35))
         # Migrate is the moment when the table is known to exist.
         post_migrate.connect(_sync_schedules, sender=self)

@@ -2,12 +2,14 @@
 
 import json
 from typing import Self
+from uuid import UUID
 
 from django.db import models
 from django.utils import timezone
 
 from extdhcp_site.accounts.models import Account, OwnedQuerySet, User
 from extdhcp_site.encryption import EncryptedTextField
+from extdhcp_site.events.models import Subject
 from extdhcp_site.models import UuidModel
 
 
@@ -22,6 +24,11 @@ class Status(models.IntegerChoices):
 class AsyncJobQuerySet(OwnedQuerySet):
     def pending(self) -> Self:
         return self.filter(status=Status.PENDING)
+
+    def about(self, kind: str, uuid: UUID) -> Self:
+        """The jobs of one object: the pending one first, then the latest."""
+        jobs = self.filter(instance_uuid=uuid, instance_type__iexact=kind)
+        return jobs.order_by(models.F("busy_with").asc(nulls_last=True), "-created_at", "-id")
 
 
 class AsyncJob(UuidModel):
@@ -38,12 +45,15 @@ class AsyncJob(UuidModel):
     user = models.ForeignKey(User, on_delete=models.PROTECT, null=True, related_name="+")
     instance_type = models.CharField(max_length=40)
     instance_uuid = models.UUIDField(db_index=True)
+    # As it was called when the job was submitted: events say it, also after the object is gone.
+    instance_name = models.CharField(max_length=255, blank=True, default="")
     # The object's uuid while the job is pending, then null: one job at a time works on an object.
     busy_with = models.UUIDField(null=True, unique=True)
     arguments = models.JSONField(default=dict)
     attempt = models.PositiveIntegerField(default=1)
     lost_workers = models.PositiveSmallIntegerField(default=0)
     progress = models.CharField(max_length=200, blank=True)
+    progress_for_operator = models.CharField(max_length=200, blank=True, default="")
     scheduled_event = models.UUIDField(null=True)
     created_at = models.DateTimeField(default=timezone.now, db_index=True)
     queued_at = models.DateTimeField(default=timezone.now)
@@ -70,6 +80,10 @@ class AsyncJob(UuidModel):
 
     def __str__(self) -> str:
         return f"{self.command} {self.uuid}"
+
+    @property
+    def subject(self) -> Subject:
+        return Subject(self.instance_type, self.instance_uuid, self.instance_name)
 
     @property
     def secrets(self) -> dict[str, str]:

@@ -6,8 +6,10 @@ must find out whether it is done already. It raises ApiError to fail the job wit
 
 import contextlib
 import json
+import time
 from collections.abc import Callable
 from datetime import datetime, timedelta
+from typing import TypeVar
 
 import structlog
 from django.db import IntegrityError, transaction
@@ -19,7 +21,7 @@ from extdhcp_site.configuration.models import JOB_EXPIRE_MINUTES
 from extdhcp_site.encryption import seal
 from extdhcp_site.errors import ApiError, InternalError, ResourceInUse
 from extdhcp_site.events import models as events
-from extdhcp_site.events.models import Event, EventType, Level, State
+from extdhcp_site.events.models import EventType, Level, State, Subject
 from extdhcp_site.jobs import tasks
 from extdhcp_site.jobs.models import AsyncJob, Status
 from extdhcp_site.models import UuidModel
@@ -28,19 +30,28 @@ log = structlog.get_logger(__name__)
 
 LOST_AFTER = timedelta(seconds=45)
 # A job that never started although nothing waits in the queue: a worker took its task and died.
-NEVER_STARTED_AFTER = timedelta(seconds=60)
+NEVER_STARTED_AFTER = timedelta(seconds=50)
 MOST_LOST_WORKERS = 4
 SECRET_LIFE = timedelta(hours=1)
 SECRET_LIFE_ONCE_READ = timedelta(minutes=10)
+UPKEEP_WAITED_FOR = 5.0
+UPKEEP_LOOKED_AT_EVERY = 0.2
 
+T = TypeVar("T")
 Handler = Callable[[AsyncJob], None]
 _handlers: dict[str, tuple[Handler, EventType]] = {}
 Renderer = Callable[[str, Caller], dict | None]
 _renderers: dict[str, Renderer] = {}
+JobRenderer = Callable[[AsyncJob, Caller], dict | None]
+_job_renderers: dict[str, JobRenderer] = {}
 
 
 class TakenOver(Exception):
     """This worker was given up for dead and another one runs the job: stop at once, write nothing."""
+
+
+class BusyWithUpkeep(ResourceInUse):
+    """What works on the object is the server's own upkeep, which is soon done."""
 
 
 def handler(command: str, event_type: EventType) -> Callable[[Handler], Handler]:
@@ -63,34 +74,80 @@ def renders(instance_type: str) -> Callable[[Renderer], Renderer]:
     return register
 
 
+def renders_job(command: str) -> Callable[[JobRenderer], JobRenderer]:
+    """Declare how a command's finished job is shown, where that is not its object as it is."""
+
+    def register(function: JobRenderer) -> JobRenderer:
+        _job_renderers[command] = function
+        return function
+
+    return register
+
+
 def submit(command: str, on: UuidModel, *, account: Account, by: Caller | None, **arguments: object) -> AsyncJob:
     """Write a job and queue it, inside the caller's transaction.
 
     `account` owns the object; `by` is None for what the system does by itself: unless it fails, that leaves
     no events, for it may come again every few minutes. `arguments` are stored as JSON and must hold no secret.
-    Raises ResourceInUse while another job works on the object.
+    Raises ResourceInUse while another job works on the object: BusyWithUpkeep if that is the system's own.
     """
     _, event_type = _handlers[command]
-    try:
-        with transaction.atomic():
-            job = AsyncJob.objects.create(
-                command=command,
-                account=account,
-                user=by.user if by else None,
-                instance_type=events.type_name(on),
-                instance_uuid=on.uuid,
-                busy_with=on.uuid,
-                arguments=arguments,
-            )
-    except IntegrityError:
-        other = AsyncJob.objects.filter(busy_with=on.uuid).first()
-        doing = f"{other.command}, job {other.uuid}" if other else "another job"
-        raise ResourceInUse(f"{on} is busy with {doing}. Wait for it to end, then try again.") from None
+    subject = Subject.of(on)
+    job = AsyncJob(
+        command=command,
+        account=account,
+        user=by.user if by else None,
+        instance_type=subject.kind,
+        instance_uuid=subject.uuid,
+        instance_name=subject.name,
+        busy_with=subject.uuid,
+        arguments=arguments,
+    )
+    if not _written(job) and not (by and _upkeep_made_way(on) and _written(job)):
+        raise _busy(on)
     if by:
         scheduled = events.record(event_type, f"{command}: {on}", account=account, on=on, by=by, state=State.SCHEDULED)
         AsyncJob.objects.filter(pk=job.pk).update(scheduled_event=scheduled.uuid)
     tasks.enqueue(run, job.pk, job.attempt)
     return job
+
+
+def _written(job: AsyncJob) -> bool:
+    with contextlib.suppress(IntegrityError), transaction.atomic():
+        job.save(force_insert=True)
+        return True
+    return False
+
+
+def _upkeep_made_way(on: UuidModel) -> bool:
+    """Whether it was a job of the system's own, not begun yet, that kept the object busy; it is gone then.
+
+    What it was for is in the rows, and the next pass finds it.
+    """
+    upkeep = AsyncJob.objects.pending().filter(busy_with=on.uuid, user=None, heartbeat_at=None)
+    return bool(upkeep.delete()[0])
+
+
+def _busy(on: UuidModel) -> ResourceInUse:
+    other = AsyncJob.objects.filter(busy_with=on.uuid).first()
+    doing = f"{other.command}, job {other.uuid}" if other else "another job"
+    kind = BusyWithUpkeep if other and other.user_id is None else ResourceInUse
+    return kind(f"{on} is busy with {doing}. Wait for it to end, then try again.")
+
+
+def patiently(act: Callable[[], T]) -> T:
+    """`act`, once more and once more for a few seconds while the system's own upkeep is in its way.
+
+    Not inside a transaction, where the end of that could not be seen. Raises BusyWithUpkeep in the end.
+    """
+    give_up = time.monotonic() + UPKEEP_WAITED_FOR
+    while True:
+        try:
+            return act()
+        except BusyWithUpkeep:
+            if time.monotonic() > give_up or transaction.get_connection().in_atomic_block:
+                raise
+            time.sleep(UPKEEP_LOOKED_AT_EVERY)
 
 
 @tasks.task
@@ -100,10 +157,10 @@ def run(job_id: int, attempt: int) -> None:
     if not mine.filter(heartbeat_at=None).update(heartbeat_at=timezone.now()):
         return
     job = AsyncJob.objects.select_related("user__account__domain", "account").get(pk=job_id)
-    function, event_type = _handlers[job.command]
+    function, _ = _handlers[job.command]
     with structlog.contextvars.bound_contextvars(job=str(job.uuid), command=job.command):
         if job.user:
-            _record(job, event_type, State.STARTED, Level.INFO, f"{job.command} started")
+            _record(job, State.STARTED, f"{job.command} started")
         try:
             function(job)
         except TakenOver:
@@ -119,11 +176,14 @@ def run(job_id: int, attempt: int) -> None:
             finish(job)
 
 
-def beat(job: AsyncJob, progress: str = "") -> None:
-    """Say that the job goes on. Raises TakenOver if it is somebody else's by now."""
+def beat(job: AsyncJob, progress: str = "", *, for_operator: str = "") -> None:
+    """Say that the job goes on. Raises TakenOver if it is somebody else's by now.
+
+    `for_operator` goes on where `progress` ends, and may name hosts and storage.
+    """
     changes: dict[str, object] = {"heartbeat_at": timezone.now()}
     if progress:
-        changes["progress"] = progress[:200]
+        changes |= {"progress": progress[:200], "progress_for_operator": for_operator[:200]}
     if not AsyncJob.objects.pending().filter(pk=job.pk, attempt=job.attempt).update(**changes):
         raise TakenOver
 
@@ -156,10 +216,10 @@ def finish(job: AsyncJob, error: ApiError | None = None) -> None:
         )
         if not ended or not (job.user or error):
             return
-        _, event_type = _handlers[job.command]
-        level = Level.ERROR if error else Level.INFO
-        text = f"{job.command} failed: {error.text}" if error else f"{job.command} completed"
-        _record(job, event_type, State.COMPLETED, level, text, error.for_operator if error else "")
+        if error:
+            _record(job, State.COMPLETED, f"{job.command} failed: {error.text}", Level.ERROR, error.for_operator)
+        else:
+            _record(job, State.COMPLETED, f"{job.command} completed")
 
 
 def result(job: AsyncJob, caller: Caller) -> dict | None:
@@ -174,13 +234,24 @@ def result(job: AsyncJob, caller: Caller) -> dict | None:
     if job.status == Status.FAILED:
         text = f"{job.error_text} {job.error_for_operator}" if caller.is_root else job.error_text
         return {"errorcode": job.error_code, "errortext": text.strip(), **own}
-    render = _renderers.get(job.instance_type)
-    shown = render(str(job.instance_uuid), caller) if render else None
+    shown = _shown(job, caller)
     if shown is None:
         return {"success": True}
     for fields in shown.values():
         fields.update({**job.remarks, **own})
     return shown
+
+
+def _shown(job: AsyncJob, caller: Caller) -> dict | None:
+    if by_command := _job_renderers.get(job.command):
+        return by_command(job, caller)
+    by_type = _renderers.get(job.instance_type)
+    return by_type(str(job.instance_uuid), caller) if by_type else None
+
+
+def progress(job: AsyncJob, caller: Caller) -> str:
+    """What the job's worker said last of how far it is: to administrators, until no step names a host in it."""
+    return f"{job.progress} {job.progress_for_operator}".strip() if caller.is_root else ""
 
 
 def _read_secrets(job: AsyncJob) -> dict[str, str]:
@@ -193,6 +264,12 @@ def _read_secrets(job: AsyncJob) -> dict[str, str]:
 def forget_secrets(now: datetime) -> None:
     old = Q(completed_at__lt=now - SECRET_LIFE) | Q(secret_read_at__lt=now - SECRET_LIFE_ONCE_READ)
     AsyncJob.objects.filter(old, secret__isnull=False).update(secret=None)
+
+
+@tasks.task
+def take_up_lost() -> None:
+    """Task, every minute, half-way between two rounds of housekeeping: a lost job waits for a minute and a half."""
+    requeue_lost(timezone.now())
 
 
 @tasks.task
@@ -235,18 +312,16 @@ def _requeue(job: AsyncJob, now: datetime) -> None:
     tasks.enqueue(run, job.pk, job.attempt + 1)
 
 
-def _record(
-    job: AsyncJob, event_type: EventType, state: State, level: Level, text: str, for_operator: str = ""
-) -> None:
-    Event.objects.create(
-        type=event_type,
-        description=text[: events.LONGEST_DESCRIPTION],
-        for_operator=for_operator[: events.LONGEST_DESCRIPTION],
+def _record(job: AsyncJob, state: State, text: str, level: Level = Level.INFO, for_operator: str = "") -> None:
+    _, event_type = _handlers[job.command]
+    events.record(
+        event_type,
+        text,
         account=job.account,
-        **({"username": job.user.username} if job.user else {}),
+        on=job.subject,
+        by=Caller.of(job.user) if job.user else None,
         level=level,
         state=state,
-        parent_uuid=job.scheduled_event,
-        resource_type=job.instance_type,
-        resource_uuid=job.instance_uuid,
+        parent=job.scheduled_event,
+        for_operator=for_operator,
     )

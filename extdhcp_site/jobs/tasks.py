@@ -6,6 +6,7 @@ list before a worker sees it.
 
 import functools
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from datetime import datetime, timedelta
 
 import structlog
@@ -21,7 +22,13 @@ ADDRESSES = "addresses"
 log = structlog.get_logger(__name__)
 
 _tasks: dict[str, Callable] = {}
-_schedules: dict[str, tuple[str, int]] = {}
+_schedules: dict[str, "_Scheduled"] = {}
+
+
+@dataclass(frozen=True)
+class _Scheduled:
+    minutes: int
+    first_after: timedelta
 
 
 def name_of(function: Callable) -> str:
@@ -70,24 +77,24 @@ def queue_is_drained(now: datetime) -> bool:
     return waiting(Conf.PREFIX, now) == 0
 
 
-def every(minutes: int, function: Callable) -> None:
+def every(minutes: int, function: Callable, *, first_after: timedelta = timedelta(seconds=5)) -> None:
     """Declare that a task runs by itself, from an AppConfig.ready()."""
-    _schedules[name_of(function)] = (name_of(function), minutes)
+    _schedules[name_of(function)] = _Scheduled(minutes, first_after)
 
 
 def sync_schedules() -> None:
     """Make the schedule table say what the code declares, and nothing else."""
     Schedule.objects.exclude(name__in=_schedules).delete()
-    for name, (function_name, minutes) in _schedules.items():
+    for name, declared in _schedules.items():
         schedule, created = Schedule.objects.get_or_create(
             name=name,
             defaults={
-                "func": function_name,
+                "func": name,
                 "schedule_type": Schedule.MINUTES,
-                "minutes": minutes,
+                "minutes": declared.minutes,
                 "repeats": -1,
-                "next_run": timezone.now() + timedelta(seconds=5),
+                "next_run": timezone.now() + declared.first_after,
             },
         )
-        if not created and (schedule.func, schedule.minutes) != (function_name, minutes):
-            Schedule.objects.filter(pk=schedule.pk).update(func=function_name, minutes=minutes)
+        if not created and (schedule.func, schedule.minutes) != (name, declared.minutes):
+            Schedule.objects.filter(pk=schedule.pk).update(func=name, minutes=declared.minutes)

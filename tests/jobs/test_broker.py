@@ -330,13 +330,22 @@ class TestSchedules:
         return sorted(Schedule.objects.values_list("name", "func", "schedule_type", "minutes", "repeats"))
 
     def test_they_are_what_the_code_declares(self):
-        declared = [(name, func, Schedule.MINUTES, minutes, -1) for name, (func, minutes) in tasks._schedules.items()]
+        declared = [(name, name, Schedule.MINUTES, each.minutes, -1) for name, each in tasks._schedules.items()]
         assert self.rows() == sorted(declared)
         assert {name for name, *_ in declared} >= {
             "extdhcp_site.jobs.services.housekeeping",
             "networks.services.lifecycle.housekeeping",
             "configdrive.upkeep.remove_leftovers",
         }
+
+    def test_lost_jobs_are_looked_for_twice_a_minute(self):
+        """With the 45 s after which a job counts as lost that makes 75; 90 are promised."""
+        looks = Schedule.objects.filter(func__in=[OURS, "extdhcp_site.jobs.services.take_up_lost"])
+        first, second = looks.order_by("next_run").values_list("next_run", "minutes")
+        assert (first[1], second[1]) == (1, 1)
+        assert datetime.timedelta(seconds=29) < second[0] - first[0] < datetime.timedelta(seconds=31)
+        silent = max(services.LOST_AFTER, services.NEVER_STARTED_AFTER)
+        assert silent + datetime.timedelta(seconds=30) <= datetime.timedelta(seconds=90)
 
     def test_each_is_a_task_that_a_worker_may_run(self):
         assert all(tasks.is_allowed(func) for func in Schedule.objects.values_list("func", flat=True))

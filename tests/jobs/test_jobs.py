@@ -122,7 +122,77 @@ class TestSubmit:
         assert submit(vm, caller).pk != job.pk
 
 
+class TestUpkeep:
+    """What the system does by itself gives way to what somebody asks for."""
+
+    @pytest.fixture
+    def upkeep(self, work, vm) -> AsyncJob:
+        return jobs.submit(WORK, vm, account=vm.account, by=None)
+
+    def test_upkeep_that_has_not_begun_makes_way(self, work, upkeep, vm, caller):
+        job = submit(vm, caller)
+
+        deliver(job)
+        jobs.run(upkeep.pk, upkeep.attempt)
+        assert (job.status, work.calls, list(AsyncJob.objects.all())) == (Status.SUCCEEDED, 1, [job])
+
+    def test_nothing_has_made_way_for_what_is_refused_after_all(self, upkeep, vm, caller):
+        with transaction.atomic():
+            submit(vm, caller)
+            transaction.set_rollback(True)
+
+        assert list(AsyncJob.objects.all()) == [upkeep]
+
+    def test_upkeep_that_has_begun_is_waited_for(self, upkeep, vm, caller):
+        AsyncJob.objects.update(heartbeat_at=timezone.now())
+
+        with pytest.raises(jobs.BusyWithUpkeep, match=f"job {upkeep.uuid}"):
+            submit(vm, caller)
+
+    def test_upkeep_does_not_make_way_for_upkeep(self, upkeep, vm):
+        with pytest.raises(ResourceInUse):
+            jobs.submit(WORK, vm, account=vm.account, by=None)
+
+    def test_what_somebody_asked_for_makes_way_for_nobody(self, job, vm, caller):
+        with pytest.raises(ResourceInUse) as refused:
+            submit(vm, caller)
+
+        assert not isinstance(refused.value, jobs.BusyWithUpkeep)
+
+    def test_inside_a_transaction_its_end_could_not_be_seen(self, upkeep, vm, caller):
+        AsyncJob.objects.update(heartbeat_at=timezone.now())
+        with pytest.raises(jobs.BusyWithUpkeep):
+            jobs.patiently(lambda: submit(vm, caller))
+
+
+@pytest.mark.django_db(transaction=True, serialized_rollback=True)
+def test_somebody_patient_need_not_know_of_upkeep(work, vm, caller):
+    upkeep = jobs.submit(WORK, vm, account=vm.account, by=None)
+    AsyncJob.objects.update(heartbeat_at=timezone.now())
+    refused = []
+
+    def submit_once_it_is_free() -> AsyncJob:
+        try:
+            return submit(vm, caller)
+        except jobs.BusyWithUpkeep as error:
+            refused.append(error)
+            jobs.finish(upkeep)
+            raise
+
+    assert jobs.patiently(submit_once_it_is_free).status == Status.PENDING
+    assert len(refused) == 1
+
+
 class TestRun:
+    def test_its_events_name_the_object_also_when_it_is_gone(self, work, job, vm):
+        work.does = lambda job: vm.delete()
+
+        deliver(job)
+
+        assert set(Event.objects.values_list("state", "resource_type", "resource_name")) == {
+            (state, "VirtualMachine", vm.name) for state in (State.SCHEDULED, State.STARTED, State.COMPLETED)
+        }
+
     def test_three_events_with_one_parent(self, job, vm, caller):
         deliver(job)
 
@@ -309,6 +379,14 @@ class TestLostWorkers:
         deliver(job)
 
         assert job.progress == "x" * 200
+
+    def test_where_it_is_done_is_for_operators(self, work, job, caller):
+        work.does = lambda job: jobs.beat(job, "Starting", for_operator="on h7")
+
+        deliver(job)
+
+        assert jobs.progress(job, make_caller(Role.ROOT_ADMIN)) == "Starting on h7"
+        assert "h7" not in jobs.progress(job, caller)
 
 
 class TestSecrets:
