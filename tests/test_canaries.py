@@ -482,6 +482,7 @@ class Flows:
             self.passwords_by_the_agent,
             self.other_resets,
             self.nics,
+            self.tags,
             self.a_destroyed_vm_recovered,
             self.refused_deploys,
             self.doubled_parameters,
@@ -713,6 +714,15 @@ class Flows:
         self.call("removeNicFromVirtualMachine", by=self.owner, virtualmachineid=vm, nicid=nic.uuid)
         self.work()
         assert Nic.objects.filter(vm__uuid=vm).count() == 1
+
+    def tags(self) -> None:
+        on = {"resourcetype": "UserVm", "resourceids": self.deployed["id"]}
+        tag = {"tags[0].key": "role", "tags[0].value": "db"}
+        self.call("createTags", by=self.people["stranger"], **on, **tag)
+        self.call("createTags", by=self.owner, **on, **tag)
+        self.call("createTags", by=self.owner, **on, **tag)
+        self.call("deleteTags", by=self.owner, **on, **tag)
+        self.work()
 
     def a_destroyed_vm_recovered(self) -> None:
         vm = self.deploy(name="back")["id"]

@@ -1,3 +1,14 @@
 """The commands that show and change the cloud; importing this package registers them."""
 
-from networks.api import empty, guest_data, infrastructure, keys, networks, nics, offerings, rest, vms  # noqa: F401
+from networks.api import (  # noqa: F401
+    empty,
+    guest_data,
+    infrastructure,
+    keys,
+    networks,
+    nics,
+    offerings,
+    rest,
+    tags,
+    vms,
+)

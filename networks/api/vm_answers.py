@@ -4,6 +4,7 @@ import uuid
 
 from extdhcp_site.api.answers import Answer, Constant, Moment
 from networks.api.fields import computed, flag, number, text
+from networks.api.tag_answers import tags_of
 from networks.models import Nic, VirtualMachine
 
 
@@ -88,7 +89,7 @@ class VmAnswer(Answer):
     details = Constant({}, "always empty")
     securitygroup = Constant([], "always empty")
     affinitygroup = Constant([], "always empty")
-    tags = Constant([], "always empty")
+    tags = computed("its tags")
     jobid = text("pending_job", "the job that works on it now")
     jobstatus = computed("0 while a job works on it")
     configdrive = text("drive_use", "whether it has a config drive: Always, FirstBoot or Never (not in CloudStack)")
@@ -108,6 +109,9 @@ class VmAnswer(Answer):
         for nic in nics:
             nic.vm = vm
         return list(NicAnswer(nics, many=True, context=self.context).data)
+
+    def get_tags(self, vm: VirtualMachine) -> list[dict[str, str]]:
+        return tags_of(vm)
 
     def get_keypairs(self, vm: VirtualMachine) -> str | None:
         return ",".join(key["name"] for key in vm.ssh_keys) or None

@@ -22,6 +22,7 @@ from extdhcp_site.jobs import services as jobs
 from extdhcp_site.jobs.models import AsyncJob
 from networks.api.guest_data import USER_DATA_LIMITS, VM, VmParams, as_it_is, key_pairs, refuse_stored_user_data
 from networks.api.infrastructure import by_id, matching
+from networks.api.tag_answers import tagged, tags_filter
 from networks.api.vm_answers import VmAnswer
 from networks.models import (
     Cluster,
@@ -64,6 +65,7 @@ class ListVirtualMachinesParams(OwnedListParams):
     templateid = ObjectField("Only VMs of this template.", visible(Template))
     serviceofferingid = ObjectField("Only VMs of this service offering.", visible(ServiceOffering))
     hypervisor = Choice("Only VMs of this hypervisor.", HypervisorType.values)
+    tags = tags_filter()
     details = CommaList("Accepted: all that is cheap is always shown.")
 
 
@@ -93,7 +95,7 @@ class ListVirtualMachines(ListCommand):
             serviceofferingid="service_offering",
             hypervisor="hypervisor",
         )
-        return vms.filter(by_id(params) & asked).for_listing()
+        return tagged(vms, params).filter(by_id(params) & asked).for_listing()
 
 
 class IpToNetwork(Params):

@@ -56,7 +56,7 @@ class VirtualMachineQuerySet(OwnedQuerySet):
         return (
             self.annotate(pending_job=models.Subquery(at_work))
             .select_related("account__domain", "zone", "service_offering", "template", "host__cluster__pod")
-            .prefetch_related(models.Prefetch("nics", Nic.objects.for_listing()))
+            .prefetch_related(models.Prefetch("nics", Nic.objects.for_listing()), "tags")
         )
 
 

@@ -1,0 +1,58 @@
+"""What lists show of tags, and how they are asked by them."""
+
+from typing import TypeVar
+
+from django.db.models import QuerySet
+
+from extdhcp_site.api.answers import Answer
+from extdhcp_site.api.parameters import MapList, Params, Text, Values
+from networks.api.fields import text
+from networks.models import Network, ResourceTag, Template, VirtualMachine
+from networks.models.tags import TAGGED
+
+Q_ = TypeVar("Q_", bound=QuerySet)
+_WORDS = {ResourceTag._meta.get_field(column).related_model: word for word, column in TAGGED.items()}
+
+
+class TagAnswer(Answer):
+    key = text("key", "the tag's key")
+    value = text("value", "its value")
+    resourcetype = text("resource_type", "UserVm, Network or Template")
+    resourceid = text("resource.uuid", "the id of the object that it is on")
+    account = text("account.name", "the account that owns that object")
+    domain = text("account.domain.name", "that account's domain")
+    domainid = text("account.domain.uuid", "the id of that domain")
+
+
+class TagEntry(Params):
+    key = Text("The tag's key.", required=True)
+    value = Text("Its value.", allow_blank=True)
+
+
+def tags_filter() -> MapList:
+    """The parameter of a list: `tags[0].key=...&tags[0].value=...`."""
+    return MapList("Only what has all these tags: tags[0].key=...&tags[0].value=...", TagEntry)
+
+
+def tagged(rows: Q_, params: Values) -> Q_:
+    """Of `rows` those that have all the tags asked for; one without a value asks for the key alone."""
+    for entry in params["tags"] or []:
+        wanted = {"tags__key": entry["key"]}
+        if entry["value"] is not None:
+            wanted["tags__value"] = entry["value"]
+        rows = rows.filter(**wanted)
+    return rows
+
+
+def tags_of(row: VirtualMachine | Network | Template) -> list[dict[str, str]]:
+    """Its tags as they stand in its own answer. Prefetch `tags`."""
+    return [
+        {
+            "key": tag.key,
+            "value": tag.value,
+            "resourcetype": _WORDS[type(row)],
+            "resourceid": str(row.uuid),
+            "account": row.account.name,
+        }
+        for tag in row.tags.all()
+    ]
