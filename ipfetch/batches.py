@@ -58,7 +58,8 @@ GATHER_SECONDS = 0.02
 # Lease files name IPv6 clients by other things than their MAC address.
 LEASES_HEARD = frozenset({(Source.LEASE, 4)})
 
-Claims = Sequence[tuple[int, int]]
+Claims = Sequence[tuple[int, int]]  # rows with their attempts
+Batch = tuple[int, Claims, int]  # an endpoint, its rows, and how many of its guests are asked at a time
 
 
 class _Slots:
@@ -91,19 +92,23 @@ _slots = _Slots()
 
 
 @tasks.task
-def read_batch(endpoint_id: int, claims: Claims, width: int) -> None:
-    """Task: read one endpoint's NICs in a thread of its own, so that a stuck endpoint holds up no other.
+def read_batches(*batches: Batch) -> None:
+    """Task: read the NICs of some endpoints, each in a thread of its own, so that a stuck one holds up no other.
 
-    At most `width` guests at a time. Safe to lose and to run twice: a claim that brings no result is claimed
-    again, and results are fenced by each claim's attempt.
+    Safe to lose and to run twice: a claim that brings no result is claimed again, and results are fenced by each
+    claim's attempt.
     """
     if abandoned_calls() > MOST_ABANDONED:
         # Threads stuck in a C library are only ended with their process; the cluster starts another.
         log.error("Too many calls to hypervisors are stuck; this worker ends itself.")
         _slots.wait_until_free(BATCH_LIFE.total_seconds())
         raise SystemExit(1)
-    slots = _slots.take(width, MAX_THREADS.get())
-    _readers.run(partial(_read_in_thread, endpoint_id, claims, slots))
+    limit, until = MAX_THREADS.get(), time.monotonic() + CLAIM_LIFE.total_seconds()
+    for endpoint_id, claims, width in batches:
+        if time.monotonic() > until:
+            return  # by then the other claims have run out
+        slots = _slots.take(width, limit)
+        _readers.run(partial(_read_in_thread, endpoint_id, claims, slots))
 
 
 def _read_in_thread(endpoint_id: int, claims: Claims, slots: int) -> None:

@@ -9,10 +9,11 @@ import os
 import socket
 import time
 from collections import defaultdict
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 from datetime import datetime
 from functools import partial
+from typing import NamedTuple
 
 from django.db import IntegrityError, connection, transaction
 from django.db.models import DateTimeField, Exists, F, OuterRef, Q, QuerySet, Value
@@ -25,17 +26,19 @@ from extdhcp_site.locks import models as locks
 from ipfetch import batches, recording
 from ipfetch.models import IpFetch, Outcome
 from ipfetch.schedule import EAGER_DELAY, EAGER_FOR, EAGER_REST, Pace
+from ipfetch.writing.bulk import batched
 from ipfetch.writing.queue import exhaust
 from networks.models import Endpoint, Nic
 from networks.models.vms import VmState
 
 LOCK = "ipfetch-planner"
-LARGEST_BATCH = 5_000
-ROWS_AT_FIRST = 1_000
+LARGEST_BATCH = 1_000
+USUAL_BATCH = 100
+BATCHES_A_TASK = 8
 MOST_WAITING_BATCHES = 40
 MOST_DOUBTFUL = 4
 RECONCILE_SECONDS = 30.0
-RENEW_SECONDS = 1.0
+RENEW_SECONDS = 3.0
 PASS_SECONDS = 50.0
 # When so much was due that the readers' queue is full, and the pass goes on.
 MORE_AFTER_SECONDS = 0.2
@@ -45,12 +48,7 @@ SETTLED = (State.FOUND, State.EXHAUSTED)
 ENDPOINT = "nic__vm__host__endpoint"
 
 
-@dataclass(frozen=True)
-class Batch:
-    """Rows of one endpoint, claimed together: `claims` are (row, attempt)."""
-
-    endpoint_id: int
-    claims: list[tuple[int, int]]
+Lane = tuple[int, bool]  # an endpoint, and whether its silent guests or the others
 
 
 class Turn:
@@ -58,23 +56,25 @@ class Turn:
 
     def __init__(self) -> None:
         self._held: locks.Held | None = None
+        self._pace: Pace | None = None
         self._reconciled = 0.0
         self._renewed = 0.0
 
     def tick(self) -> bool:
-        """A pass, if it is this process's turn; the queue is brought up to date with the VMs every half a minute.
+        """A pass, if it is this process's turn; the queue is brought up to date with the VMs every half a minute,
+        and when a setting has changed.
 
         True when there may be more to queue as soon as the readers have taken some.
         """
-        if not self._renew():
+        if not self._still_ours():
             self._held = locks.acquire(LOCK, _me())
             self._renewed = time.monotonic()
         if self._held is None:
             return False
-        now = timezone.now()
-        if time.monotonic() - self._reconciled > RECONCILE_SECONDS:
-            reconcile(Pace.now(), now)
-            self._reconciled = time.monotonic()
+        pace, now = Pace.now(), timezone.now()
+        if pace != self._pace or time.monotonic() - self._reconciled > RECONCILE_SECONDS:
+            reconcile(pace, now)
+            self._pace, self._reconciled = pace, time.monotonic()
         return plan(now, go_on=self._still_ours)
 
     def end(self) -> None:
@@ -82,13 +82,12 @@ class Turn:
             self._held.release()
             self._held = None
 
-    def _renew(self) -> bool:
-        self._renewed = time.monotonic()
-        return self._held is not None and self._held.renew()
-
     def _still_ours(self) -> bool:
-        """Renewed between batches too, so that a long pass does not lose it."""
-        return time.monotonic() - self._renewed < RENEW_SECONDS or self._renew()
+        """Renewed every few seconds, between batches too, so that a long pass does not lose it."""
+        if self._held is None or time.monotonic() - self._renewed < RENEW_SECONDS:
+            return self._held is not None
+        self._renewed = time.monotonic()
+        return self._held.renew()
 
 
 @tasks.task
@@ -112,28 +111,39 @@ def plan(now: datetime, go_on: Callable[[], bool] = lambda: True) -> bool:
     `go_on` is asked before each batch: whether it is still this server that plans.
     """
     pace = Pace.now()
-    _bring_forward(pace, now)
+    if not pace.exact:
+        _ask_lost_again(now)
+    if not IpFetch.objects.due(now).filter(state__in=[State.WAITING, *SETTLED]).exists():
+        return False
     # No more than the readers will soon take: a claim that waits long runs out.
-    room = MOST_WAITING_BATCHES - tasks.waiting(tasks.ADDRESSES, timezone.now())
+    room = MOST_WAITING_BATCHES - BATCHES_A_TASK * tasks.waiting(tasks.ADDRESSES, timezone.now())
     queued = 0
     doubtful = dict(Endpoint.objects.filter(failures__gt=0).values_list("pk", "retry_at"))
     resting = set() if pace.exact else {pk for pk, retry_at in doubtful.items() if retry_at and retry_at > now}
-    for (endpoint_id, silent), row_ids in _due_batches(pace, now, doubtful, resting, room).items() if room > 0 else ():
+    lanes = _due_batches(pace, now, doubtful, resting, room) if room > 0 else {}
+    # Small batches cost less than the tasks that bring them: some make one.
+    for some in batched(lanes.items(), BATCHES_A_TASK):
         if not go_on():
             break
-        # An endpoint that did not answer is asked by one thread first, not by all that it may have.
-        width = batches.SILENT_AT_ONE_HOST if silent or endpoint_id in doubtful else batches.AT_ONE_HOST
-        queued += repeated(partial(_queue, row_ids, endpoint_id, width, pace, now))
+        queued += repeated(partial(_queue, dict(some), doubtful, pace, now))
     return queued >= room
 
 
-def _queue(row_ids: Collection[int], endpoint_id: int, width: int, pace: Pace, now: datetime) -> bool:
-    """Claim rows and queue the batch that reads them, both or neither."""
+def _queue(lanes: Mapping[Lane, list[int]], doubtful: Collection[int], pace: Pace, now: datetime) -> int:
+    """Claim rows and queue the task that reads them, both or neither; how many batches they make."""
+    endpoints = {row_id: endpoint_id for (endpoint_id, _), row_ids in lanes.items() for row_id in row_ids}
+    queued: list[batches.Batch] = []
     with transaction.atomic():
-        batch = claim(row_ids, endpoint_id, pace, now)
-        if batch.claims:
-            tasks.enqueue(batches.read_batch, endpoint_id, batch.claims, width, queue=tasks.ADDRESSES)
-    return bool(batch.claims)
+        attempts = claim(endpoints, pace, now)
+        for (endpoint_id, silent), row_ids in lanes.items():
+            claims = [(row_id, attempts[row_id]) for row_id in row_ids if row_id in attempts]
+            # An endpoint that did not answer is asked by one thread first, not by all that it may have.
+            width = batches.SILENT_AT_ONE_HOST if silent or endpoint_id in doubtful else batches.AT_ONE_HOST
+            if claims:
+                queued.append((endpoint_id, claims, width))
+        if queued:
+            tasks.enqueue(batches.read_batches, *queued, queue=tasks.ADDRESSES)
+    return len(queued)
 
 
 # The queue and the VMs --------------------------------------------------------------------------
@@ -143,6 +153,7 @@ def reconcile(pace: Pace, now: datetime) -> None:
     """Bring the queue up to date with what has happened to VMs and endpoints, whoever was there to see it."""
     enter_missing(pace, now)
     recording.withdraw_ended(now)
+    _bring_forward(pace, now)
     if not pace.exact:
         _revive_on_recovered_endpoints(pace, now)
     if pace.refresh:
@@ -188,18 +199,18 @@ def _revive_on_recovered_endpoints(pace: Pace, now: datetime) -> None:
 
 
 def _bring_forward(pace: Pace, now: datetime) -> None:
-    """Nobody waits longer than the settings say now, however long they said before.
-
-    Who was lost with the server that asked is asked again at once, but once only: it may be what the server died of.
-    """
+    """Nobody waits longer than the settings say now, however long they said before."""
     latest = now + pace.interval
     IpFetch.objects.waiting().filter(next_attempt_at__gt=latest).update(next_attempt_at=latest, scheduled_at=latest)
     if pace.refresh:
         latest = now + pace.refresh
         IpFetch.objects.settled().filter(next_attempt_at__gt=latest).update(next_attempt_at=latest)
-    if not pace.exact:
-        lost = IpFetch.objects.filter(claimed_until__lte=now, next_attempt_at__gt=now)
-        lost.exclude(claim=IpFetch.Claim.PUSHED).update(next_attempt_at=now)
+
+
+def _ask_lost_again(now: datetime) -> None:
+    """Who was lost with the server that asked is asked at once, but once only: it may be what the server died of."""
+    lost = IpFetch.objects.filter(claimed_until__lte=now, next_attempt_at__gt=now)
+    lost.exclude(claim=IpFetch.Claim.PUSHED).update(next_attempt_at=now)
 
 
 def nudge(vm_uuids: Collection[str], now: datetime, *, eager: bool) -> None:
@@ -230,23 +241,23 @@ def nudge_endpoints(endpoint_ids: Collection[int], now: datetime) -> None:
 # Claims -----------------------------------------------------------------------------------------
 
 
-def claim(row_ids: Collection[int], endpoint_id: int, pace: Pace, now: datetime, *, asked: bool = False) -> Batch:
-    """Take those of the rows that are free for one batch, in a transaction.
+def claim(endpoints: Mapping[int, int], pace: Pace, now: datetime, *, asked: bool = False) -> dict[int, int]:
+    """Take those of the rows that are free, in a transaction; `endpoints` has each row's, the result its attempt.
 
     A try is spent here, when it is claimed, unless it is an early one. One that a person `asked` for
     neither counts nor puts off the next; neither does one that the hypervisor has pushed.
     """
     # By key alone, and all else is looked at here: whoever has no statistics of the table would walk all that wait.
-    locked = IpFetch.objects.select_for_update().filter(pk__in=list(row_ids)).order_by("pk")
-    taken: list[tuple[int, int]] = []
+    locked = IpFetch.objects.select_for_update().filter(pk__in=list(endpoints)).order_by("pk")
+    taken: dict[int, int] = {}
     spent: list[int] = []
     groups: dict[_Taking, list[int]] = defaultdict(list)
-    for row in locked.only(*_CLAIMED):
+    for row in map(_Row._make, locked.values_list(*_Row._fields)):
         if row.claimed_until and row.claimed_until > now:
             continue
-        taking = _Taking.of(row, endpoint_id, pace, now, asked=asked)
+        taking = _Taking.of(row, endpoints[row.pk], pace, now, asked=asked)
         if taking:
-            taken.append((row.pk, row.attempt + 1))
+            taken[row.pk] = row.attempt + 1
             groups[taking].append(row.pk)
         else:
             spent.append(row.pk)
@@ -260,13 +271,23 @@ def claim(row_ids: Collection[int], endpoint_id: int, pace: Pace, now: datetime,
         )
     if spent:
         exhaust(IpFetch.objects.filter(pk__in=spent), now)
-    return Batch(endpoint_id, taken)
+    return taken
 
 
-_CLAIMED = [
-    "attempt", "state", "tries", "retries_left", "next_attempt_at", "scheduled_at", "eager_until", "claimed_until",
-    "claim", "begun",
-]  # fmt: skip
+class _Row(NamedTuple):
+    """What a claim looks at."""
+
+    pk: int
+    attempt: int
+    state: str
+    tries: int
+    retries_left: int
+    next_attempt_at: datetime | None
+    scheduled_at: datetime | None
+    eager_until: datetime | None
+    claimed_until: datetime | None
+    claim: str
+    begun: bool
 
 
 @dataclass(frozen=True)
@@ -280,7 +301,7 @@ class _Taking:
     retries: int = 0
 
     @classmethod
-    def of(cls, row: IpFetch, endpoint_id: int, pace: Pace, now: datetime, *, asked: bool) -> "_Taking | None":
+    def of(cls, row: _Row, endpoint_id: int, pace: Pace, now: datetime, *, asked: bool) -> "_Taking | None":
         """None for a row whose last try was lost with its worker: "the count is zero"."""
         Claim = IpFetch.Claim
         if asked:
@@ -313,8 +334,6 @@ class _Taking:
 
 
 # Who is due -------------------------------------------------------------------------------------
-
-Lane = tuple[int, bool]  # an endpoint, and whether its silent guests or the others
 
 
 def _due_batches(
@@ -349,13 +368,14 @@ def _due_batches(
 def _by_lane(due: QuerySet[IpFetch], states: Collection[str], now: datetime, most: int) -> dict[Lane, list[int]]:
     # Not the column itself: by its index SQLite would begin with all VMs that run.
     running = due.alias(vm_state=Concat("nic__vm__state", Value(""))).filter(vm_state=VmState.RUNNING, state__in=states)
-    first = list(running.values_list(f"{ENDPOINT}_id", "last_outcome", "pk")[:ROWS_AT_FIRST])
+    at_first = most * USUAL_BATCH
+    first = list(running.values_list(f"{ENDPOINT}_id", "last_outcome", "pk")[:at_first])
     lanes: dict[Lane, list[int]] = {}
     for endpoint_id, outcome, _ in first:
         if len(lanes) < most:
             lanes.setdefault((endpoint_id, outcome == Outcome.AGENT_SILENT), [])
     # Perhaps there are more: all that the chosen endpoints have, so that it makes few large batches.
-    rows = first if len(first) < ROWS_AT_FIRST else _all_due({endpoint_id for endpoint_id, _ in lanes}, states, now)
+    rows = first if len(first) < at_first else _all_due({endpoint_id for endpoint_id, _ in lanes}, states, now)
     for endpoint_id, outcome, row_id in rows:
         lane = endpoint_id, outcome == Outcome.AGENT_SILENT
         if lane in lanes:

@@ -53,15 +53,15 @@ def _ask(endpoint_id: int, row_ids: Collection[int], pace: Pace, done: Done) -> 
         answered = _wait_until_free(endpoint_id) & set(row_ids)
         done(len(answered))
         # Only now that they can be read: a claim does not last long.
-        batch = repeated(lambda: _claim(set(row_ids) - answered, endpoint_id, pace))
-        batches.read(batch.endpoint_id, batch.claims, done=done)
+        attempts = repeated(lambda: _claim(set(row_ids) - answered, endpoint_id, pace))
+        batches.read(endpoint_id, list(attempts.items()), done=done)
     finally:
         connections.close_all()
 
 
-def _claim(row_ids: Collection[int], endpoint_id: int, pace: Pace) -> planner.Batch:
+def _claim(row_ids: Collection[int], endpoint_id: int, pace: Pace) -> dict[int, int]:
     with transaction.atomic():
-        return planner.claim(row_ids, endpoint_id, pace, timezone.now(), asked=True)
+        return planner.claim(dict.fromkeys(row_ids, endpoint_id), pace, timezone.now(), asked=True)
 
 
 def _wait_until_free(endpoint_id: int) -> set[int]:

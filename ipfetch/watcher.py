@@ -164,12 +164,13 @@ class Subscriptions:
 
     def replace_dead(self) -> None:
         with self._lock:
-            for subscription in self._by_endpoint.values():
-                if subscription.watch and not subscription.watch.is_alive():
-                    self._to_close.append(subscription.watch)
-                    subscription.watch = None
-                    subscription.lost()
-            self._lock.notify_all()
+            dead = [(s, s.watch) for s in self._by_endpoint.values() if s.watch and not s.watch.is_alive()]
+            for subscription, watch in dead:
+                self._to_close.append(watch)
+                subscription.watch = None
+                subscription.lost()
+            if dead:
+                self._lock.notify_all()
 
     def count_open(self) -> int:
         with self._lock:

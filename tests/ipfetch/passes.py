@@ -40,8 +40,14 @@ def run_pass(now: datetime) -> None:
     """One pass, and what the addresses worker does with the batches that it queued."""
     OrmQ.objects.all().delete()
     whole_pass(now)
-    for queued in OrmQ.objects.all():
-        batches.read(*queued.task["args"])
+    for batch in queued_batches():
+        batches.read(*batch)
+
+
+def queued_batches() -> list[batches.Batch]:
+    """What the tasks in the queue are to read, the first first."""
+    read = [each.task["args"] for each in OrmQ.objects.order_by("pk") if each.task["func"].endswith("read_batches")]
+    return [batch for of_one_task in read for batch in of_one_task]
 
 
 def waiting_nic(**network) -> Nic:

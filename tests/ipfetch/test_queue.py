@@ -26,7 +26,7 @@ from tests.factories import (
     make_vm,
 )
 from tests.fakes import FakeHypervisor
-from tests.ipfetch.passes import MINUTE, address, exact_mode, run_pass, set_to, waiting_nic, whole_pass
+from tests.ipfetch.passes import MINUTE, address, exact_mode, queued_batches, run_pass, set_to, waiting_nic, whole_pass
 
 pytestmark = pytest.mark.django_db
 # The command reads in threads, which do not see what a test's transaction holds.
@@ -223,7 +223,7 @@ class TestGuestSeen:
 
     def test_a_batch_that_a_reboot_has_shut_out_saw_nobody(self, nic, fake, now):
         planner.plan(now + MINUTE)
-        late = OrmQ.objects.get().task["args"]
+        (late,) = queued_batches()
         (target,) = targets(IpFetch.objects.all())
         assert (target.row_id, target.attempt) == late[1][0]
         run_job = vms.reboot(nic.vm, make_caller())
@@ -287,7 +287,7 @@ class TestFence:
         nic = waiting_nic()
         fake.answers(nic.vm.on_host, address(nic, "192.0.2.120"))
         planner.plan(now + MINUTE)
-        late = OrmQ.objects.get().task["args"]
+        (late,) = queued_batches()
         planner.plan(now + 10 * MINUTE)  # its worker was given up, and the NIC claimed again
 
         batches.read(*late)
@@ -299,10 +299,10 @@ class TestFence:
         nic = waiting_nic()
         fake.answers(nic.vm.on_host, address(nic, "192.0.2.120"))
         planner.plan(now + MINUTE)
-        task = OrmQ.objects.get().task["args"]
+        (batch,) = queued_batches()
 
-        batches.read(*task)
-        batches.read(*task)
+        batches.read(*batch)
+        batches.read(*batch)
 
         assert Event.objects.filter(type=EventType.IP_FETCH).count() == 1
 

@@ -41,7 +41,7 @@ from tests.factories import (
     make_vm,
 )
 from tests.fakes import FakeHypervisor, hypervisors
-from tests.ipfetch.passes import MINUTE, address, exact_mode, row_of, run_pass, waiting_nic
+from tests.ipfetch.passes import MINUTE, address, exact_mode, queued_batches, row_of, run_pass, waiting_nic
 
 pytestmark = pytest.mark.django_db
 State = IpFetch.State
@@ -77,11 +77,12 @@ def restart(nic: Nic) -> None:
         run_job(submit, nic.vm)
 
 
-def claimed_batch(now) -> tuple:
-    """The arguments of the one batch that is due."""
+def claimed_batch(now) -> batches.Batch:
+    """The one batch that is due."""
     OrmQ.objects.all().delete()
     planner.plan(now)
-    return OrmQ.objects.get().task["args"]
+    (batch,) = queued_batches()
+    return batch
 
 
 def holding(nic: Nic) -> tuple[str | None, str]:
@@ -543,6 +544,21 @@ class TestManyEndpoints:
         monkeypatch.setattr(planner.tasks, "waiting", lambda queue, now: 0)
         planner.run_pass()
         assert self.claimed() == {nic.pk for nic in nics}
+
+    def test_one_task_brings_the_batches_of_some(self, nics, now):
+        planner.plan(now)
+        task = OrmQ.objects.get().task
+        assert task["func"].endswith("read_batches")
+        assert {endpoint for endpoint, _, _ in task["args"]} == {nic.vm.host.endpoint_id for nic in nics}
+        assert self.claimed() == {nic.pk for nic in nics}
+
+    def test_a_task_begins_no_batch_whose_claims_have_run_out(self, monkeypatch):
+        """All readers were busy for so long; others may be asking for these NICs by now."""
+        begun = []
+        monkeypatch.setattr(batches, "CLAIM_LIFE", timedelta(0))
+        monkeypatch.setattr(batches._readers, "run", begun.append)
+        batches.read_batches((1, [], 1), (2, [], 1))
+        assert begun == []
 
     def test_a_pass_ends_although_readers_are_behind(self, nics, monkeypatch):
         """The readers take nothing, and the next pass comes anyhow."""

@@ -21,7 +21,7 @@ from networks.hypervisors.base import Outcome as ReadOutcome
 from networks.hypervisors.kvm_addresses import MAX_INTERFACES, guest_addresses
 from networks.models import AddressState, Nic
 from tests.factories import GIB, make_host, make_l2_network, make_network, make_running_vm, make_vm
-from tests.ipfetch.passes import MINUTE, address, row_of, run_pass, waiting_nic
+from tests.ipfetch.passes import MINUTE, address, queued_batches, row_of, run_pass, waiting_nic
 
 pytestmark = pytest.mark.django_db
 MAC = "06:00:00:00:00:01"
@@ -181,7 +181,8 @@ class TestWhatGuestsAnswer:
         OrmQ.objects.all().delete()
         planner.plan(now + MINUTE)
         hostile.vm.delete()
-        batches.read(*OrmQ.objects.get().task["args"])
+        (batch,) = queued_batches()
+        batches.read(*batch)
         assert not Observation.objects.filter(nic=hostile.pk).exists()
 
 
@@ -246,7 +247,8 @@ class TestReports:
         planner.plan(now + MINUTE)
         recording.report(Source.WEBHOOK, {nic.pk: [address(nic, "192.0.2.120", Source.WEBHOOK)]}, now + MINUTE)
         fake.readings[str(nic.vm.uuid)] = Reading()
-        batches.read(*OrmQ.objects.get().task["args"])
+        (batch,) = queued_batches()
+        batches.read(*batch)
         nic.refresh_from_db()
         assert (nic.ip4_address, row_of(nic).state) == ("192.0.2.120", "found")
         assert not Event.objects.filter(level="ERROR").exists()
@@ -256,7 +258,8 @@ class TestReports:
         planner.plan(now + MINUTE)
         recording.report(Source.WEBHOOK, {nic.pk: [address(nic, "192.0.2.120", Source.WEBHOOK)]}, now + MINUTE)
         fake.readings.clear()
-        batches.read(*OrmQ.objects.get().task["args"])
+        (batch,) = queued_batches()
+        batches.read(*batch)
         assert (row_of(nic).last_outcome, row_of(nic).claimed_until) == (Outcome.FOUND, None)
 
     def test_a_guest_that_has_not_put_on_its_new_lease_yet_is_asked_until_it_has(self, fake, now):
@@ -501,7 +504,7 @@ class TestManyAtOnce:
         planner.enter_missing(Pace.now(), now)
         OrmQ.objects.all().delete()
         planner.plan(now + MINUTE)
-        args = OrmQ.objects.get().task["args"]
+        (batch,) = queued_batches()
         with django_assert_max_num_queries(40):
-            batches.read(*args)
+            batches.read(*batch)
         assert Nic.objects.exclude(ip4_address=None).count() == 60

@@ -20,7 +20,17 @@ from networks.hypervisors.base import Outcome as ReadOutcome
 from networks.models import AddressState, Endpoint, Nic, VirtualMachine, VmState
 from networks.services.places import record_health
 from tests.factories import make_account, make_running_vm
-from tests.ipfetch.passes import MINUTE, address, exact_mode, row_of, run_pass, set_to, waiting_nic
+from tests.ipfetch.passes import (
+    MINUTE,
+    address,
+    exact_mode,
+    queued_batches,
+    row_of,
+    run_pass,
+    set_to,
+    waiting_nic,
+    whole_pass,
+)
 
 pytestmark = pytest.mark.django_db
 State = IpFetch.State
@@ -120,7 +130,14 @@ class TestWhen:
 
     def test_a_shorter_interval_holds_at_once(self, found, fake, now):
         set_to("externaldhcp.vmip.refresh.interval", 60)
-        planner.plan(now + MINUTE)
+        whole_pass(now + MINUTE)
+        assert row_of(found).next_attempt_at <= now + 2 * MINUTE
+
+    def test_the_process_that_plans_each_second_sees_it_at_its_next_tick(self, found, now):
+        turn = planner.Turn()
+        turn.tick()
+        set_to("externaldhcp.vmip.refresh.interval", 60)
+        turn.tick()
         assert row_of(found).next_attempt_at <= now + 2 * MINUTE
 
     def test_all_of_an_endpoint_come_due_at_one_moment(self, now):
@@ -142,7 +159,7 @@ class TestWhen:
         IpFetch.objects.filter(nic=late).update(next_attempt_at=now + QUARTER)
         OrmQ.objects.all().delete()
         planner.plan(now + QUARTER)
-        first, second = OrmQ.objects.get().task["args"][1]
+        ((_, (first, second), _),) = queued_batches()
         assert {first[0], second[0]} == set(IpFetch.objects.values_list("pk", flat=True))
         lanes = planner._due_batches(Pace.now(), now + QUARTER, (), (), most=1)
         assert lanes == {}  # one batch has both
@@ -233,7 +250,8 @@ class TestPush:
         OrmQ.objects.all().delete()
         planner.plan(now)
         planner.nudge([str(nic.vm.uuid)], now, eager=True)
-        batches.read(*OrmQ.objects.get().task["args"])
+        (batch,) = queued_batches()
+        batches.read(*batch)
         assert row_of(nic).state == State.WAITING
 
     def test_a_found_nic_is_read_again_until_it_answers(self, found, fake, now):
@@ -276,7 +294,7 @@ class TestBreaker:
         Endpoint.objects.update(failures=1)
         IpFetch.objects.update(claimed_until=None, next_attempt_at=now)
         planner.plan(now + 2 * MINUTE)
-        assert [queued.task["args"][2] for queued in OrmQ.objects.order_by("pk")] == [batches.AT_ONE_HOST, 1]
+        assert [width for _, _, width in queued_batches()] == [batches.AT_ONE_HOST, 1]
 
     def test_in_exact_mode_each_try_is_made(self, fake, now):
         exact_mode()
@@ -311,7 +329,8 @@ class TestBreaker:
 
 class TestVmsThatDoNotRun:
     def test_however_many_are_overdue_they_stand_in_nobodys_way(self, fake, now, monkeypatch):
-        monkeypatch.setattr(planner, "ROWS_AT_FIRST", 2)
+        monkeypatch.setattr(planner, "MOST_WAITING_BATCHES", 1)
+        monkeypatch.setattr(planner, "USUAL_BATCH", 2)
         moving = [waiting_nic() for _ in range(3)]
         IpFetch.objects.update(next_attempt_at=now - MINUTE, scheduled_at=now - MINUTE)
         VirtualMachine.objects.filter(pk__in=[nic.vm_id for nic in moving]).update(state=VmState.STOPPING)
@@ -330,8 +349,8 @@ class TestSilentGuests:
         run_pass(now + MINUTE)
         OrmQ.objects.all().delete()
         planner.plan(now + 2 * MINUTE)
-        batches_queued = [[row for row, _ in queued.task["args"][1]] for queued in OrmQ.objects.order_by("pk")]
-        assert sorted(batches_queued) == sorted([[row_of(frozen).pk], [row_of(other).pk]])
+        read = [[row for row, _ in claims] for _, claims, _ in queued_batches()]
+        assert sorted(read) == sorted([[row_of(frozen).pk], [row_of(other).pk]])
 
     def test_a_batch_of_them_holds_up_no_other(self, fake, now):
         """The race: a batch of frozen guests is under way when another guest of the host comes due."""

@@ -14,7 +14,7 @@ from ipfetch.schedule import Pace
 from networks.models import Host, Nic
 from tests.factories import GIB, make_account, make_host, make_network, make_service_offering, make_template, make_vm
 from tests.fakes import FakeHypervisor
-from tests.ipfetch.passes import MINUTE, address
+from tests.ipfetch.passes import MINUTE, address, queued_batches
 
 pytestmark = pytest.mark.django_db
 FEW, MANY = 10, 100
@@ -53,9 +53,9 @@ class Batch:
         """Plan and read at a moment when all are due; how many queries the reading took."""
         OrmQ.objects.all().delete()
         planner.plan(at)
-        (queued,) = OrmQ.objects.all()
+        (batch,) = queued_batches()
         with CaptureQueriesContext(connection) as captured:
-            batches.read(*queued.task["args"])
+            batches.read(*batch)
         return len(captured)
 
 

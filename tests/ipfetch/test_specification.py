@@ -179,8 +179,8 @@ class TestThreads:
         limits = []
         monkeypatch.setattr(batches._slots, "take", lambda most, limit: limits.append(limit) or 0)
         monkeypatch.setattr(batches.threading.Thread, "start", lambda self: None)
-        batches.read_batch(1, [], 3)
+        batches.read_batches((1, [], 3))
         set_to("externaldhcp.vmipFetch.threadPool.max", 25)
-        batches.read_batch(1, [], 3)
+        batches.read_batches((1, [], 3))
         assert limits == [10, 25]
         assert not OrmQ.objects.exists()
