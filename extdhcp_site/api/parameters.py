@@ -468,7 +468,7 @@ def validate_json(params: type[Params], json: Json, caller: Caller) -> Values:
     try:
         data = {**_spelt(params, json.body), **_spelt_query(params, json.in_url)}
         if repeated := data.keys() & json.in_path.keys():
-            raise serializers.ValidationError({name: ["stands in the path already."] for name in repeated})
+            raise InvalidParameter(f"{min(repeated)}: stands in the path already.")
         serializer = params(data={**data, **json.in_path}, context={"caller": caller, "in_url": frozenset(json.in_url)})
         serializer.is_valid(raise_exception=True)
     except serializers.ValidationError as error:

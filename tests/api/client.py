@@ -1,5 +1,6 @@
 """A CloudStack client as small as can be, for what real clients would not send."""
 
+import json
 from dataclasses import dataclass
 from typing import Any
 from urllib.parse import quote, urlencode
@@ -65,3 +66,37 @@ def send(pairs: list[tuple[str, str]], method: str = "get"):
 def reply_of(response) -> Reply:
     [(key, body)] = response.json().items()
     return Reply(response.status_code, dict(response.headers), key, body)
+
+
+@dataclass(frozen=True)
+class Rest:
+    """One user's client of `/api/v1/`."""
+
+    token: str
+
+    @classmethod
+    def of(cls, signer: Signer) -> "Rest":
+        return cls(signer.keys.token)
+
+    def get(self, path: str, **params: object):
+        return Client().get(f"/api/v1/{path}", params, headers=self._headers)
+
+    def post(self, path: str, body: object = None):
+        return self.send("post", path, body)
+
+    def patch(self, path: str, body: object):
+        return self.send("patch", path, body)
+
+    def delete(self, path: str):
+        return self.send("delete", path)
+
+    def send(self, method: str, path: str, body: object = None, content_type: str = "application/json"):
+        """`body` as it is when it is bytes, else as JSON; none when it is None."""
+        content = b"" if body is None else body if isinstance(body, bytes) else json.dumps(body).encode()
+        return Client(raise_request_exception=False).generic(
+            method.upper(), f"/api/v1/{path}", content, content_type, headers=self._headers
+        )
+
+    @property
+    def _headers(self) -> dict[str, str]:
+        return {"Authorization": f"Bearer {self.token}"}
