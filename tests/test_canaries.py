@@ -498,6 +498,7 @@ class Flows:
             self.troubleshooting,
             lambda: self.commands(tmp_path),
             self.keys_rotated,
+            self.events_put_away,
             self.housekeeping,
         ):
             flow()
@@ -1031,6 +1032,14 @@ class Flows:
         ):
             run_command(self.sinks, "build_configdrive", *words)
         self.isos.append((tmp_path / "web.iso").read_bytes())
+
+    def events_put_away(self) -> None:
+        mine = self.call("listEvents", by=self.owner, pagesize=2, page=1)["event"]
+        for command, event in zip(("archiveEvents", "deleteEvents"), mine, strict=True):
+            self.call(command, by=self.owner, ids=event["id"])
+            self.call(command, by=self.owner, type=self.password)
+            assert "errorcode" in self.call(command, by=self.owner, ids=self.password)
+            assert "errorcode" in self.call(command, by=self.owner, enddate=self.password)
 
     def housekeeping(self) -> None:
         job = AsyncJob.objects.filter(status=Status.SUCCEEDED).first()

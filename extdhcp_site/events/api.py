@@ -1,15 +1,35 @@
-"""The log of events, as its readers ask for it."""
+"""The log of events, as its readers ask for it and put it away."""
 
-from django.db.models import Q, QuerySet
+from datetime import timedelta
+
+import structlog
+from django.db.models import Exists, OuterRef, Q, QuerySet
+from django.utils import timezone
 from rest_framework import serializers
 
 from extdhcp_site.accounts.models import Caller
 from extdhcp_site.api import resources
-from extdhcp_site.api.answers import Answer, IdField, Moment
+from extdhcp_site.api.answers import Answer, IdField, Moment, Success
 from extdhcp_site.api.owners import OwnedListParams, ownership
-from extdhcp_site.api.parameters import Bool, Choice, Date, ObjectField, Text, Uuid, Values, visible
-from extdhcp_site.api.registry import EVERYBODY, ListCommand, command
-from extdhcp_site.events.models import Event, Level, State
+from extdhcp_site.api.parameters import (
+    Bool,
+    Choice,
+    Date,
+    Int,
+    MissingParameter,
+    ObjectField,
+    ObjectListField,
+    Params,
+    Text,
+    Uuid,
+    Values,
+    visible,
+)
+from extdhcp_site.api.registry import EVERYBODY, Command, ListCommand, command
+from extdhcp_site.errors import InvalidParameter
+from extdhcp_site.events.models import Event, EventQuerySet, EventType, Level, State
+
+log = structlog.get_logger(__name__)
 
 
 class EventAnswer(Answer):
@@ -45,6 +65,17 @@ class ListEventsParams(OwnedListParams):
     resourceid = Uuid("Shows only what is about this object, which may be gone.")
     resourcetype = Text("With resourceid: the object's kind.")
     archived = Bool("Shows those that were put away, instead of the others.")
+    entrytime = Int("With duration: shows work that was submitted at most so many seconds ago, and has not ended.")
+    duration = Int("With entrytime: shows none of it that was submitted less than so many seconds ago.")
+
+    def validate(self, values: Values) -> Values:
+        values = super().validate(values)
+        entry_time, duration = values.get("entrytime"), values.get("duration")
+        if (entry_time is None) != (duration is None):
+            raise InvalidParameter("entrytime and duration must be given together.")
+        if entry_time is not None and entry_time <= duration:
+            raise InvalidParameter("Entry time must be greater than duration.")
+        return values
 
 
 @command(since="1.0", roles=EVERYBODY)
@@ -56,6 +87,8 @@ class ListEvents(ListCommand):
 
     def rows(self, caller: Caller, params: Values) -> QuerySet[Event]:
         rows = Event.objects.visible_to(caller).filter(ownership(caller, params), _asked_for(params))
+        if params["entrytime"] is not None:
+            rows = _under_way(rows, params["entrytime"], params["duration"])
         return rows.select_related("account__domain")
 
 
@@ -79,6 +112,79 @@ def _asked_for(params: Values) -> Q:
         word = params["keyword"]
         asked &= Q(description__icontains=word) | Q(type__icontains=word) | Q(level__icontains=word)
     return asked
+
+
+def _under_way(rows: QuerySet[Event], entry_time: int, duration: int) -> QuerySet[Event]:
+    """The jobs' first events in a span of seconds ago, of which there is no last one."""
+    now = timezone.now()
+    span = (now - timedelta(seconds=entry_time), now - timedelta(seconds=duration))
+    ended = Event.objects.filter(parent_uuid=OuterRef("uuid"), state=State.COMPLETED)
+    return rows.filter(~Exists(ended), state=State.SCHEDULED, created_at__range=span)
+
+
+class EventTypeAnswer(Answer):
+    name = serializers.CharField(source="value", help_text="The type's name.")
+
+
+@command(since="1.1", roles=EVERYBODY)
+class ListEventTypes(ListCommand):
+    """List the types of events that there are."""
+
+    answer = ("eventtype", EventTypeAnswer)
+
+    def rows(self, caller: Caller, params: Values) -> list[EventType]:
+        word = (params["keyword"] or "").upper()
+        return sorted(each for each in EventType if word in each)
+
+
+class PutAwayParams(Params):
+    ids = ObjectListField("These events.", visible(Event))
+    type = Text("All of this type that are not archived.")
+    startdate = Date("With enddate: none before this day, or moment as yyyy-MM-dd HH:mm:ss (UTC).")
+    enddate = Date("All up to this day, or moment (UTC), that are not archived.", end_of_day=True)
+
+    def validate(self, values: Values) -> Values:
+        if not values.keys() & {"ids", "type", "enddate"}:
+            # A start alone would reach to this moment, which is hardly ever meant.
+            raise MissingParameter("One of the parameters ids, type or enddate must be given.")
+        return values
+
+
+def _to_put_away(caller: Caller, params: Values) -> EventQuerySet:
+    """Those of the caller's own account; for an administrator, of all that they may see."""
+    exact = {
+        "pk__in": params["ids"] and [event.pk for event in params["ids"]],
+        "type": params["type"],
+        "created_at__gte": params["startdate"],
+        "created_at__lte": params["enddate"],
+        "archived": None if params["ids"] else False,
+    }
+    asked = {column: value for column, value in exact.items() if value is not None}
+    return Event.objects.visible_to(caller).filter(**asked)
+
+
+@command(since="1.1", roles=EVERYBODY)
+class ArchiveEvents(Command):
+    """Put events away: lists show them with archived=true only."""
+
+    params = PutAwayParams
+    answer = Success
+
+    def run(self, caller: Caller, params: Values) -> None:
+        _to_put_away(caller, params).update(archived=True)
+
+
+@command(since="1.1", roles=EVERYBODY)
+class DeleteEvents(Command):
+    """Delete events for good."""
+
+    params = PutAwayParams
+    answer = Success
+
+    def run(self, caller: Caller, params: Values) -> None:
+        count, _ = _to_put_away(caller, params).delete()
+        # The log of events does not tell of this: the next call would delete that too.
+        log.info("Events were deleted.", count=count, by=caller.user.username)
 
 
 class EventViewSet(resources.VisibleViewSet):

@@ -135,8 +135,19 @@ def _commands(host: str, port: int) -> dict[str, list[str]]:
     manage = [sys.executable, str(BASE_DIR / "manage.py")]
     gunicorn = [sys.executable, "-m", "gunicorn", "extdhcp_site.wsgi", "--bind", f"{host}:{port}"]
     # User data travels in the request line of clients that only know GET.
-    gunicorn += ["--worker-class", "gthread", "--workers", "2", "--threads", "16", "--limit-request-line", "8190"]
+    gunicorn += [
+        "--worker-class",
+        "gthread",
+        "--workers",
+        str(settings.WEB_PROCESSES),
+        "--threads",
+        "16",
+        "--limit-request-line",
+        "8190",
+    ]
     gunicorn += ["--graceful-timeout", "3", "--log-level", "warning"]
+    # Clients poll their jobs every 2 to 15 s on one connection: closed just then, it would fail them.
+    gunicorn += ["--keep-alive", "75"]
     return {
         "web": gunicorn,
         "jobs": [*manage, "qcluster"],
