@@ -392,7 +392,7 @@ class NetworkAdmin(ModelAdmin):
                     "description": "The range mirrors the server's; nothing is assigned from it. L2 may have none.",
                 },
             ),
-            ("Who may use it", {"fields": ["account", "acl_type", "domain"]}),
+            ("Who may use it, and how", {"fields": ["account", "acl_type", "domain", "is_default"]}),
         ]
 
     def save_model(self, request: HttpRequest, obj: Network, form: NetworkForm, change: bool) -> None:
@@ -414,6 +414,7 @@ class NetworkAdmin(ModelAdmin):
             start_ip=given["start_ip"] or "",
             end_ip=given["end_ip"] or "",
             network_domain=given["network_domain"],
+            is_default=given["is_default"],
         )
         obj.pk = services.create_network(wanted, by=caller(request)).pk
 

@@ -527,6 +527,8 @@ class Flows:
         )["network"]["id"]
         self.call("restartNetwork", id=network)
         self.work()
+        self.call("updateNetwork", id=network, displaytext=self.password)
+        self.work()
         self.call("deleteNetwork", id=network)
         self.work()
         self.call("deleteNetworkOffering", id=offering)

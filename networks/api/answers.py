@@ -2,6 +2,7 @@
 
 from extdhcp_site.api.answers import Answer, Constant, Moment
 from networks.api.fields import computed, flag, number, text
+from networks.api.tag_answers import tags_of
 from networks.models import Network, NetworkOffering, PrimaryStorage, ServiceOffering, Template
 
 
@@ -172,11 +173,14 @@ class NetworkAnswer(Answer):
     type = text("offering.guest_type", "Shared or L2")
     state = Constant("Implemented", "always Implemented: nothing of it is made or shut down by us")
     traffictype = Constant("Guest", "always Guest")
+    isdefault = flag("is_default", "true if it may be a VM's default network")
     zoneid = text("zone.uuid", "the zone's id")
     zonename = text("zone.name", "the zone's name")
     networkofferingid = text("offering.uuid", "its offering's id")
     networkofferingname = text("offering.name", "its offering's name")
     networkofferingdisplaytext = text("offering.display_text", "its offering in words")
+    networkofferingavailability = Constant("Optional", "always Optional")
+    networkofferingconservemode = Constant(True, "always true")
     service = computed("its offering's services")
     vlan = computed("the VLAN, for administrators")
     broadcasturi = computed("the VLAN as a URI, for administrators")
@@ -190,16 +194,20 @@ class NetworkAnswer(Answer):
     dns2 = text("zone.dns2", "second DNS server, external")
     networkdomain = text("network_domain", "DNS domain of its guests")
     acltype = text("acl_type", "Account or Domain: who may deploy into it")
+    subdomainaccess = Constant(True, "always true: a domain's network is also for the domains below it")
     account = text("account.name", "the account that owns it")
     domain = text("domain.name", "the domain that may use it")
     domainid = text("domain.uuid", "that domain's id")
     canusefordeploy = Constant(True, "always true")
+    displaynetwork = Constant(True, "always true")
     issystem = Constant(False, "always false")
     ispersistent = Constant(False, "always false")
     restartrequired = Constant(False, "always false")
+    redundantrouter = Constant(False, "always false: there is no router")
     specifyipranges = flag("offering.specify_ip_ranges", "true if it names the external server's range")
+    specifyvlan = flag("offering.specify_vlan", "true if it names its VLAN")
     created = Moment(source="created_at", help_text="when it was made")
-    tags = Constant([], "always empty")
+    tags = computed("its tags")
 
     for_root = ("vlan", "broadcasturi")
 
@@ -214,3 +222,6 @@ class NetworkAnswer(Answer):
 
     def get_broadcasturi(self, network: Network) -> str | None:
         return f"vlan://{network.vlan}" if network.vlan else None
+
+    def get_tags(self, network: Network) -> list[dict[str, str]]:
+        return tags_of(network)

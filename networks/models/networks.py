@@ -23,12 +23,27 @@ class AclType(models.TextChoices):
 
 class NetworkQuerySet(OwnedQuerySet):
     def visible_to(self, caller: Caller) -> Self:
-        """The account's own, and the zone-wide networks of the caller's domain and of those above it."""
+        """The account's own, and those shared with the caller's domain."""
         if caller.is_root:
             return self
-        own_path = models.Value(caller.domain_path)
-        shared_with = Q(acl_type=AclType.DOMAIN, own_path__startswith=models.F("domain__path"))
-        return self.alias(own_path=own_path).filter(shared_with | Q(pk__in=super().visible_to(caller).values("pk")))
+        own = Q(pk__in=super().visible_to(caller).values("pk"))
+        return self.filter(own | Q(pk__in=self.shared_with(caller.domain_path).values("pk")))
+
+    def shared_with(self, domain_path: str) -> Self:
+        """Networks for everybody of a domain: its own and those of the domains above it, in zones that it sees.
+
+        One of the root domain is zone-wide: for all accounts with access to the zone (admin guide, 6.7.1).
+        """
+        sees_zone = Q(zone__domain=None) | Q(domain_path__startswith=models.F("zone__domain__path"))
+        return self.alias(domain_path=models.Value(domain_path)).filter(
+            sees_zone, acl_type=AclType.DOMAIN, domain_path__startswith=models.F("domain__path")
+        )
+
+    def for_listing(self) -> Self:
+        """With all that a list shows, in a fixed number of queries."""
+        return self.select_related("zone", "offering", "account__domain", "domain").prefetch_related(
+            "offering__services", "tags"
+        )
 
     def external_dhcp(self) -> Self:
         """Networks on which addresses have to be learned."""

@@ -1,12 +1,13 @@
 """Networks: checked whole before anything is written."""
 
-from dataclasses import dataclass
+import re
+from dataclasses import asdict, dataclass
 from ipaddress import AddressValueError, IPv4Address, IPv4Network, NetmaskValueError
 
 from django.db import IntegrityError, transaction
 from django.db.models import ProtectedError
 
-from extdhcp_site.accounts.models import Account, Caller, Domain
+from extdhcp_site.accounts.models import Account, Caller, Domain, Role
 from extdhcp_site.errors import InvalidParameter
 from extdhcp_site.events import models as events
 from extdhcp_site.events.models import EventType
@@ -16,6 +17,11 @@ from networks.models import GuestType, Network, NetworkOffering, Zone
 from networks.models.infrastructure import AllocationState
 from networks.models.networks import AclType
 from networks.services.offerings import refuse_if_used
+
+# RFC 1123, section 2.1, with the dots between labels.
+_LABEL = r"[A-Za-z0-9]([A-Za-z0-9-]{0,61}[A-Za-z0-9])?"
+_DOMAIN_NAME = re.compile(rf"{_LABEL}(\.{_LABEL})*")
+_LONGEST_DOMAIN_NAME = 253
 
 
 @dataclass(frozen=True)
@@ -35,6 +41,20 @@ class WantedNetwork:
     start_ip: str = ""
     end_ip: str = ""
     network_domain: str = ""
+    is_default: bool = True
+
+
+@dataclass(frozen=True)
+class Changes:
+    """What somebody wants changed of a network; None leaves it as it is. `offering` is a row's number."""
+
+    name: str | None = None
+    display_text: str | None = None
+    network_domain: str | None = None
+    offering: int | None = None
+    start_ip: str | None = None
+    end_ip: str | None = None
+    is_default: bool | None = None
 
 
 @dataclass(frozen=True)
@@ -55,6 +75,9 @@ def create_network(wanted: WantedNetwork, by: Caller) -> Network:
     acl_type = wanted.acl_type or (AclType.DOMAIN if offering.guest_type == GuestType.SHARED else AclType.ACCOUNT)
     if acl_type not in AclType.values:
         raise InvalidParameter(f"acltype must be {' or '.join(AclType.values)}.")
+    domain = wanted.account.domain if acl_type == AclType.ACCOUNT else wanted.domain or wanted.account.domain
+    _check_access(wanted, acl_type, domain)
+    _check_domain_name(wanted.network_domain)
     vlan = _vlan(wanted)
     addresses = _addresses(wanted)
     with transaction.atomic():
@@ -68,7 +91,8 @@ def create_network(wanted: WantedNetwork, by: Caller) -> Network:
                     offering=offering,
                     account=wanted.account,
                     acl_type=acl_type,
-                    domain=wanted.domain or wanted.account.domain,
+                    domain=domain,
+                    is_default=wanted.is_default,
                     vlan=vlan,
                     cidr=addresses.cidr,
                     gateway=addresses.gateway,
@@ -81,6 +105,27 @@ def create_network(wanted: WantedNetwork, by: Caller) -> Network:
             raise
         events.record(EventType.NETWORK_CREATE, f"Network {network} created", account=wanted.account, on=network, by=by)
     return network
+
+
+def update_network(network: Network, changes: Changes, by: Caller) -> AsyncJob:
+    """Submit the job that changes a network, once it is clear that it could. Raises InvalidParameter."""
+    _columns(network, changes)
+    with transaction.atomic():
+        return jobs.submit("updateNetwork", network, account=network.account, by=by, **asdict(changes))
+
+
+@jobs.handler("updateNetwork", EventType.NETWORK_UPDATE)
+def _update(job: AsyncJob) -> None:
+    network = Network.objects.select_related("zone", "offering").filter(uuid=job.instance_uuid).first()
+    if network is None:
+        raise InvalidParameter("The network was deleted in the meantime.")
+    columns = _columns(network, Changes(**job.arguments))
+    try:
+        with transaction.atomic():
+            Network.objects.filter(pk=network.pk).update(**columns)
+    except IntegrityError:
+        _check_name(network.zone, columns["name"])
+        raise
 
 
 def restart_network(network: Network, by: Caller) -> AsyncJob:
@@ -110,6 +155,36 @@ def _delete(job: AsyncJob) -> None:
     except ProtectedError:
         refuse_if_used(f"Network {network}", network.nics.count(), "NICs")
         raise
+
+
+def _columns(network: Network, changes: Changes) -> dict[str, object]:
+    """The columns that `changes` writes. Raises InvalidParameter."""
+    columns = {name: value for name, value in asdict(changes).items() if value is not None}
+    if changes.name is not None and changes.name != network.name:
+        _check_name(network.zone, changes.name)
+    _check_domain_name(changes.network_domain or "")
+    if offering := columns.pop("offering", None):
+        columns["offering"] = _compatible(network, NetworkOffering.objects.filter(pk=offering).first())
+    if changes.start_ip or changes.end_ip:
+        if network.ip4_network is None:
+            raise InvalidParameter(f"Network {network} has no subnet that a range could be in.")
+        start = changes.start_ip or network.start_ip or ""
+        columns["start_ip"], columns["end_ip"] = _range(network.ip4_network, start, changes.end_ip or start)
+    return columns
+
+
+def _compatible(network: Network, offering: NetworkOffering | None) -> NetworkOffering:
+    """A network keeps its kind and its VLAN; what changes are the services that are promised."""
+    now = network.offering
+    if offering is None or offering.state != AllocationState.ENABLED:
+        raise InvalidParameter("The network offering is disabled or deleted. Choose one that is Enabled.")
+    if (offering.guest_type, offering.specify_vlan) != (now.guest_type, now.specify_vlan):
+        vlan = "names its VLAN" if now.specify_vlan else "does not name a VLAN"
+        raise InvalidParameter(
+            f"Network {network} cannot change to offering {offering}: "
+            f"it needs one that is {now.guest_type} and {vlan}, as its present one."
+        )
+    return offering
 
 
 def _vlan(wanted: WantedNetwork) -> int | None:
@@ -144,13 +219,16 @@ def _addresses(wanted: WantedNetwork) -> _Addresses:
         if wanted.offering.specify_ip_ranges and wanted.offering.guest_type == GuestType.SHARED:
             raise InvalidParameter("Give startip and endip: the range that the external DHCP server hands out.")
         return _Addresses(str(network), str(gateway))
-    start = _address("startip", wanted.start_ip)
-    end = _address("endip", wanted.end_ip or wanted.start_ip)
+    return _Addresses(str(network), str(gateway), *_range(network, wanted.start_ip, wanted.end_ip or wanted.start_ip))
+
+
+def _range(network: IPv4Network, start_ip: str, end_ip: str) -> tuple[str, str]:
+    start, end = _address("startip", start_ip), _address("endip", end_ip)
     if start not in network or end not in network:
         raise InvalidParameter(f"The range {start} to {end} is outside {network}, which gateway and netmask give.")
     if start > end:
         raise InvalidParameter(f"startip {start} comes after endip {end}.")
-    return _Addresses(str(network), str(gateway), str(start), str(end))
+    return str(start), str(end)
 
 
 def _address(name: str, text: str) -> IPv4Address:
@@ -158,6 +236,28 @@ def _address(name: str, text: str) -> IPv4Address:
         return IPv4Address(text)
     except AddressValueError:
         raise InvalidParameter(f"{name} must be an IPv4 address.") from None
+
+
+def _check_access(wanted: WantedNetwork, acl_type: str, domain: Domain) -> None:
+    """Whoever is given a network has access to its zone: its account, or somebody of its domain."""
+    if wanted.zone.domain is None:
+        return
+    zone_path = wanted.zone.domain.path
+    sees = domain.path.startswith(zone_path)
+    if acl_type == AclType.ACCOUNT and not (sees or wanted.account.role == Role.ROOT_ADMIN):
+        raise InvalidParameter(f"Account {wanted.account} has no access to zone {wanted.zone}.")
+    if acl_type == AclType.DOMAIN and not (sees or zone_path.startswith(domain.path)):
+        raise InvalidParameter(f"Nobody of domain {domain} has access to zone {wanted.zone}.")
+
+
+def _check_domain_name(name: str) -> None:
+    if name and not (len(name) <= _LONGEST_DOMAIN_NAME and _DOMAIN_NAME.fullmatch(name)):
+        raise InvalidParameter("networkdomain must be a DNS domain such as example.com.")
+
+
+def _check_name(zone: Zone, name: str) -> None:
+    if Network.objects.filter(zone=zone, name=name).exists():
+        raise InvalidParameter(f"Zone {zone} has a network named {name} already.")
 
 
 def _check_overlaps(wanted: WantedNetwork, vlan: int | None) -> None:
@@ -168,5 +268,4 @@ def _check_overlaps(wanted: WantedNetwork, vlan: int | None) -> None:
         raise InvalidParameter(
             f"Network {other} of zone {wanted.zone} has no VLAN; a second one would be the same broadcast domain."
         )
-    if in_zone.filter(name=wanted.name).exists():
-        raise InvalidParameter(f"Zone {wanted.zone} has a network named {wanted.name} already.")
+    _check_name(wanted.zone, wanted.name)

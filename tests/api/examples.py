@@ -10,7 +10,7 @@ from typing import Any
 
 from django.db.models import Model
 
-from extdhcp_site.accounts.models import Account, Caller, Domain, Role
+from extdhcp_site.accounts.models import Account, ApiKey, Caller, Domain, Role, User
 from extdhcp_site.events import models as events
 from extdhcp_site.jobs.models import AsyncJob
 from networks.models import (
@@ -31,6 +31,7 @@ from networks.models import (
 from networks.models.networks import AclType
 from tests.factories import (
     make_account,
+    make_api_key,
     make_cluster,
     make_domain,
     make_host,
@@ -91,6 +92,18 @@ class Example:
         return row
 
 
+def _user(account: Account) -> User:
+    return account.users.first() or make_user(account)
+
+
+def _api_key(account: Account) -> ApiKey:
+    return ApiKey.objects.get(key=make_api_key(_user(account)).api_key)
+
+
+def themselves(caller: Caller, account: Account) -> bool:
+    return account == caller.account
+
+
 def _event(account: Account) -> events.Event:
     return events.record(events.EventType.VM_CREATE, "something happened", account=account)
 
@@ -121,6 +134,7 @@ def _empty_cluster() -> Cluster:
 
 EXAMPLES: dict[type[Model], Example] = {
     Account: Example(lambda account: account),
+    ApiKey: Example(_api_key),
     AsyncJob: Example(_job),
     Cluster: Example(lambda account: make_cluster(), root_admins, _empty_cluster),
     Domain: Example(lambda account: account.domain, its_domain, make_domain),
@@ -134,16 +148,17 @@ EXAMPLES: dict[type[Model], Example] = {
     ServiceOffering: Example(lambda account: make_service_offering(), everybody),
     SshKeyPair: Example(_key_pair),
     Template: Example(lambda account: make_template(account, public=False)),
+    User: Example(_user),
     VirtualMachine: Example(lambda account: make_vm(account)),
     Volume: Example(lambda account: make_vm(account).root_volume),
     Zone: Example(lambda account: make_zone(), everybody),
 }
 
 # Where a command's reference means something narrower than its model's: (command, parameter) to who may.
-EXCEPTIONS: dict[tuple[str, str], SeenBy] = {}
+EXCEPTIONS: dict[tuple[str, str], SeenBy] = {("getUserKeys", "id"): themselves}
 
 # Values for required parameters that are not references, where "x" or the least number will not do.
 SAMPLES: dict[tuple[str, str], dict[str, Any]] = {}
 
 # Parameters whose names look like references and are none: ignored, refused, or of things that may be gone.
-NOT_REFERENCES = {"projectid", "startid", "resourceid", "ostypeid", "diskofferingid", "userdataid"}
+NOT_REFERENCES = {"projectid", "startid", "resourceid", "ostypeid", "diskofferingid", "userdataid", "vpcid", "aclid"}
