@@ -1,25 +1,62 @@
-"""What a cloud admin sets up once, for the demo and for the lab: `python -m tests.seed demo|lab`.
+"""What a cloud admin sets up once, for the demo, the lab and clients: `python -m tests.seed demo|lab|clients`.
 
 Runs in a process of its own, on the server's database.
 """
 
+import json
 import sys
+from dataclasses import asdict
 
 import django
 
 django.setup()
 
-from extdhcp_site.accounts.models import Account, Domain, User  # noqa: E402 - models need Django set up
+from extdhcp_site.accounts.models import Account, Domain, User, create_api_key  # noqa: E402 - models need Django set up
 from networks.hypervisors.base import Transport  # noqa: E402
-from networks.models import Cluster, Endpoint, Host, Pod, PrimaryStorage, ServiceOffering, Template, Zone  # noqa: E402
+from networks.models import (  # noqa: E402
+    Cluster,
+    Endpoint,
+    Host,
+    Network,
+    NetworkOffering,
+    Nic,
+    Pod,
+    PrimaryStorage,
+    ServiceOffering,
+    Template,
+    VirtualMachine,
+    Zone,
+)
+from networks.models.infrastructure import AllocationState  # noqa: E402
 from networks.models.offerings import TemplateFormat  # noqa: E402
 
 GIB = 1024**3
+# More than the largest page, which is 500.
+CROWD = 600
 
 
 def demo() -> None:
+    _invented_cloud(memory=3 * GIB)
+
+
+def clients() -> None:
+    """The demo's cloud with its network, larger, and two users of it, whose keys are printed as JSON."""
+    _invented_cloud(memory=64 * GIB)
+    ServiceOffering.objects.create(name="Larger Instance", cpus=2, mhz=500, memory_mib=1024)
+    ServiceOffering.objects.create(name="Larger than any host", cpus=1, mhz=500, memory_mib=1024 * 1024)
+    offering = NetworkOffering.objects.create(
+        name="external-dhcp", display_text="No services", state=AllocationState.ENABLED
+    )
+    for vlan in (100, 200):
+        _network(f"corporate-{vlan}", offering, vlan)
+    maria, crowd = _user("maria"), _user("crowd")
+    _stopped_vms(crowd.account, CROWD)
+    print(json.dumps({user.username: asdict(create_api_key(user)) for user in (maria, crowd)}))
+
+
+def _invented_cloud(memory: int) -> None:
     cluster = _cluster("demo", storage="default-pool")
-    _host(cluster, "kvm-demo", memory=3 * GIB, transport=Transport.TEST.value)
+    _host(cluster, "kvm-demo", memory=memory, transport=Transport.TEST.value)
     ServiceOffering.objects.create(name="Small Instance", cpus=1, mhz=500, memory_mib=512)
     _template("invented-linux", format=TemplateFormat.KERNEL, kernel="/boot/vmlinuz", initrd="/boot/initrd.img")
 
@@ -43,7 +80,32 @@ def lab() -> None:
     _template("small-linux-needs-drive", **kernel, drive_required=True)
     _template("small-linux-disk", format=TemplateFormat.QCOW2, image=lab.guest.disk.name)
     # Somebody who owns none of the VMs.
-    User.objects.create_user("stranger", account=Account.objects.create(name="strangers", domain=Domain.root()))
+    _user("stranger")
+
+
+def _user(name: str) -> User:
+    return User.objects.create_user(name, account=Account.objects.create(name=name, domain=Domain.root()))
+
+
+def _network(name: str, offering: NetworkOffering, vlan: int) -> None:
+    Network.objects.create(
+        name=name, display_text=f"VLAN {vlan}", vlan=vlan, cidr="192.168.0.0/16", gateway="192.168.0.1",
+        zone=Zone.objects.get(), offering=offering, account=Account.objects.get(name="admin"), domain=Domain.root(),
+    )  # fmt: skip
+
+
+def _stopped_vms(account: Account, count: int) -> None:
+    """VMs that were never started, the last of them named `of-many`."""
+    names = [*(f"one-of-many-{number}" for number in range(count - 1)), "of-many"]
+    vms = VirtualMachine.objects.bulk_create(
+        VirtualMachine(
+            name=name, taken_name=name, account=account, zone=Zone.objects.get(), hypervisor="KVM",
+            service_offering=ServiceOffering.objects.get(name="Small Instance"), template=Template.objects.get(),
+        )
+        for name in names
+    )  # fmt: skip
+    network = Network.objects.get(vlan=100)
+    Nic.objects.bulk_create(Nic(vm=vm, network=network, device_id=0, is_default=True) for vm in vms)
 
 
 def _cluster(zone_name: str, storage: str) -> Cluster:
@@ -65,4 +127,4 @@ def _template(name: str, **fields: object) -> None:
 
 
 if __name__ == "__main__":
-    {"demo": demo, "lab": lab}[sys.argv[1]]()
+    {"demo": demo, "lab": lab, "clients": clients}[sys.argv[1]]()
