@@ -8,8 +8,8 @@ from django.utils import timezone
 from rest_framework import serializers
 
 from extdhcp_site.accounts.models import Caller
-from extdhcp_site.api import resources
-from extdhcp_site.api.answers import Answer, IdField, Moment, Success
+from extdhcp_site.api import resources, routes
+from extdhcp_site.api.answers import Answer, Success
 from extdhcp_site.api.owners import OwnedListParams, ownership
 from extdhcp_site.api.parameters import (
     Bool,
@@ -27,31 +27,11 @@ from extdhcp_site.api.parameters import (
 )
 from extdhcp_site.api.registry import EVERYBODY, Command, ListCommand, command
 from extdhcp_site.errors import InvalidParameter
+from extdhcp_site.events import stream
+from extdhcp_site.events.answers import EventAnswer
 from extdhcp_site.events.models import Event, EventQuerySet, EventType, Level, State
 
 log = structlog.get_logger(__name__)
-
-
-class EventAnswer(Answer):
-    id = IdField("The event.")
-    type = serializers.CharField(help_text="What kind of thing happened.")
-    level = serializers.CharField(help_text="INFO, WARN or ERROR.")
-    state = serializers.CharField(help_text="Created, or Scheduled, Started, Completed for a job's.")
-    description = serializers.SerializerMethodField(help_text="What happened.")
-    created = Moment(source="created_at", help_text="When.")
-    username = serializers.CharField(help_text="Who did it; system for the server itself.")
-    account = serializers.CharField(source="account.name", help_text="Whom it concerns.")
-    domainid = IdField("That account's domain.", source="account.domain.uuid")
-    domain = serializers.CharField(source="account.domain.name", help_text="That domain's name.")
-    domainpath = serializers.CharField(source="account.domain.__str__", help_text="The way to the domain from ROOT.")
-    parentid = IdField("The event that began what this one goes on with.", source="parent_uuid")
-    resourcetype = serializers.CharField(source="resource_type", help_text="What kind of object it is about.")
-    resourceid = IdField("The object it is about.", source="resource_uuid")
-    resourcename = serializers.CharField(source="resource_name", help_text="That object's name at the time.")
-    archived = serializers.BooleanField(help_text="Whether somebody put it away.")
-
-    def get_description(self, event: Event) -> str:
-        return event.text_for(self.caller)
 
 
 class ListEventsParams(OwnedListParams):
@@ -196,3 +176,6 @@ class EventViewSet(resources.VisibleViewSet):
 
 
 resources.register("events", EventViewSet)
+resources.path("events/stream", stream.EventStream)
+routes.post("events/actions/archive", ArchiveEvents)
+routes.post("events/actions/delete", DeleteEvents)

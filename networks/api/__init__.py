@@ -11,4 +11,5 @@ from networks.api import (  # noqa: F401
     rest,
     tags,
     vms,
+    waiting,
 )
