@@ -305,7 +305,7 @@ class Schema(AutoSchema):
 
     def get_response_serializers(self) -> dict[int, Any]:
         if not self.command:
-            shown = super().get_response_serializers()
+            shown = dict[str, str] if isinstance(self.view, routes.Index) else super().get_response_serializers()
             example = [OpenApiExample("An object", sample_answer(type(shown)))] if isinstance(shown, Answer) else []
             return {200: OpenApiResponse(shown, "What was asked for.", example), **_problems(_OF_READING)}
         with_body = _OF_A_BODY if self.method != "DELETE" else ()

@@ -15,7 +15,6 @@ from django.http import Http404
 from django.http.response import HttpResponseBase
 from django.urls import URLPattern
 from django.urls import path as url
-from drf_spectacular.utils import extend_schema
 from rest_framework import status
 from rest_framework.exceptions import ParseError
 from rest_framework.request import Request
@@ -134,7 +133,6 @@ class Index(CallerView):
 
     roles = EVERYBODY
 
-    @extend_schema(operation_id="index", responses={200: dict[str, str]})
     def get(self, request: Request) -> Response:
         return Response({prefix: reverse(prefix, request=request) for prefix in prefixes()})
 

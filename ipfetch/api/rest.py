@@ -8,6 +8,7 @@ from ipfetch import explanations
 from ipfetch.models import Flag, IpFetch, Observation
 from networks.api.fields import computed, number, text
 from networks.hypervisors.base import Source
+from networks.models import Nic, VirtualMachine
 
 SOURCES = [(source.value, source.value) for source in Source]
 
@@ -33,8 +34,8 @@ class ObservationAnswer(Answer):
 
 
 class ObservationFilter(filters.FilterSet):
-    nic = filters.UUIDFilter(field_name="nic__uuid", label="the NIC's id")
-    vm = filters.UUIDFilter(field_name="nic__vm__uuid", label="the VM's id")
+    nic = resources.of(Nic, "nic", "the NIC's id")
+    vm = resources.of(VirtualMachine, "nic__vm", "the VM's id")
     source = filters.ChoiceFilter(choices=SOURCES, label="who told it")
     flag = filters.ChoiceFilter(choices=Flag.choices, label="outside or conflict")
     current = filters.BooleanFilter(
@@ -84,8 +85,8 @@ class IpFetchAnswer(Answer):
 
 
 class IpFetchFilter(filters.FilterSet):
-    nic = filters.UUIDFilter(field_name="nic__uuid", label="the NIC's id")
-    vm = filters.UUIDFilter(field_name="nic__vm__uuid", label="the VM's id")
+    nic = resources.of(Nic, "nic", "the NIC's id")
+    vm = resources.of(VirtualMachine, "nic__vm", "the VM's id")
 
     class Meta:
         model = IpFetch
@@ -101,7 +102,6 @@ class IpFetchViewSet(resources.VisibleViewSet):
     serializer_class = IpFetchAnswer
     filterset_class = IpFetchFilter
     lookup_field = "nic__uuid"
-    lookup_url_kwarg = "uuid"
 
 
 resources.register("observations", ObservationViewSet)

@@ -4,7 +4,7 @@ Who sees it is written here a second time on purpose: the policy test compares i
 commands do. A model without an example fails that test.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -76,6 +76,20 @@ def its_domain(caller: Caller, account: Account) -> bool:
             return account.domain.path.startswith(caller.domain_path)
         case _:
             return account.domain == caller.account.domain
+
+
+def relations(own: Account) -> Iterator[tuple[str, Account]]:
+    """The caller's own account, and one in every other place that matters."""
+    domain = own.domain
+    yield "its own", own
+    yield "another account's", make_account(domain=domain)
+    yield "a sub-domain's", make_account(domain=make_domain(domain))
+    yield "a sibling domain's", make_account(domain=make_domain(domain.parent))
+    yield "a namesake domain's", make_account(domain=make_domain(domain.parent, name=f"{domain.name}-2"))
+    yield "a parent domain's", make_account(domain=domain.parent)
+    yield "a root admin's", make_account(Role.ROOT_ADMIN, Domain.root())
+    yield "its domain's root admin's", make_account(Role.ROOT_ADMIN, domain)
+    yield "its domain admin's", make_account(Role.DOMAIN_ADMIN, domain)
 
 
 @dataclass(frozen=True)
