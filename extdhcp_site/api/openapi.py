@@ -266,6 +266,9 @@ class Schema(AutoSchema):
     def get_operation_id(self) -> str:
         return self.command.name if self.command else super().get_operation_id()
 
+    def get_tags(self) -> list[str]:
+        return super().get_tags() or ["index"]
+
     def get_description(self) -> str:
         if not self.command:
             return super().get_description()

@@ -9,7 +9,7 @@ command, which validates them, decides who may, and runs, just as when it is cal
 """
 
 from collections.abc import Callable, Mapping
-from typing import ClassVar
+from typing import Any, ClassVar
 
 from django.http import Http404
 from django.http.response import HttpResponseBase
@@ -108,8 +108,13 @@ class RunsCommands(ViewSetMixin):
         if issubclass(command, AsyncCommand):
             headers = {"Location": reverse(JOB, kwargs={"id": answer["jobid"]})}
         else:
-            headers, answer = {}, answer if word is None else answer[word]
+            headers, answer = {}, answer if word is None else _one(answer[word])
         return Response(answer, success_of(self.route, request.method, command), headers=headers)
+
+
+def _one(shown: Any) -> Any:
+    """The object of a command whose CloudStack answer is a list of one."""
+    return shown[0] if isinstance(shown, list) and len(shown) == 1 else shown
 
 
 class OnlyCommands(CallerView):

@@ -77,9 +77,7 @@ class NetworkFilter(filters.FilterSet):
 class NetworkViewSet(resources.VisibleViewSet):
     """Networks: those of one's own account, and those of one's domain."""
 
-    queryset = Network.objects.select_related("zone", "offering", "account", "domain").prefetch_related(
-        "offering__services"
-    )
+    queryset = Network.objects.for_listing()
     serializer_class = NetworkAnswer
     filterset_class = NetworkFilter
 
