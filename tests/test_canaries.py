@@ -711,6 +711,7 @@ class Flows:
         self.call("addNicToVirtualMachine", by=self.owner, **wanted)
         self.call("addNicToVirtualMachine", by=self.owner, **wanted, ipaddress=self.password)
         nic = Nic.objects.get(vm__uuid=vm, is_default=False)
+        self.addresses_by_hand(vm, nic)
         with self.broken("remove_nic"):
             self.call("removeNicFromVirtualMachine", by=self.owner, virtualmachineid=vm, nicid=nic.uuid)
             self.work()
@@ -718,6 +719,21 @@ class Flows:
         self.call("removeNicFromVirtualMachine", by=self.owner, virtualmachineid=vm, nicid=nic.uuid)
         self.work()
         assert Nic.objects.filter(vm__uuid=vm).count() == 1
+
+    def addresses_by_hand(self, vm: str, nic: Nic) -> None:
+        first = Nic.objects.get(vm__uuid=vm, is_default=True)
+        for default in (nic, nic, first):
+            self.call("updateDefaultNicForVirtualMachine", by=self.owner, virtualmachineid=vm, nicid=default.uuid)
+            self.work()
+        for address in ("192.0.2.77", self.password, ""):
+            self.call("updateVmNicIp", by=self.owner, nicid=nic.uuid, ipaddress=address)
+            self.work()
+        self.call("addIpToNic", by=self.owner, nicid=nic.uuid, ipaddress=self.password)
+        added = self.call("addIpToNic", by=self.owner, nicid=nic.uuid, ipaddress="192.0.2.78")
+        self.work()
+        self.call("removeIpFromNic", by=self.people["stranger"], id=added["id"])
+        self.call("removeIpFromNic", by=self.owner, id=added["id"])
+        self.work()
 
     def tags(self) -> None:
         on = {"resourcetype": "UserVm", "resourceids": self.deployed["id"]}

@@ -5,14 +5,15 @@ from django.db.models import QuerySet
 from extdhcp_site.accounts.models import Caller
 from extdhcp_site.api.owners import ListParams, OwnedListParams, ownership
 from extdhcp_site.api.parameters import ObjectField, Params, Text, Values, visible
-from extdhcp_site.api.registry import EVERYBODY, AsyncCommand, ListCommand, command
+from extdhcp_site.api.registry import EVERYBODY, AsyncCommand, ListCommand, Success, command
 from extdhcp_site.errors import InvalidParameter
+from extdhcp_site.jobs import services as jobs
 from extdhcp_site.jobs.models import AsyncJob
 from networks.api.guest_data import VM
 from networks.api.infrastructure import by_id, matching
-from networks.api.vm_answers import NicAnswer, VolumeAnswer
-from networks.models import Network, Nic, VirtualMachine, Volume, Zone
-from networks.services import nics
+from networks.api.vm_answers import NicAnswer, SecondaryIpAnswer, VolumeAnswer
+from networks.models import Network, Nic, NicSecondaryIp, VirtualMachine, Volume, Zone
+from networks.services import nics, secondary_ips
 from networks.services import vms as services
 
 
@@ -34,7 +35,7 @@ class AddNicToVirtualMachine(AsyncCommand):
         vm = params["virtualmachineid"]
         if params["ipaddress"] or params["macaddress"]:
             raise InvalidParameter("Leave ipaddress and macaddress out: the DHCP server gives the one, we the other.")
-        services.check_owner_may_use(vm.account, caller, params["networkid"])
+        services.check_scope(vm.account, params["networkid"])
         return nics.add_nic(vm, params["networkid"], caller)
 
 
@@ -52,6 +53,78 @@ class RemoveNicFromVirtualMachine(AsyncCommand):
 
     def submit(self, caller: Caller, params: Values) -> AsyncJob:
         return nics.remove_nic(params["virtualmachineid"], params["nicid"], caller)
+
+
+class UpdateDefaultNicParams(Params):
+    virtualmachineid = ObjectField("The VM's id.", visible(VirtualMachine), required=True)
+    nicid = ObjectField("The NIC that is to be the default one.", visible(Nic), required=True)
+
+
+@command(since="1.1", roles=EVERYBODY)
+class UpdateDefaultNicForVirtualMachine(AsyncCommand):
+    """Make another NIC of a VM, running or stopped, its default one."""
+
+    params = UpdateDefaultNicParams
+    answer = VM
+
+    def submit(self, caller: Caller, params: Values) -> AsyncJob:
+        return nics.make_default(params["virtualmachineid"], params["nicid"], caller)
+
+
+class UpdateVmNicIpParams(Params):
+    nicid = ObjectField("The NIC's id.", visible(Nic), required=True)
+    ipaddress = Text("The address that its guest has, as you know it; absent: it is learned again.")
+
+
+@command(since="1.1", roles=EVERYBODY)
+class UpdateVmNicIp(AsyncCommand):
+    """Set a NIC's IPv4 address by hand: nothing that is learned overwrites it. The guest is told nothing."""
+
+    params = UpdateVmNicIpParams
+    answer = VM
+
+    def submit(self, caller: Caller, params: Values) -> AsyncJob:
+        return nics.update_address(params["nicid"], params["ipaddress"], caller)
+
+
+class AddIpToNicParams(Params):
+    nicid = ObjectField("The NIC's id.", visible(Nic), required=True)
+    ipaddress = Text("The IPv4 or IPv6 address. Required here: the external DHCP server gives none for this.")
+
+
+@command(since="1.1", roles=EVERYBODY)
+class AddIpToNic(AsyncCommand):
+    """Register a further address for a NIC. Its guest sets it up by itself."""
+
+    params = AddIpToNicParams
+    answer = ("nicsecondaryip", SecondaryIpAnswer)
+    creates = True
+
+    def submit(self, caller: Caller, params: Values) -> AsyncJob:
+        if not params["ipaddress"]:
+            raise InvalidParameter("Name the address in ipaddress: the external DHCP server gives none for this.")
+        return secondary_ips.add(params["nicid"], params["ipaddress"], caller)
+
+
+@jobs.renders("NicSecondaryIp")
+def shown_as_result(uuid: str, caller: Caller) -> dict[str, object] | None:
+    row = NicSecondaryIp.objects.select_related("nic__vm", "network").filter(uuid=uuid).first()
+    return {"nicsecondaryip": SecondaryIpAnswer(row, context={"caller": caller}).data} if row else None
+
+
+class RemoveIpFromNicParams(Params):
+    id = ObjectField("The id of the address, as addIpToNic gave it.", visible(NicSecondaryIp), required=True)
+
+
+@command(since="1.1", roles=EVERYBODY)
+class RemoveIpFromNic(AsyncCommand):
+    """Take an address from a NIC that was registered for it. One that was learned is not ours to take."""
+
+    params = RemoveIpFromNicParams
+    answer = Success
+
+    def submit(self, caller: Caller, params: Values) -> AsyncJob:
+        return secondary_ips.remove(params["id"], caller)
 
 
 class ListNicsParams(ListParams):

@@ -31,7 +31,7 @@ class NicAnswer(Answer):
         "who told the address: agent, lease, webhook, arp, disk, operator or test-driver (not in CloudStack)",
     )
     addresslastseen = Moment(source="address_seen_at", help_text="when the address was last seen (not in CloudStack)")
-    secondaryip = computed("its other addresses, each with an id of its own")
+    secondaryip = computed("its other addresses, each with an id: those that were registered, and those learned")
     extradhcpoption = Constant([], "always empty")
     virtualmachineid = computed("its VM's id")
 
@@ -46,11 +46,25 @@ class NicAnswer(Answer):
     get_isolationuri = get_broadcasturi
 
     def get_secondaryip(self, nic: Nic) -> list[dict[str, str]]:
-        # They have no rows: an id lasts for as long as the NIC has the address.
-        return [{"id": str(uuid.uuid5(nic.uuid, address)), "ipaddress": address} for address in nic.secondary_addresses]
+        registered = nic.registered_addresses
+        shown = [{"id": str(row), "ipaddress": address} for address, row in registered.items()]
+        # Those learned have no rows: an id lasts for as long as the NIC has the address.
+        return shown + [
+            {"id": str(uuid.uuid5(nic.uuid, address)), "ipaddress": address}
+            for address in nic.secondary_addresses
+            if address not in registered
+        ]
 
     def get_virtualmachineid(self, nic: Nic) -> str:
         return str(nic.vm.uuid)
+
+
+class SecondaryIpAnswer(Answer):
+    id = text("uuid", "the address's id, by which it is removed")
+    ipaddress = text("address", "the address, IPv4 or IPv6")
+    nicid = text("nic.uuid", "the NIC that it is registered for")
+    networkid = text("network.uuid", "that NIC's network")
+    virtualmachineid = text("nic.vm.uuid", "that NIC's VM")
 
 
 class VmAnswer(Answer):

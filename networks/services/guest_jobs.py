@@ -112,6 +112,16 @@ def _unplug(job: AsyncJob, vm: VirtualMachine, nic: Nic) -> None:
         raise
 
 
+@jobs.handler("updateDefaultNicForVirtualMachine", EventType.NIC_UPDATE)
+def make_default(job: AsyncJob) -> None:
+    refresh_guest(job, vm_of(job))
+
+
+@jobs.handler("updateVmNicIp", EventType.NIC_UPDATE)
+def update_address(job: AsyncJob) -> None:
+    """It was written with the job."""
+
+
 def refresh_guest(job: AsyncJob, vm: VirtualMachine) -> None:
     """Let every element bring to the running guest what it is to know.
 

@@ -15,7 +15,7 @@ from extdhcp_site.jobs.models import AsyncJob
 from networks import elements
 from networks.elements import AddressChange
 from networks.hypervisors.base import Source
-from networks.models import AddressState, Network, Nic, VirtualMachine, VmState
+from networks.models import AddressState, Network, Nic, NicSecondaryIp, VirtualMachine, VmState
 from networks.services.guest_data import AT_REST
 from networks.services.submission import must_tell, submit
 
@@ -48,11 +48,31 @@ def remove_nic(vm: VirtualMachine, nic: Nic, by: Caller) -> AsyncJob:
     return job
 
 
-def write_nic(vm: VirtualMachine, network: Network, device: int, *, plugged: bool = True) -> Nic:
+def make_default(vm: VirtualMachine, nic: Nic, by: Caller) -> AsyncJob:
+    """Make another NIC the VM's default one: its address is the VM's then."""
+    if nic.vm_id != vm.pk:
+        raise InvalidParameter(f"{vm} has no such NIC.")
+    if not nic.network.is_default:
+        raise InvalidParameter(f"Network {nic.network} may not be a VM's default network.")
+    with transaction.atomic():
+        job = submit("updateDefaultNicForVirtualMachine", vm, by, AT_REST)
+        if not Nic.objects.filter(pk=nic.pk, is_default=False).update(is_default=True):
+            raise InvalidParameter(f"{nic} is the default NIC already.")
+        Nic.objects.filter(vm=vm).exclude(pk=nic.pk).update(is_default=False)
+        now = timezone.now()
+        for element in elements.registered():
+            element.changed(vm, now)
+        must_tell(vm)
+    return job
+
+
+def write_nic(
+    vm: VirtualMachine, network: Network, device: int, *, is_default: bool = False, plugged: bool = True
+) -> Nic:
     """In a transaction."""
     try:
         with transaction.atomic():
-            nic = Nic.objects.create(vm=vm, network=network, device_id=device, is_default=device == 0, plugged=plugged)
+            nic = Nic.objects.create(vm=vm, network=network, device_id=device, is_default=is_default, plugged=plugged)
     except IntegrityError:
         raise InvalidParameter(f"{vm} has a NIC on network {network} already.") from None
     now = timezone.now()
@@ -79,26 +99,44 @@ def pin(nic: Nic, address: str | None, by: Caller, *, although_held: bool = Fals
     Raises InvalidParameter for an address that the network's DHCP server cannot give, and, unless `although_held`,
     for one that another NIC of the network has.
     """
-    ip = str(_leasable(nic.network, address)) if address else None
-    now = timezone.now()
+    ip = str(leasable(nic.network, address)) if address else None
 
     def write() -> None:
         with transaction.atomic():
-            # The VM first, as those do who write what is learned.
-            vm = VirtualMachine.objects.select_for_update().get(pk=nic.vm_id)
-            if vm.state in (VmState.DESTROYED, VmState.EXPUNGING):
-                raise InvalidParameter(f"{vm} is {vm.state}.")
-            locked = Nic.objects.select_for_update().get(pk=nic.pk)
-            locked.vm = vm
-            if ip is None:
-                _unpin(locked, by, now)
-            else:
-                _pin(locked, ip, by, now, although_held)
+            _set(nic, ip, by, although_held)
 
     repeated(write)
 
 
-def _leasable(network: Network, text: str) -> IPv4Address:
+def update_address(nic: Nic, address: str | None, by: Caller) -> AsyncJob:
+    """As `pin`, with a job that has nothing left to do."""
+    ip = str(leasable(nic.network, address)) if address else None
+
+    def write() -> AsyncJob:
+        with transaction.atomic():
+            job = submit("updateVmNicIp", nic.vm, by, AT_REST)
+            _set(nic, ip, by, although_held=False)
+            return job
+
+    return repeated(write)
+
+
+def _set(nic: Nic, ip: str | None, by: Caller, although_held: bool) -> None:
+    # The VM first, as those do who write what is learned.
+    vm = VirtualMachine.objects.select_for_update().get(pk=nic.vm_id)
+    if vm.state in (VmState.DESTROYED, VmState.EXPUNGING):
+        raise InvalidParameter(f"{vm} is {vm.state}.")
+    locked = Nic.objects.select_for_update().get(pk=nic.pk)
+    locked.vm = vm
+    now = timezone.now()
+    if ip is None:
+        _unpin(locked, by, now)
+    else:
+        _pin(locked, ip, by, now, although_held)
+
+
+def leasable(network: Network, text: str) -> IPv4Address:
+    """Raises InvalidParameter for what no guest of the network can have."""
     try:
         ip = IPv4Address(text)
     except AddressValueError:
@@ -122,6 +160,11 @@ def _pin(nic: Nic, ip: str, by: Caller, now: datetime, although_held: bool) -> N
     if nic.address_state == AddressState.PINNED and before == ip:
         return
     others = Nic.objects.filter(network=nic.network_id, ip4_address=ip).exclude(pk=nic.pk)
+    if others.exclude(pk__in=Nic.objects.visible_to(by).values("pk")).exists():
+        # Of another account's VM not even the name is told, and nothing is taken from it.
+        raise InvalidParameter(f"{ip} is in use on network {nic.network}.")
+    if NicSecondaryIp.objects.filter(network=nic.network_id, address=ip).exclude(nic=nic).exists():
+        raise InvalidParameter(f"{ip} is in use on network {nic.network}: as another NIC's secondary address.")
     held = others.filter(address_state__in=[AddressState.CONFIRMED, AddressState.PINNED])
     holders = ", ".join(f"{other} ({other.mac_address})" for other in held.select_related("vm"))
     if holders and not although_held:

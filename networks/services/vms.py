@@ -27,6 +27,7 @@ from networks.models import (
     Volume,
     Zone,
 )
+from networks.models.networks import AclType
 from networks.models.vms import VmState, host_name
 from networks.services.guest_data import check_drive_use, check_password, check_user_data, keys_of, new_password
 from networks.services.nics import MOST_NICS, write_nic
@@ -35,7 +36,7 @@ from networks.services.submission import submit
 
 @dataclass(frozen=True)
 class Deployment:
-    """What somebody wants deployed. `user_data` is base64; the first network is the default one."""
+    """What somebody wants deployed. `user_data` is base64; the first network that may be is the default one."""
 
     zone: Zone
     template: Template
@@ -50,11 +51,17 @@ class Deployment:
     start: bool = True
     drive_use: str = ConfigDriveUse.ALWAYS
 
+    @property
+    def default_first(self) -> list[Network]:
+        default = next((network for network in self.networks if network.is_default), None)
+        return sorted(self.networks, key=lambda network: network != default)
+
 
 def deploy(wanted: Deployment, account: Account, by: Caller) -> tuple[VirtualMachine, AsyncJob]:
     """Write a VM with its NICs and submit its first start. Raises InvalidParameter; nothing is half-made."""
     _check(wanted)
-    check_owner_may_use(account, by, wanted.zone, wanted.template, *wanted.networks)
+    check_owner_may_use(account, by, wanted.zone, wanted.template)
+    check_scope(account, *wanted.networks)
     makes_one_up = wanted.template.password_enabled and wanted.drive_use != ConfigDriveUse.NEVER
     password = wanted.password or (new_password() if makes_one_up else "")
     with transaction.atomic():
@@ -135,6 +142,8 @@ def _check(wanted: Deployment) -> None:
     for network in wanted.networks:
         if network.zone_id != wanted.zone.pk:
             raise InvalidParameter(f"Network {network} is not in zone {wanted.zone}.")
+    if not any(network.is_default for network in wanted.networks):
+        raise InvalidParameter("Name at least one network that may be a VM's default network.")
     if wanted.name:
         try:
             host_name(wanted.name)
@@ -149,7 +158,22 @@ def _check(wanted: Deployment) -> None:
     check_drive_use(wanted.drive_use, wanted.template)
 
 
-def check_owner_may_use(account: Account, by: Caller, *rows: Zone | Template | Network) -> None:
+def check_scope(account: Account, *networks: Network) -> None:
+    """Raises InvalidParameter for a network that is not for this account, whoever acts for it.
+
+    Source: admin guide, 6.7.1 Network Scope: a network is zone-wide (here: in a domain and those below it), or one
+    account's alone.
+    """
+    for network in networks:
+        if network.acl_type == AclType.ACCOUNT:
+            is_for_it = network.account_id == account.pk
+        else:
+            is_for_it = account.domain.path.startswith(network.domain.path)
+        if not is_for_it:
+            raise InvalidParameter(f"Account {account.name} may not use {network}.")
+
+
+def check_owner_may_use(account: Account, by: Caller, *rows: Zone | Template) -> None:
     """Who acts for another account gives it nothing that it could not have taken itself."""
     if account == by.account:
         return
@@ -183,6 +207,6 @@ def _create(wanted: Deployment, account: Account, password: str) -> VirtualMachi
     except IntegrityError:
         raise InvalidParameter(f"You have a VM named {vm.name} already. Choose another name.") from None
     Volume.objects.create(vm=vm, size=wanted.template.size)
-    for device, network in enumerate(wanted.networks):
-        write_nic(vm, network, device)
+    for device, network in enumerate(wanted.default_first):
+        write_nic(vm, network, device, is_default=device == 0)
     return vm

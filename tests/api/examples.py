@@ -19,6 +19,7 @@ from networks.models import (
     Network,
     NetworkOffering,
     Nic,
+    NicSecondaryIp,
     Pod,
     PrimaryStorage,
     ServiceOffering,
@@ -138,6 +139,11 @@ def _key_pair(account: Account) -> SshKeyPair:
     )
 
 
+def _secondary_ip(account: Account) -> NicSecondaryIp:
+    nic = make_vm(account).nics.get()
+    return NicSecondaryIp.objects.create(nic=nic, network=nic.network, address="192.0.2.78")
+
+
 def _empty_pod() -> Pod:
     return Pod.objects.create(zone=make_zone(), name="empty")
 
@@ -157,6 +163,7 @@ EXAMPLES: dict[type[Model], Example] = {
     Network: Example(lambda account: make_network(account=account, acl_type=AclType.ACCOUNT)),
     NetworkOffering: Example(lambda account: make_network_offering(), everybody),
     Nic: Example(lambda account: make_vm(account).nics.get()),
+    NicSecondaryIp: Example(_secondary_ip),
     Pod: Example(lambda account: make_cluster().pod, root_admins, _empty_pod),
     PrimaryStorage: Example(lambda account: make_cluster().storage.get(), root_admins),
     ServiceOffering: Example(lambda account: make_service_offering(), everybody),
