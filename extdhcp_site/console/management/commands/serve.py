@@ -34,6 +34,8 @@ SHARED_ENVIRONMENT = (
 )
 READY_WITHIN = 60.0
 STOP_WITHIN = 15.0
+# More than are worked on at a time (see turns.py), so that one who sends slowly holds up nobody.
+THREADS_FOR_REQUESTS = 50
 
 
 class Command(BaseCommand):
@@ -134,17 +136,11 @@ class Child:
 def _commands(host: str, port: int) -> dict[str, list[str]]:
     manage = [sys.executable, str(BASE_DIR / "manage.py")]
     gunicorn = [sys.executable, "-m", "gunicorn", "extdhcp_site.wsgi", "--bind", f"{host}:{port}"]
+    gunicorn += ["--worker-class", "gthread", "--workers", str(settings.WEB_PROCESSES)]
+    gunicorn += ["--threads", str(settings.LIVE_CLIENTS + THREADS_FOR_REQUESTS)]
     # User data travels in the request line of clients that only know GET.
-    gunicorn += [
-        "--worker-class",
-        "gthread",
-        "--workers",
-        str(settings.WEB_PROCESSES),
-        "--threads",
-        "16",
-        "--limit-request-line",
-        "8190",
-    ]
+    gunicorn += ["--limit-request-line", "8190"]
+    # A stream would hold up the end for as long as its client stays.
     gunicorn += ["--graceful-timeout", "3", "--log-level", "warning"]
     # Clients poll their jobs every 2 to 15 s on one connection: closed just then, it would fail them.
     gunicorn += ["--keep-alive", "75"]
