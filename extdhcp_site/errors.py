@@ -11,11 +11,12 @@ class ApiError(Exception):
     status = 530
     cs_code = 4250
 
-    def __init__(self, text: str, *, for_operator: str = "") -> None:
-        """`for_operator` may name hosts and storage, which end users are not shown."""
+    def __init__(self, text: str, *, for_operator: str = "", retry_after: int | None = None) -> None:
+        """`for_operator` may name hosts and storage, which end users are not shown; `retry_after` is in seconds."""
         super().__init__(text)
         self.text = text
         self.for_operator = for_operator
+        self.retry_after = retry_after
 
 
 class NotAuthenticated(ApiError):

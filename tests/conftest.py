@@ -6,6 +6,7 @@ from functools import partial
 import pytest
 from hypothesis import settings
 
+from extdhcp_site.api import throttling
 from tests.factories import make_caller
 from tests.fakes import FakeHypervisor, hypervisors
 from tests.lab import alone, bring_up, is_up, tear_down, why_not
@@ -29,6 +30,12 @@ def lab():
         yield bring_up()
         if not was_up:
             tear_down()
+
+
+@pytest.fixture(autouse=True)
+def nobody_was_wrong_before():
+    """What a web process has counted so far ends with each test."""
+    throttling.forget()
 
 
 @pytest.fixture

@@ -3,7 +3,8 @@
 from django import forms
 from django.contrib import admin
 from django.contrib.auth import admin as auth
-from django.db.models import QuerySet
+from django.db.models import Field, QuerySet
+from django.forms import ChoiceField
 from django.http import HttpRequest
 from django.utils import timezone
 
@@ -38,6 +39,9 @@ class DomainAdmin(ModelAdmin):
     search_fields = ["path"]
     autocomplete_fields = ["parent"]
 
+    def get_queryset(self, request: HttpRequest) -> QuerySet[Domain]:
+        return super().get_queryset(request).live()
+
     def has_change_permission(self, request: HttpRequest, obj: Domain | None = None) -> bool:
         return False
 
@@ -53,7 +57,13 @@ class AccountAdmin(ModelAdmin):
 
     def get_queryset(self, request: HttpRequest) -> QuerySet[Account]:
         # Here and not in list_select_related: choosing an account elsewhere lists them too.
-        return super().get_queryset(request).select_related("domain")
+        return super().get_queryset(request).live().select_related("domain")
+
+    def formfield_for_choice_field(self, db_field: Field, request: HttpRequest, **kwargs) -> ChoiceField:
+        """Removing takes more than the word."""
+        if db_field.name == "state":
+            kwargs["choices"] = [choice for choice in Account.State.choices if choice[0] != Account.State.REMOVED]
+        return super().formfield_for_choice_field(db_field, request, **kwargs)
 
 
 @admin.register(User)
@@ -78,6 +88,9 @@ class UserAdmin(ModelAdmin, auth.UserAdmin):
     ]
     add_fieldsets = [(None, {"fields": ["username", "account", "usable_password", "password1", "password2"]})]
 
+    def get_queryset(self, request: HttpRequest) -> QuerySet[User]:
+        return super().get_queryset(request).live()
+
     def get_readonly_fields(self, request: HttpRequest, obj: User | None = None) -> list[str]:
         """Only a superuser gives out power."""
         power = (
@@ -97,7 +110,10 @@ class UserAdmin(ModelAdmin, auth.UserAdmin):
 
 @admin.register(ApiKey)
 class ApiKeyAdmin(ReadOnlyAdmin):
-    note = "A key is made by manage.py create_api_key, which shows its secrets once. They are never shown again."
+    note = (
+        "A key is made by manage.py create_api_key or the API's registerUserKeys, which show its secrets once. "
+        "They are never shown again."
+    )
     fields = ["beginning", "user", "created_at", "last_used_at", "disabled_at"]
     list_display = ["beginning", "user", "created_at", "last_used_at", "disabled_at"]
     list_select_related = ["user"]

@@ -10,6 +10,7 @@ from django.core.exceptions import ValidationError
 from django.db import models
 from django.db.models import Q
 from django.db.models.functions import Lower
+from django.utils.crypto import salted_hmac
 
 from extdhcp_site.encryption import EncryptedTextField
 from extdhcp_site.models import UuidModel
@@ -23,12 +24,36 @@ class Role(models.IntegerChoices):
     DOMAIN_ADMIN = 2, "Domain admin"
 
 
+# Every path in the tree begins with it. What was removed keeps its row, for the events about it, outside.
+TREE = "ROOT/"
+
+
+class DomainQuerySet(models.QuerySet["Domain"]):
+    def live(self) -> Self:
+        return self.filter(path__startswith=TREE)
+
+    def visible_to(self, caller: "Caller") -> Self:
+        """One's own; a domain admin's whole subtree; the whole tree for a root admin."""
+        match caller.role:
+            case Role.ROOT_ADMIN:
+                return self.live()
+            case Role.DOMAIN_ADMIN:
+                return self.filter(path__startswith=caller.domain_path)
+            case _:
+                return self.filter(pk=caller.account.domain_id)
+
+
 class Domain(UuidModel):
     """A node of the tree; `path` spells the way from ROOT, with a slash at its end."""
 
     name = models.CharField(max_length=100)
     parent = models.ForeignKey("self", on_delete=models.PROTECT, null=True, blank=True, related_name="children")
     path = models.CharField(max_length=255, unique=True, editable=False)
+    network_domain = models.CharField(
+        max_length=255, blank=True, help_text="The DNS suffix that its networks are said to have."
+    )
+
+    objects = DomainQuerySet.as_manager()
 
     class Meta:
         ordering = ["path"]
@@ -66,17 +91,45 @@ class Domain(UuidModel):
         return cls.objects.get(parent=None)
 
 
+class AccountQuerySet(models.QuerySet["Account"]):
+    def live(self) -> Self:
+        return self.exclude(state=Account.State.REMOVED)
+
+    def visible_to(self, caller: "Caller") -> Self:
+        """Those whose things the caller may see and act on."""
+        match caller.role:
+            case Role.ROOT_ADMIN:
+                return self.live()
+            case Role.DOMAIN_ADMIN:
+                within = self.live().filter(domain__path__startswith=caller.domain_path)
+                return within.exclude(role=Role.ROOT_ADMIN)
+            case _:
+                return self.live().filter(pk=caller.account.pk)
+
+    def within_reach_of(self, caller: "Caller") -> Self:
+        """Those that an admin may change: nobody's who is more powerful (CVE-2025-47713)."""
+        seen = self.visible_to(caller)
+        if caller.user.is_superuser:
+            return seen
+        return seen.exclude(pk__in=User.objects.live().filter(is_superuser=True).values("account"))
+
+
 class Account(UuidModel):
     """The unit of isolation: what one account owns, another does not see."""
 
     class State(models.TextChoices):
         ENABLED = "enabled", "Enabled"
         DISABLED = "disabled", "Disabled"
+        LOCKED = "locked", "Locked"
+        # Its row stays for the events about it, under another name: whoever takes the name inherits nothing.
+        REMOVED = "removed", "Removed"
 
     name = models.CharField(max_length=100)
     domain = models.ForeignKey(Domain, on_delete=models.PROTECT, related_name="accounts")
     role = models.PositiveSmallIntegerField(choices=Role.choices, default=Role.USER)
     state = models.CharField(max_length=8, choices=State.choices, default=State.ENABLED)
+
+    objects = AccountQuerySet.as_manager()
 
     class Meta:
         ordering = ["domain__path", "name"]
@@ -88,7 +141,24 @@ class Account(UuidModel):
         return f"{self.domain}/{self.name}"
 
 
-class _UserManager(UserManager["User"]):
+class UserQuerySet(models.QuerySet["User"]):
+    def live(self) -> Self:
+        return self.filter(removed_at=None)
+
+    def visible_to(self, caller: "Caller") -> Self:
+        """The people of the accounts that the caller sees."""
+        return self.live().filter(account__in=Account.objects.visible_to(caller))
+
+    def within_reach_of(self, caller: "Caller") -> Self:
+        """Whom the caller may change: oneself; an admin also whoever is not more powerful (CVE-2025-47713)."""
+        myself = Q(pk=caller.user.pk)
+        if caller.role == Role.USER:
+            return self.live().filter(myself)
+        seen = self.visible_to(caller)
+        return seen if caller.user.is_superuser else seen.filter(myself | Q(is_superuser=False))
+
+
+class _UserManager(UserManager.from_queryset(UserQuerySet)):  # type: ignore[misc]
     def create_superuser(self, username, email=None, password=None, **fields):
         """A root admin: `manage.py createsuperuser` needs no account to be named."""
         if "account" not in fields:
@@ -100,11 +170,25 @@ class _UserManager(UserManager["User"]):
 
 class User(UuidModel, AbstractUser):
     account = models.ForeignKey(Account, on_delete=models.PROTECT, related_name="users")
+    removed_at = models.DateTimeField(null=True, editable=False)
 
     objects = _UserManager()
 
     class Meta:
         ordering = ["username"]
+        constraints = [
+            # CVE-2012-4501: there is no built-in account, and nobody passes for the server in the log of events.
+            models.CheckConstraint(
+                condition=~Q(username__iexact="system"),
+                name="nobody_is_called_system",
+                violation_error_message="The name system stands for the server itself. Choose another.",
+            ),
+        ]
+
+    def get_session_auth_hash(self) -> str:
+        """What a session is bound to: it ends when the password changes, or the power that it was opened with."""
+        salt = "extdhcp_site.accounts.models.User.get_session_auth_hash"
+        return salted_hmac(salt, f"{self.password}:{self.account.role}", algorithm="sha256").hexdigest()
 
 
 class ApiKeyQuerySet(models.QuerySet["ApiKey"]):
@@ -113,6 +197,10 @@ class ApiKeyQuerySet(models.QuerySet["ApiKey"]):
         return self.filter(
             disabled_at=None, user__is_active=True, user__account__state=Account.State.ENABLED
         ).select_related("user__account__domain")
+
+    def visible_to(self, caller: "Caller") -> Self:
+        """The keys of those whom the caller may change."""
+        return self.filter(user__in=User.objects.within_reach_of(caller))
 
 
 class ApiKey(UuidModel):

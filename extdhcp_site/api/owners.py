@@ -2,32 +2,19 @@
 
 from django.db.models import Q, QuerySet
 
-from extdhcp_site.accounts.models import Account, Caller, Domain, Role
+from extdhcp_site.accounts.models import Account, Caller, Domain
 from extdhcp_site.api.parameters import Bool, Int, ObjectField, Params, Text, Values
 from extdhcp_site.configuration.models import PAGE_SIZE
 from extdhcp_site.errors import InvalidParameter, NotInThisProduct
 
 
 def domains_of(caller: Caller) -> QuerySet[Domain]:
-    match caller.role:
-        case Role.ROOT_ADMIN:
-            return Domain.objects.all()
-        case Role.DOMAIN_ADMIN:
-            return Domain.objects.filter(path__startswith=caller.domain_path)
-        case _:
-            return Domain.objects.filter(pk=caller.account.domain_id)
+    return Domain.objects.visible_to(caller)
 
 
 def accounts_of(caller: Caller) -> QuerySet[Account]:
     """The accounts whose things the caller may see and act on."""
-    accounts = Account.objects.select_related("domain")
-    match caller.role:
-        case Role.ROOT_ADMIN:
-            return accounts
-        case Role.DOMAIN_ADMIN:
-            return accounts.filter(domain__path__startswith=caller.domain_path).exclude(role=Role.ROOT_ADMIN)
-        case _:
-            return accounts.filter(pk=caller.account.pk)
+    return Account.objects.visible_to(caller).select_related("domain")
 
 
 class OwnerParams(Params):

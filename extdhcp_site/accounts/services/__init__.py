@@ -1,0 +1,1 @@
+"""What is done with domains, accounts, users and their API keys."""
