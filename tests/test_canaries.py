@@ -25,7 +25,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 from unittest import mock
-from urllib.parse import quote, quote_plus
+from urllib.parse import quote, quote_plus, urlencode
 
 import libvirt
 import pytest
@@ -492,6 +492,9 @@ class Flows:
             self.broken_hosts_and_drives,
             self.drives_looked_after,
             self.settings,
+            self.domains_and_accounts,
+            self.users_and_keys,
+            self.sessions,
             self.rest_and_log_in,
             self.lease_reports,
             self.admin_forms,
@@ -898,6 +901,91 @@ class Flows:
         ):
             assert "errorcode" in self.call("updateConfiguration", name=name, value=value), name
         self.call("updateConfiguration", name="vm.password.length", value="20")
+
+    def person(self, username: str) -> dict[str, str]:
+        """Parameters of a new user, whose password nobody may see."""
+        password = f"Pw{secrets.token_hex(8)}"
+        self.planted[f"password of {username}"] = password
+        return {
+            "username": username,
+            "password": password,
+            "firstname": "F",
+            "lastname": "L",
+            "email": "x@example.com",
+        }
+
+    def domains_and_accounts(self) -> None:
+        domain = self.call("createDomain", name="branch")["domain"]["id"]
+        for changes in ({"name": "other"}, {"networkdomain": self.password}, {"networkdomain": "example.com"}):
+            self.call("updateDomain", id=domain, **changes)
+        person = self.person("first")
+        wanted = {"domainid": domain, "account": "branch", **person}
+        for changes in ({"email": person["password"]}, {"password": f"{person['password']}\n"}, {"accounttype": 9}):
+            assert "errorcode" in self.call("createAccount", **{**wanted, **changes})
+        account = self.call("createAccount", **wanted)["account"]["id"]
+        assert "errorcode" in self.call("createAccount", **wanted)
+        self.call("updateAccount", id=account, newname="twig")
+        self.call("disableAccount", id=account, lock="true")
+        self.work()
+        self.call("enableAccount", id=account)
+        assert "errorcode" in self.call("deleteDomain", id=domain)
+        for command, uuid in (("deleteAccount", account), ("deleteDomain", domain)):
+            self.call(command, id=uuid)
+            self.work()
+            assert "errorcode" in self.call(command, id=uuid)
+
+    def users_and_keys(self) -> None:
+        account = self.owner.user.account
+        person = self.person("second")
+        wanted = {"account": account.name, "domainid": account.domain.uuid, **person}
+        user = self.call("createUser", **wanted)["user"]["id"]
+        assert "errorcode" in self.call("createUser", **wanted)
+        with self.web.private():
+            made = self.call("registerUserKeys", id=user)["userkeys"]
+        self.plant_keys("registerUserKeys", NewApiKey(made["apikey"], made["secretkey"], made["token"]))
+        second = Signer(User.objects.get(uuid=user), NewApiKey(made["apikey"], made["secretkey"], made["token"]))
+        fresh = f"Fr{secrets.token_hex(8)}"
+        self.planted["password, changed"] = fresh
+        for current in (None, self.password, person["password"]):
+            given = {"currentpassword": current} if current else {}
+            self.call("updateUser", by=second, id=user, password=fresh, **given)
+        assert User.objects.get(uuid=user).check_password(fresh)
+        self.call("updateUser", by=self.people["stranger"], id=user, password=fresh)
+        self.call("updateUser", id=user, password=fresh, email=fresh)
+        self.call("getUser", by=second, userapikey=made["apikey"])
+        self.call("getUserKeys", by=second, id=user)
+        self.call("getUserKeys", id=user)
+        listed = self.call("listApiKeys", userid=user)["apikey"][0]["id"]
+        self.call("disableApiKey", id=listed)
+        self.call("disableUser", id=user)
+        self.work()
+        self.call("registerUserKeys", id=user)
+        self.call("enableUser", id=user)
+        self.call("deleteUser", id=user)
+        assert "errorcode" in self.call("deleteUser", id=user)
+
+    def sessions(self) -> None:
+        """Log-ins on /client/api, right and wrong; calls with the session's key, right and wrong."""
+        user, client = self.owner.user, Client()
+        right = {
+            "command": "login",
+            "response": "json",
+            "username": user.username,
+            "password": self.log_in_password,
+            "domainid": user.account.domain.uuid,
+        }
+        for changes in ({"password": self.log_in_password[:-1]}, {"username": "nobody"}, {"domainid": "x"}):
+            assert client.post(ENDPOINT, {**right, **changes}).status_code != 200
+        client.get(ENDPOINT, right)
+        form = {"content_type": "application/x-www-form-urlencoded"}
+        with self.web.private():
+            key = client.post(ENDPOINT, urlencode(right), **form).json()["loginresponse"]["sessionkey"]
+        self.planted["session key"] = key
+        for sessionkey in (key, f"{key}x", key[:-1]):
+            for command in ("listZones", "noSuchCommand", "createSSHKeyPair"):
+                client.get(ENDPOINT, {"command": command, "response": "json", "sessionkey": sessionkey})
+        client.post(ENDPOINT, urlencode({"command": "logout", "sessionkey": key}), **form)
+        assert client.get(ENDPOINT, {"command": "listZones", "sessionkey": key}).status_code == 401
 
     def rest_and_log_in(self) -> None:
         token = self.owner.keys.token

@@ -5,3 +5,9 @@ class AccountsConfig(AppConfig):
     name = "extdhcp_site.accounts"
     label = "accounts"
     verbose_name = "Accounts"
+
+    def ready(self) -> None:
+        from extdhcp_site.accounts import upkeep
+        from extdhcp_site.jobs import tasks
+
+        tasks.every(60, upkeep.forget_expired_sessions)

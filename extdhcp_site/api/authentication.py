@@ -1,12 +1,13 @@
-"""Who sends a request: from its signature to a Caller."""
+"""Who sends a request: from its signature, or from its session, to a Caller."""
 
 import secrets
 from datetime import datetime, timedelta
 
 from django.db.models import Q
+from django.http import HttpRequest
 
 from extdhcp_site.accounts.models import ApiKey, Caller
-from extdhcp_site.api import signing
+from extdhcp_site.api import sessions, signing, throttling
 from extdhcp_site.api.parameters import Wire
 from extdhcp_site.errors import NotAuthenticated
 
@@ -16,14 +17,25 @@ NOTED_EVERY = timedelta(minutes=1)
 _NOBODYS_SECRET = secrets.token_urlsafe(64)
 
 
-def authenticate(wire: Wire, now: datetime) -> Caller:
-    """Raises NotAuthenticated, with one text for whatever is wrong."""
+def authenticate(request: HttpRequest, wire: Wire, now: datetime) -> Caller:
+    """Raises NotAuthenticated, with one text for whatever is wrong, and TooManyRequests."""
+    # A cookie goes along by itself; whoever signs, or brings a session's key, says what they mean to be.
+    if "sessionkey" in wire.values and not {"apikey", "signature"} & wire.values.keys():
+        caller = sessions.caller_of(request, wire.get("sessionkey"), now)
+    else:
+        caller = _by_signature(wire, throttling.peer_of(request), now)
+    throttling.admit(caller.account.pk)
+    return caller
+
+
+def _by_signature(wire: Wire, peer: str, now: datetime) -> Caller:
     key = _usable_key(wire.get("apikey"))
     secret = key.secret if key else _NOBODYS_SECRET
     signed = signing.matches(secret, wire.pairs, wire.get("signature"))
     if key is None or not signed or not _still_valid(wire, now):
+        throttling.wrong_signatures.spend(wire.get("apikey")[: LONGEST_KEY + 1], peer)
         raise NotAuthenticated("unable to verify user credentials and/or request signature")
-    _note_use(key, now)
+    note_use(key, now)
     return Caller.of(key.user)
 
 
@@ -43,9 +55,10 @@ def _still_valid(wire: Wire, now: datetime) -> bool:
     return True
 
 
-def _note_use(key: ApiKey, now: datetime) -> None:
-    """At most one write a minute, however many requests come."""
+def note_use(key: ApiKey, now: datetime) -> None:
+    """At most one write a minute, however many requests come; limits that an admin changed are noticed then, too."""
     before = now - NOTED_EVERY
     if key.last_used_at is None or key.last_used_at < before:
         unnoted = Q(last_used_at=None) | Q(last_used_at__lt=before)
         ApiKey.objects.filter(unnoted, pk=key.pk).update(last_used_at=now)
+        throttling.read_limits()

@@ -1,7 +1,9 @@
 """`/client/api`: CloudStack's protocol."""
 
 import traceback
+from collections.abc import Callable
 from dataclasses import dataclass
+from datetime import datetime
 from typing import Any
 
 import structlog
@@ -11,7 +13,8 @@ from django.views.decorators.csrf import csrf_exempt
 from rest_framework.exceptions import ValidationError
 
 from extdhcp_site.accounts.models import Caller
-from extdhcp_site.api import answers, authentication, parameters, registry
+from extdhcp_site.api import answers, authentication, parameters, registry, sessions
+from extdhcp_site.api.parameters import Wire
 from extdhcp_site.errors import ApiError, InternalError, InvalidParameter, UnknownCommand
 
 log = structlog.get_logger(__name__)
@@ -26,22 +29,28 @@ class Exchange:
     """What is known of a request so far, so that an error at any point is answered in kind."""
 
     as_json: bool = True
-    command: type[registry.Command] | None = None
+    # In lower case; empty for one that there is not.
+    command: str = ""
     caller: Caller | None = None
 
     @property
     def key(self) -> str:
-        return f"{self.command.name.lower()}response" if self.command else "errorresponse"
+        return f"{self.command}response" if self.command else "errorresponse"
 
 
-@csrf_exempt  # No cookie lets anybody in here: each request carries its signature.
+@csrf_exempt  # No cookie alone lets anybody in here: each request carries its signature, or its session's key.
 def client_api(request: HttpRequest) -> HttpResponse:
     exchange = Exchange()
     try:
         body = _carry_out(request, exchange)
     except Exception as error:
         return _refuse(exchange, error)
-    return answers.respond(exchange.key, body, as_json=exchange.as_json)
+    response = answers.respond(exchange.key, body, as_json=exchange.as_json)
+    if exchange.command == "login":
+        sessions.give_key(response, body["sessionkey"])
+    elif exchange.command == "logout":
+        sessions.take_key(response)
+    return response
 
 
 def _carry_out(request: HttpRequest, exchange: Exchange) -> dict[str, Any]:
@@ -49,12 +58,24 @@ def _carry_out(request: HttpRequest, exchange: Exchange) -> dict[str, Any]:
         raise MethodNotAllowed("Use GET or POST.")
     in_url, in_body = parameters.pairs_of(request)
     exchange.as_json = any(name.lower() == "response" and value.lower() == "json" for name, value in in_url + in_body)
-    wire = parameters.Wire.of(in_url, in_body)
-    exchange.command = registry.find(wire.get("command"))
-    exchange.caller = caller = authentication.authenticate(wire, timezone.now())
-    command = registry.permitted(exchange.command, caller)
+    wire = Wire.of(in_url, in_body)
+    name = wire.get("command").lower()
+    if name in _FOR_SESSIONS:
+        exchange.command = name
+        return _FOR_SESSIONS[name](request, wire, timezone.now())
+    found = registry.find(name)
+    exchange.command = found.name.lower() if found else ""
+    exchange.caller = caller = authentication.authenticate(request, wire, timezone.now())
+    command = registry.permitted(found, caller)
     values = parameters.validate(command.params, command.name, wire, caller)
     return command().respond(caller, values)
+
+
+# What begins and ends a session has no caller yet, or no more: no role may call it, and listApis does not name it.
+_FOR_SESSIONS: dict[str, Callable[[HttpRequest, Wire, datetime], dict[str, Any]]] = {
+    "login": sessions.log_in,
+    "logout": sessions.log_out,
+}
 
 
 def _refuse(exchange: Exchange, error: Exception) -> HttpResponse:
@@ -65,6 +86,8 @@ def _refuse(exchange: Exchange, error: Exception) -> HttpResponse:
     key = "errorresponse" if isinstance(error, UnknownCommand) else exchange.key
     response = answers.respond(key, answers.error_body(error, text), as_json=exchange.as_json, status=error.status)
     response.headers["X-Description"] = answers.description_header(text)
+    if error.retry_after is not None:
+        response.headers["Retry-After"] = str(error.retry_after)
     return response
 
 
@@ -77,7 +100,7 @@ def _as_ours(exchange: Exchange, error: Exception) -> ApiError:
         case _:
             log.error(
                 "An API command failed for a reason that is not expected.",
-                command=exchange.command.name if exchange.command else None,
+                command=exchange.command or None,
                 error=type(error).__name__,
                 where=_where(error),
             )

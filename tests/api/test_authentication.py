@@ -127,11 +127,3 @@ def test_a_browsers_session_is_no_way_in(user):
     browser = Client()
     browser.force_login(user.user)
     assert browser.get(ENDPOINT, dict(LIST)).status_code == 401
-
-
-def test_login_is_refused(user):
-    """cmk tries admin/password after each 401, and panics if that succeeds."""
-    reply = reply_of(
-        send([("command", "login"), ("username", "admin"), ("password", "password"), ("response", "json")])
-    )
-    assert reply.status == 401
