@@ -5,6 +5,7 @@ Who waits has a thread of the web server's and nothing else: neither a connectio
 """
 
 import queue
+import select
 import threading
 import time
 from collections.abc import Collection, Mapping, Sequence
@@ -93,8 +94,8 @@ class Waiter(Generic[A, N]):
 
     def __init__(self, room: "Room", request: Request, caller: Caller, look: Look[A, N], about: A) -> None:
         self.ticket, self.caller, self.look, self.about = Ticket.of(request), caller, look, about
-        self._room, self._turn = room, request.META.get(TURN)
-        # None: may not wait any longer.
+        self._room, self._turn, self._socket = room, request.META.get(TURN), request.META.get("gunicorn.socket")
+        # None: waits no longer.
         self._news: queue.SimpleQueue[list[N] | None] = queue.SimpleQueue()
 
     def news(self, seconds: float) -> list[N]:
@@ -119,6 +120,18 @@ class Waiter(Generic[A, N]):
     @property
     def has_read_all(self) -> bool:
         return self._news.empty()
+
+    @property
+    def has_hung_up(self) -> bool:
+        """Whether the client is gone, as far as the web server lets us see; a write would tell half a minute later."""
+        if self._socket is None:
+            return False
+        poll = select.poll()
+        try:
+            poll.register(self._socket, select.POLLRDHUP)
+            return bool(poll.poll(0))
+        except (OSError, ValueError):
+            return True  # closed on this side meanwhile
 
     def tell(self, found: list[N] | None) -> None:
         self._news.put(found)
@@ -185,7 +198,7 @@ def _ask(waiters: Sequence[Waiter[Any, Any]]) -> None:
     for waiter in waiters:
         if not waiter.has_read_all:
             continue  # for a slow reader nothing piles up
-        if allowed.get(waiter.ticket) == waiter.caller:
+        if allowed.get(waiter.ticket) == waiter.caller and not waiter.has_hung_up:
             still_here.append(waiter)
         else:
             waiter.tell(None)

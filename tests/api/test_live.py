@@ -247,6 +247,13 @@ class TestAddress:
         assert time.monotonic() - begun < 5
         timer.join()
 
+    def test_it_is_told_without_asking_the_database_again(self, user, nic):
+        timer = threading.Timer(0.2, self.learn, [nic])
+        timer.start()
+        assert self.ask(user, nic, 30).status_code == 200
+        assert connection.connection is None
+        timer.join()
+
     def test_the_wait_ends(self, user, nic):
         begun = time.monotonic()
         assert self.ask(user, nic, 1).status_code == 204

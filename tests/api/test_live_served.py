@@ -25,13 +25,16 @@ def server(tmp_path_factory) -> Iterator[Server]:
     server.stop()
 
 
+Stream = tuple[http.client.HTTPConnection, http.client.HTTPResponse]
+
+
 @pytest.fixture(scope="module")
-def streams(server) -> Iterator[list[http.client.HTTPResponse]]:
+def streams(server) -> Iterator[list[Stream]]:
     """As many as are let in, each with its first line read."""
     opened = [listen(server) for _ in range(CLIENTS)]
     for _, response in opened:
         assert response.readline() == b"retry: 3000\n"
-    yield [response for _, response in opened]
+    yield opened
     for connection, _ in opened:
         connection.close()
 
@@ -40,7 +43,7 @@ def bearer(server: Server) -> dict[str, str]:
     return {"Authorization": f"Bearer {server.announced['token']}"}
 
 
-def listen(server: Server) -> tuple[http.client.HTTPConnection, http.client.HTTPResponse]:
+def listen(server: Server) -> Stream:
     connection = http.client.HTTPConnection(urlsplit(server.announced["console"]).netloc, timeout=20)
     connection.request("GET", STREAM, headers=bearer(server))
     return connection, connection.getresponse()
@@ -87,10 +90,23 @@ def test_streams_hold_no_database_connections(server, streams):
 
 def test_all_are_told(server, streams):
     server.client("updateConfiguration", name="default.page.size", value="400")
-    for response in streams:
+    for _, response in streams:
         while not (line := response.readline()).startswith(b"data: "):
             pass
         assert b"CONFIGURATION.VALUE.EDIT" in line
+
+
+def test_whoever_hangs_up_makes_room(server, streams):
+    connection, _ = streams.pop()
+    connection.close()
+
+    give_up = time.monotonic() + 10
+    another = listen(server)
+    while another[1].status == 503 and time.monotonic() < give_up:
+        time.sleep(0.5)
+        another = listen(server)
+    streams.append(another)
+    assert another[1].status == 200
 
 
 def test_it_stops_soon_with_its_streams_open(server, streams):
