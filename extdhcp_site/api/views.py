@@ -16,6 +16,7 @@ from extdhcp_site.accounts.models import Caller
 from extdhcp_site.api import answers, authentication, parameters, registry, sessions
 from extdhcp_site.api.parameters import Wire
 from extdhcp_site.errors import ApiError, InternalError, InvalidParameter, UnknownCommand
+from extdhcp_site.jobs import services as jobs
 
 log = structlog.get_logger(__name__)
 
@@ -68,7 +69,7 @@ def _carry_out(request: HttpRequest, exchange: Exchange) -> dict[str, Any]:
     exchange.caller = caller = authentication.authenticate(request, wire, timezone.now())
     command = registry.permitted(found, caller)
     values = parameters.validate(command.params, command.name, wire, caller)
-    return command().respond(caller, values)
+    return jobs.patiently(lambda: command().respond(caller, values))
 
 
 # What begins and ends a session has no caller yet, or no more: no role may call it, and listApis does not name it.
