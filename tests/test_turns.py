@@ -1,0 +1,77 @@
+"""Requests beyond a number wait for their turn; who waits for news gives theirs up."""
+
+import threading
+
+import pytest
+
+from extdhcp_site.turns import TURN, InTurn
+
+
+class Closing(list[bytes]):
+    closed = False
+
+    def close(self) -> None:
+        self.closed = True
+
+
+def in_another_thread(application: InTurn) -> threading.Thread:
+    thread = threading.Thread(target=application, args=({}, None), daemon=True)
+    thread.start()
+    return thread
+
+
+def is_let_in(application: InTurn) -> bool:
+    thread = in_another_thread(application)
+    thread.join(0.2)
+    return not thread.is_alive()
+
+
+def test_one_more_waits_until_an_answer_is_closed():
+    application = InTurn(lambda environ, start_response: [b"answer"], 2)
+    first, _ = application({}, None), application({}, None)
+    waiting = in_another_thread(application)
+    waiting.join(0.2)
+    assert waiting.is_alive()
+
+    assert list(first) == [b"answer"]
+    assert waiting.is_alive(), "what is written is still at work"
+    first.close()
+
+    waiting.join(5)
+    assert not waiting.is_alive()
+
+
+def test_who_ends_their_turn_makes_room_while_they_stay():
+    def application(environ, start_response):
+        environ[TURN].end()
+        return [b""]
+
+    in_turn = InTurn(application, 1)
+    in_turn({}, None)
+    assert is_let_in(in_turn)
+
+
+def test_a_turn_is_given_back_once():
+    in_turn = InTurn(lambda environ, start_response: [environ[TURN]], 1)
+    answer = in_turn({}, None)
+    [turn] = answer
+    turn.end()
+    answer.close()
+    in_turn({}, None)
+    assert not is_let_in(in_turn)
+
+
+def test_what_fails_gives_its_turn_back():
+    def fail(environ, start_response):
+        raise OSError("broken")
+
+    in_turn = InTurn(fail, 1)
+    for _ in range(2):
+        with pytest.raises(OSError, match="broken"):
+            in_turn({}, None)
+
+
+def test_the_applications_own_answer_is_closed():
+    content = Closing()
+    InTurn(lambda environ, start_response: content, 1)({}, None).close()
+    assert content.closed
