@@ -1,7 +1,8 @@
 """The OpenAPI document of `/api/v1/`, out of what commands, answers and view sets declare."""
 
 import types
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
+from http import HTTPStatus
 from typing import Any, get_args, get_origin, get_type_hints
 
 from drf_spectacular.extensions import OpenApiAuthenticationExtension, OpenApiSerializerFieldExtension
@@ -27,6 +28,7 @@ from extdhcp_site.api.parameters import (
     Uuid,
 )
 from extdhcp_site.api.registry import AsyncCommand, Command
+from extdhcp_site.api.resources import CallerView
 from extdhcp_site.api.rest import BearerAuthentication
 
 JSON = "application/json"
@@ -310,10 +312,29 @@ class Schema(AutoSchema):
         if not self.command:
             shown = dict[str, str] if isinstance(self.view, routes.Index) else super().get_response_serializers()
             example = [OpenApiExample("An object", sample_answer(type(shown)))] if isinstance(shown, Answer) else []
-            return {200: OpenApiResponse(shown, "What was asked for.", example), **_problems(_OF_READING)}
-        with_body = _OF_A_BODY if self.method != "DELETE" else ()
-        status = routes.success_of(self.view.route, self.method, self.command)
-        return {status: self._success(self.command), **_problems((*_OF_CHANGING, *with_body))}
+            return {200: OpenApiResponse(shown, "What was asked for.", example)}
+        return {routes.success_of(self.view.route, self.method, self.command): self._success(self.command)}
+
+    def _get_response_bodies(self, direction: str = "response") -> dict[str, Any]:
+        bodies = super()._get_response_bodies(direction)
+        if isinstance(self.view, CallerView):
+            said = (int(status) for status in bodies if int(status) >= HTTPStatus.BAD_REQUEST)
+            for status, problem in _problems({*self._refusals(), *said}).items():
+                # What the view itself says of a status is kept.
+                documented = self._get_response_for_code(problem, str(status))
+                bodies[str(status)] = {**documented, **bodies.get(str(status), {})}
+        return bodies
+
+    def _get_filter_parameters(self) -> list[dict[str, Any]]:
+        found = super()._get_filter_parameters()
+        for parameter in found:
+            parameter.setdefault("description", f"Only those with this {parameter['name'].replace('_', ' ')}.")
+        return found
+
+    def _refusals(self) -> tuple[int, ...]:
+        if not self.command:
+            return _OF_READING
+        return _OF_CHANGING if self.method == "DELETE" else _OF_CHANGING + _OF_A_BODY
 
     def _success(self, command: type[Command]) -> OpenApiResponse:
         if issubclass(command, AsyncCommand):
@@ -327,12 +348,12 @@ def _in_path(name: str, description: str, schema: dict[str, Any]) -> OpenApiPara
     return OpenApiParameter(name, schema, OpenApiParameter.PATH, required=True, description=description)
 
 
-def _problems(statuses: Sequence[int]) -> dict[int, OpenApiResponse]:
+def _problems(statuses: Iterable[int]) -> dict[int, OpenApiResponse]:
     return {
         status: OpenApiResponse(
-            Problem, _DESCRIPTIONS[status], [OpenApiExample("A problem", {"detail": "…", "errorcode": status})]
+            Problem, _DESCRIPTIONS.get(status, ""), [OpenApiExample("A problem", {"detail": "…", "errorcode": status})]
         )
-        for status in statuses
+        for status in sorted(statuses)
     }
 
 

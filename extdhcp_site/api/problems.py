@@ -65,8 +65,9 @@ def in_words(error: ValidationError) -> str:
 
 
 def _of_ours(error: ApiError, context: dict[str, Any]) -> Response:
-    caller = getattr(context["view"], "caller", None)
-    text = f"{error.text} {error.for_operator}".strip() if caller and caller.is_root else error.text
+    # Asking who calls may be what failed: only where it matters.
+    caller = context["view"].caller if error.for_operator else None
+    text = f"{error.text} {error.for_operator}" if caller and caller.is_root else error.text
     mapped = (STATUSES[kind] for kind in type(error).__mro__ if kind in STATUSES)
     return _problem(next(mapped, status.HTTP_500_INTERNAL_SERVER_ERROR), text, error.status)
 

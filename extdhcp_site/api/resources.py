@@ -9,7 +9,6 @@ from typing import Any, ClassVar
 from django.db.models import Model, QuerySet
 from django.http import Http404
 from django_filters import rest_framework as filters
-from drf_spectacular.types import OpenApiTypes
 from drf_spectacular.utils import extend_schema_field
 from rest_framework.exceptions import ValidationError
 from rest_framework.request import Request
@@ -74,7 +73,6 @@ class VisibleViewSet(CallerView, ReadOnlyModelViewSet):
         return {Pages.cursor_query_param, Pages.page_size_query_param, *(found.base_filters if found else ())}
 
 
-@extend_schema_field(OpenApiTypes.UUID)
 class ObjectFilter(filters.ModelChoiceFilter):
     """Narrows to what belongs to an object, out of those that the caller may see; any other is refused alike."""
 
@@ -83,6 +81,7 @@ class ObjectFilter(filters.ModelChoiceFilter):
             return queryset_for(Caller.of(request.user))
 
         super().__init__(field_name=field_name, label=help_text, queryset=seen, to_field_name="uuid")
+        extend_schema_field({"type": "string", "format": "uuid", "description": help_text})(self)
 
 
 def of(model: type[Model], field_name: str, help_text: str) -> ObjectFilter:
