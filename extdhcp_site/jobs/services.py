@@ -93,6 +93,9 @@ def submit(command: str, on: UuidModel, *, account: Account, by: Caller | None, 
     """
     _, event_type = _handlers[command]
     subject = Subject.of(on)
+    scheduled = events.unsaved(
+        event_type, f"{command}: {subject.name}", account_id=account.pk, on=subject, by=by, state=State.SCHEDULED
+    )
     job = AsyncJob(
         command=command,
         account=account,
@@ -102,12 +105,12 @@ def submit(command: str, on: UuidModel, *, account: Account, by: Caller | None, 
         instance_name=subject.name,
         busy_with=subject.uuid,
         arguments=arguments,
+        scheduled_event=scheduled.uuid if by else None,
     )
     if not _written(job) and not (by and _upkeep_made_way(on) and _written(job)):
         raise _busy(on)
     if by:
-        scheduled = events.record(event_type, f"{command}: {on}", account=account, on=on, by=by, state=State.SCHEDULED)
-        AsyncJob.objects.filter(pk=job.pk).update(scheduled_event=scheduled.uuid)
+        scheduled.save(force_insert=True)
     tasks.enqueue(run, job.pk, job.attempt)
     return job
 

@@ -112,6 +112,11 @@ class TestSubmit:
 
         assert (AsyncJob.objects.count(), OrmQ.objects.count()) == (1, 1)
 
+    def test_it_is_three_rows_and_no_more_statements(self, work, vm, caller, django_assert_num_queries):
+        # Job, event and task; the first stands in a savepoint of its own.
+        with transaction.atomic(), django_assert_num_queries(5):
+            submit(vm, caller)
+
     def test_other_objects_have_jobs_at_the_same_time(self, job, caller):
         assert submit(make_vm(caller.account), caller).status == Status.PENDING
 
