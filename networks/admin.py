@@ -34,7 +34,7 @@ from networks.models import (
 from networks.models.infrastructure import AllocationState
 from networks.models.offerings import TemplateFormat
 from networks.services import networks as services
-from networks.services import nics, offerings, vms
+from networks.services import nics, offerings, templates, vms
 
 # Infrastructure ---------------------------------------------------------------------------------
 
@@ -269,7 +269,7 @@ class TemplateAdmin(ModelAdmin):
         if change:
             super().save_model(request, obj, form, change)
         else:
-            offerings.register_template(obj, by=caller(request))
+            templates.register_template(obj, by=caller(request))
 
 
 class OfferedServiceInline(admin.TabularInline):

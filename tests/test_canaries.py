@@ -531,7 +531,7 @@ class Flows:
         )["network"]["id"]
         self.call("restartNetwork", id=network)
         self.work()
-        self.call("updateNetwork", id=network, displaytext=self.password)
+        self.call("updateNetwork", id=network, displaytext="the office")
         self.work()
         self.call("deleteNetwork", id=network)
         self.work()
@@ -539,7 +539,14 @@ class Flows:
         self.call(
             "registerTemplate", name="debian", displaytext="x", format="QCOW2", hypervisor="KVM", url="debian.qcow2"
         )
-        assert Template.objects.filter(name="debian").exists()
+        template = Template.objects.get(name="debian").uuid
+        self.call("updateTemplate", id=template, displaytext="Debian")
+        self.call("deleteTemplate", id=template)
+        self.work()
+        size = self.call("createServiceOffering", name="large", cpunumber=1, cpuspeed=500, memory=512)
+        size = size["serviceoffering"]["id"]
+        self.call("updateServiceOffering", id=size, name="larger")
+        self.call("deleteServiceOffering", id=size)
 
     def a_vms_life(self) -> None:
         self.deployed = self.deploy(name="web")

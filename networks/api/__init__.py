@@ -8,8 +8,10 @@ from networks.api import (  # noqa: F401
     networks,
     nics,
     offerings,
+    os_types,
     rest,
     tags,
+    templates,
     vms,
     waiting,
 )

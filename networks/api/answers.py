@@ -1,6 +1,7 @@
 """How the cloud's objects are shown: CloudStack's field names, each with what it means."""
 
 from extdhcp_site.api.answers import Answer, Constant, Moment
+from networks import os_types
 from networks.api.fields import computed, flag, number, text
 from networks.api.tag_answers import tags_of
 from networks.models import Network, NetworkOffering, PrimaryStorage, ServiceOffering, Template
@@ -97,7 +98,12 @@ class ServiceOfferingAnswer(Answer):
     memory = number("memory_mib", "MiB of memory")
     created = Moment(source="created_at", help_text="when it was made")
     storagetype = Constant("shared", "always shared")
-    iscustomized = Constant(False, "always false")
+    provisioningtype = Constant("thin", "always thin")
+    iscustomized = Constant(False, "always false: it says its CPUs and memory")
+    issystem = Constant(False, "always false: there are no system VMs")
+    isvolatile = Constant(False, "always false: a ROOT volume outlives a reboot")
+    defaultuse = Constant(False, "always false")
+    limitcpuuse = Constant(False, "always false")
     offerha = Constant(False, "always false")
 
     def get_displaytext(self, offering: ServiceOffering) -> str:
@@ -109,13 +115,18 @@ class TemplateAnswer(Answer):
     name = text("name", "the template's name")
     displaytext = computed("the template in words")
     ispublic = flag("public", "true if every account may use it")
+    isfeatured = flag("public", "as ispublic")
     isready = Constant(True, "always true: its image lies on the hosts already")
+    status = Constant("Download Complete", "always Download Complete")
+    isextractable = Constant(False, "always false")
+    crosszones = computed("true if it is in all zones")
     passwordenabled = flag("password_enabled", "true if its guests set the password that the config drive brings")
     drivereader = text("drive_reader", "what in its guests reads the config drive (not in CloudStack)")
     configdrivelabel = text("config_drive_label", "the config drive's label, where it says one (not in CloudStack)")
     configdriverequired = flag("drive_required", "true if no VM starts without its drive (not in CloudStack)")
     format = text("format", "QCOW2, RAW or KERNEL")
     hypervisor = text("hypervisor", "the hypervisor that it is for")
+    ostypeid = computed("the id of its operating system, if that is in listOsTypes")
     ostypename = computed("guest operating system")
     oscategoryname = text("os_family", "Linux or Windows")
     size = number("size", "bytes of the ROOT volume, 0 for the image's own")
@@ -126,13 +137,23 @@ class TemplateAnswer(Answer):
     domainid = text("account.domain.uuid", "the id of that domain")
     created = Moment(source="created_at", help_text="when it was registered")
     templatetype = Constant("USER", "always USER")
-    tags = Constant([], "always empty")
+    tags = computed("its tags")
 
     def get_displaytext(self, template: Template) -> str:
         return template.display_text or template.name
 
+    def get_crosszones(self, template: Template) -> bool:
+        return template.zone_id is None
+
+    def get_ostypeid(self, template: Template) -> str | None:
+        known = os_types.by_name(template.guest_os_type)
+        return str(known.uuid) if known else None
+
     def get_ostypename(self, template: Template) -> str:
         return template.guest_os_type or template.os_family
+
+    def get_tags(self, template: Template) -> list[dict[str, str]]:
+        return tags_of(template)
 
 
 def _services(offering: NetworkOffering) -> list[dict[str, object]]:

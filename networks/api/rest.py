@@ -4,7 +4,7 @@ from django_filters import rest_framework as filters
 
 from extdhcp_site.api import resources, routes
 from extdhcp_site.api.registry import ROOT_ADMIN
-from networks.api import guest_data, keys, networks, nics, offerings, vms
+from networks.api import guest_data, keys, networks, nics, offerings, templates, vms
 from networks.api.answers import (
     HostAnswer,
     NetworkAnswer,
@@ -93,7 +93,7 @@ class TemplateFilter(filters.FilterSet):
 class TemplateViewSet(resources.VisibleViewSet):
     """Templates that the caller may use."""
 
-    queryset = Template.objects.select_related("account__domain", "zone")
+    queryset = Template.objects.for_listing()
     serializer_class = TemplateAnswer
     filterset_class = TemplateFilter
 
@@ -166,13 +166,19 @@ resources.register("nics", NicViewSet)
 
 resources.register("networks", NetworkViewSet)
 routes.post("networks", networks.CreateNetwork)
+routes.patch("networks/{id}", networks.UpdateNetwork)
 routes.delete("networks/{id}", networks.DeleteNetwork)
 routes.post("networks/{id}/actions/restart", networks.RestartNetwork)
 
 resources.register("templates", TemplateViewSet)
-routes.post("templates", offerings.RegisterTemplate)
+routes.post("templates", templates.RegisterTemplate)
+routes.patch("templates/{id}", templates.UpdateTemplate)
+routes.delete("templates/{id}", templates.DeleteTemplate)
 
 resources.register("service-offerings", ServiceOfferingViewSet)
+routes.post("service-offerings", offerings.CreateServiceOffering)
+routes.patch("service-offerings/{id}", offerings.UpdateServiceOffering)
+routes.delete("service-offerings/{id}", offerings.DeleteServiceOffering)
 
 resources.register("network-offerings", NetworkOfferingViewSet)
 routes.post("network-offerings", offerings.CreateNetworkOffering)

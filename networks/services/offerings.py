@@ -1,4 +1,4 @@
-"""Network offerings and templates: checked whole before anything is written."""
+"""Network offerings and service offerings: checked whole before anything is written."""
 
 from collections.abc import Mapping
 
@@ -8,10 +8,8 @@ from extdhcp_site.accounts.models import Caller
 from extdhcp_site.errors import InvalidParameter, NotInThisProduct, ResourceInUse
 from extdhcp_site.events import models as events
 from extdhcp_site.events.models import EventType
-from networks.models import GuestType, NetworkOffering, OfferedService, Provider, Service, Template
+from networks.models import GuestType, NetworkOffering, OfferedService, Provider, Service, ServiceOffering
 from networks.models.infrastructure import AllocationState
-from networks.models.offerings import OsFamily, TemplateFormat
-from networks.volume_label import InvalidLabel, check_label
 
 
 def create_offering(
@@ -77,31 +75,31 @@ def delete_offering(offering: NetworkOffering, by: Caller) -> None:
         offering.delete()
 
 
-def register_template(template: Template, by: Caller) -> Template:
-    """Register what lies on the hosts already. Paths and names are checked: they end up in guests' definitions."""
-    if template.format not in TemplateFormat.values:
-        raise InvalidParameter(
-            f"format must be one of {', '.join(TemplateFormat.values)}. (VMs made from an ISO are not in this product.)"
-        )
-    if template.os_family not in OsFamily.values:
-        raise InvalidParameter(f"OS family must be {' or '.join(OsFamily.values)}.")
-    if template.config_drive_label:
-        try:
-            check_label(template.config_drive_label)
-        except InvalidLabel as error:
-            raise InvalidParameter(str(error)) from None
-    if template.format == TemplateFormat.KERNEL:
-        for what, path in (("kernel", template.kernel), ("initrd", template.initrd)):
-            if not path.startswith("/") or ".." in path.split("/") or not path.isascii() or not path.isprintable():
-                raise InvalidParameter(f"{what} must be an absolute path on the host, without '..'.")
-    elif not template.image or "/" in template.image or not template.image.isascii() or template.image.startswith("."):
-        raise InvalidParameter("url must name an image in the primary storage, without a path, as in debian-12.qcow2.")
+def create_service_offering(
+    *, name: str, display_text: str, cpus: int, mhz: int, memory_mib: int, by: Caller
+) -> ServiceOffering:
     with transaction.atomic():
-        template.save()
-        events.record(
-            EventType.TEMPLATE_CREATE, f"Template {template} registered", account=template.account, on=template, by=by
+        offering = ServiceOffering.objects.create(
+            name=name, display_text=display_text or name, cpus=cpus, mhz=mhz, memory_mib=memory_mib
         )
-    return template
+        _record(EventType.SERVICE_OFFERING_CREATE, f"Service offering {name} created", offering, by)
+    return offering
+
+
+def rename_service_offering(offering: ServiceOffering, by: Caller, **names: str) -> ServiceOffering:
+    """Change `name` and `display_text`; what an offering offers never changes (admin guide, 4)."""
+    with transaction.atomic():
+        ServiceOffering.objects.filter(pk=offering.pk).update(**names)
+        offering.refresh_from_db()
+        _record(EventType.SERVICE_OFFERING_EDIT, f"Service offering {offering} renamed", offering, by)
+    return offering
+
+
+def delete_service_offering(offering: ServiceOffering, by: Caller) -> None:
+    """Nobody can choose it any more; VMs that have it keep it."""
+    with transaction.atomic():
+        _record(EventType.SERVICE_OFFERING_DELETE, f"Service offering {offering} deleted", offering, by)
+        offering.delete()
 
 
 def _check_guest_type(guest_type: str) -> None:
@@ -128,5 +126,5 @@ def refuse_if_used(what: str, users: int, of: str) -> None:
         raise ResourceInUse(f"{what} is still in use ({of}: {users}). Remove them first.")
 
 
-def _record(type: EventType, text: str, offering: NetworkOffering, by: Caller) -> None:
+def _record(type: EventType, text: str, offering: NetworkOffering | ServiceOffering, by: Caller) -> None:
     events.record(type, text, account=by.account, on=offering, by=by)
