@@ -22,7 +22,7 @@ from extdhcp_site.api.answers import Answer, Success
 from extdhcp_site.api.owners import ListParams
 from extdhcp_site.api.parameters import Params, Values
 from extdhcp_site.configuration.models import PAGE_SIZE
-from extdhcp_site.errors import UnknownCommand
+from extdhcp_site.errors import NotInThisProduct, UnknownCommand
 from extdhcp_site.jobs.models import AsyncJob
 
 EVERYBODY = frozenset(Role)
@@ -147,12 +147,33 @@ def command(*, since: str, roles: Collection[Role], name: str = "") -> Callable[
     return register
 
 
+class LeftOut(Command):
+    """A command of CloudStack's that this product leaves out on purpose."""
+
+    answer = Success
+    what: ClassVar[str]
+
+    def run(self, caller: Caller, params: Values) -> Any:
+        raise NotInThisProduct(self.what)
+
+
+_left_out: dict[str, type[Command]] = {}
+
+
+def leave_out(what: str, *names: str) -> None:
+    """Refuse these commands with what is not in this product, as in "Snapshots are". They stand in no list."""
+    for name in names:
+        members = {"what": what, "name": name, "roles": EVERYBODY}
+        _left_out[name.lower()] = type(name, (LeftOut,), members)
+
+
 def commands() -> list[type[Command]]:
+    """Those that there are; not those that are left out on purpose, although `find` knows them."""
     return sorted(_commands.values(), key=lambda cls: cls.name)
 
 
 def find(name: str) -> type[Command] | None:
-    return _commands.get(name.lower())
+    return _commands.get(name.lower()) or _left_out.get(name.lower())
 
 
 def permitted(found: type[Command] | None, caller: Caller) -> type[Command]:
@@ -171,4 +192,5 @@ __all__ = [
     "ListCommand",
     "Success",
     "command",
+    "leave_out",
 ]

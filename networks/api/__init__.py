@@ -5,6 +5,7 @@ from networks.api import (  # noqa: F401
     guest_data,
     infrastructure,
     keys,
+    left_out,
     networks,
     nics,
     offerings,
