@@ -290,7 +290,7 @@ def test_what_no_key_opens_is_named_and_the_rest_is_done(keys, as_json, capsys):
         assert "networks_endpoint.password: 0 sealed anew, 0 were already, 1 NOT OPENED" in out.getvalue()
 
 
-@pytest.mark.parametrize("front", [OLD, NEW])
+@pytest.mark.parametrize("front", [OLD, NEW], ids=["old", "new"])
 def test_a_value_of_another_row_is_never_sealed_anew(keys, front):
     """Under the first key as under an older one: rotation must not make a copied ciphertext valid."""
     one, other = make_endpoint(password="one"), make_endpoint(password="other")

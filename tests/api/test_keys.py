@@ -45,7 +45,8 @@ def rsa_of(bits: int) -> str:
     return f"ssh-rsa {blob_of(b'ssh-rsa', (65537).to_bytes(3, 'big'), modulus)}"
 
 
-ED25519 = ed25519.Ed25519PrivateKey.generate()
+# Always the same: tests are named for it, and tests that are shared out must be named alike in each process.
+ED25519 = ed25519.Ed25519PrivateKey.from_private_bytes(bytes(32))
 LINE = line_of(ED25519)
 KIND, BODY = LINE.split()
 RSA = rsa.generate_private_key(65537, 2048)
