@@ -266,6 +266,7 @@ def _check_overlaps(wanted: WantedNetwork, vlan: int | None) -> None:
         raise InvalidParameter(f"VLAN {vlan} belongs to network {other} of zone {wanted.zone}. Choose another.")
     if vlan is None and (other := in_zone.filter(vlan=None).first()):
         raise InvalidParameter(
-            f"Network {other} of zone {wanted.zone} has no VLAN; a second one would be the same broadcast domain."
+            f"A network of zone {wanted.zone} has no VLAN; a second one would be the same broadcast domain.",
+            for_operator=f"It is {other}.",
         )
     _check_name(wanted.zone, wanted.name)
