@@ -253,8 +253,8 @@ def _shown(job: AsyncJob, caller: Caller) -> dict | None:
 
 
 def progress(job: AsyncJob, caller: Caller) -> str:
-    """What the job's worker said last of how far it is: to administrators, until no step names a host in it."""
-    return f"{job.progress} {job.progress_for_operator}".strip() if caller.is_root else ""
+    """What the job's worker said last of how far it is."""
+    return f"{job.progress} {job.progress_for_operator}".strip() if caller.is_root else job.progress
 
 
 def _read_secrets(job: AsyncJob) -> dict[str, str]:

@@ -37,10 +37,13 @@ def named_host(job: AsyncJob) -> Host | None:
 
 
 @contextlib.contextmanager
-def working(job: AsyncJob, host: Host | None, progress: str) -> Iterator[None]:
-    """While slow calls are made: the job's heart beats, and drivers' errors become ours."""
+def working(job: AsyncJob, host: Host | None, progress: str, *, where: str = "") -> Iterator[None]:
+    """While slow calls are made: the job's heart beats, and drivers' errors become ours.
+
+    `progress` is shown to users and names no host; `where`, by default on which host, is for operators.
+    """
     assert host is not None
-    jobs.beat(job, progress)
+    jobs.beat(job, progress, for_operator=where or f"on {host}")
     with heartbeat(lambda: jobs.beat(job)), translated(host):
         yield
 

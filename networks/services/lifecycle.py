@@ -203,7 +203,7 @@ def _start(job: AsyncJob) -> None:
             with heartbeat(lambda: jobs.beat(job)):
                 _drive_out(vm)
         host = vm.host or capacity.reserve_host(vm, named_host(job))
-        with working(job, host, f"Starting on {host}"):
+        with working(job, host, "Starting"):
             _bring_up(job, vm, place(host))
     except ApiError as error:
         with cleaning_up(job):
@@ -279,7 +279,7 @@ def _stop(job: AsyncJob, vm: VirtualMachine, grace: float) -> None:
     if vm.host is None:
         return
     try:
-        with working(job, vm.host, f"Stopping on {vm.host}"):
+        with working(job, vm.host, "Stopping"):
             there = place(vm.host)
             there.hypervisor.stop(vm.on_host, within(CALL + grace), grace=grace)
             there.hypervisor.undefine(vm.on_host, within(CALL))
@@ -294,7 +294,7 @@ def _stop(job: AsyncJob, vm: VirtualMachine, grace: float) -> None:
 
 
 def _migrate(job: AsyncJob, vm: VirtualMachine, source: Host, target: Host) -> None:
-    with working(job, target, f"Migrating from {source} to {target}"):
+    with working(job, target, "Migrating", where=f"from {source} to {target}"):
         here, there = place(source), place(target)
         # A former attempt may have died after the switch; the guest on the target must not be disturbed.
         if there.hypervisor.power_state(vm.on_host, within(CALL)) != PowerState.RUNNING:
