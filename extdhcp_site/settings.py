@@ -176,6 +176,8 @@ Q_CLUSTER = {
     "bulk": 1,
     # Seconds between two looks at an empty queue.
     "poll": 0.5,
+    # Between two looks at the workers.
+    "guard_cycle": 1,
     "timeout": 1800,
     "retry": 2000,
     "ack_failures": True,

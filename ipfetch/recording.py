@@ -176,14 +176,14 @@ class _Written:
 
 def _write(held: list[Held], now: datetime, pace: Pace) -> _Written:
     _note_seen(held)
-    observed, appeared = observe(held, now)
+    observed = observe(held, now)
     for one in held:
         known = (one.ip4, one.ip6)
-        sightings = observed[one.target.nic_id]
+        sightings = observed.said[one.target.nic_id]
         one.choice = choose(one.target.facts, sightings, known, pace.stale_after)
         one.doubted = any(_contradicts(sighting, one.choice.ip4, now) for sighting in sightings)
     new = write_nics(held, pace, now)
-    settle_conflicts(held, appeared)
+    settle_conflicts(observed)
     found = [one for one in held if one.finding.settled and one.state != State.FOUND and one.choice.source]
     entered = set(found)
     changed = [one for one in new if one.change and (one.ip4 or (one.ip6 and one not in entered))]

@@ -1,25 +1,22 @@
 """Addresses that several NICs of one network are said to have."""
 
 from collections import defaultdict
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Collection
 
 from extdhcp_site.events import models as events
 from extdhcp_site.events.models import EventType, Level
 from ipfetch.models import Confidence, Flag, Observation
 from ipfetch.writing.nics import with_addresses
-from ipfetch.writing.observations import Place
-from ipfetch.writing.targets import Held
+from ipfetch.writing.observations import Observed, Place
 from networks.models import AddressState, Nic
 
 
-def settle_conflicts(held: Sequence[Held], appeared: Iterable[Place]) -> None:
+def settle_conflicts(observed: Observed) -> None:
     """Flag and tell of addresses that several NICs of one network are said to have; unflag what is settled."""
-    of_ours = Observation.objects.current().filter(nic__in=[one.target.nic_id for one in held], flag=Flag.CONFLICT)
-    flagged = list(of_ours.order_by().values_list("pk", "nic__network_id", "address"))
-    suspects = {*appeared, *((network_id, address) for _, network_id, address in flagged)}
+    suspects = {*observed.appeared, *observed.flagged.values()}
     holders = _holders(suspects)
     contested = {place: holders[place] for place in suspects if len(holders[place]) > 1}
-    if settled := [pk for pk, network_id, address in flagged if (network_id, address) not in contested]:
+    if settled := [pk for pk, place in observed.flagged.items() if place not in contested]:
         Observation.objects.filter(pk__in=settled).update(flag="")
     for (_, address), nic_ids in contested.items():
         _tell_of_conflict(nic_ids, address)

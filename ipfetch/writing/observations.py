@@ -2,6 +2,7 @@
 
 from collections import defaultdict
 from collections.abc import Sequence
+from dataclasses import dataclass
 from datetime import datetime
 from ipaddress import ip_address
 
@@ -18,21 +19,33 @@ MOST_KEPT = 64
 Place = tuple[int, str]  # a network, and an address there
 
 
-def observe(held: Sequence[Held], now: datetime) -> tuple[dict[int, list[Sighting]], set[Place]]:
-    """Write what was seen and what has ended. Gives by NIC all that is said at present, and what is new."""
+@dataclass(frozen=True)
+class Observed:
+    """What is said at present by NIC, what is new of it, and what had been flagged as a conflict, by key."""
+
+    said: dict[int, list[Sighting]]
+    appeared: set[Place]
+    flagged: dict[int, Place]
+
+
+def observe(held: Sequence[Held], now: datetime) -> Observed:
+    """Write what was seen and what has ended."""
     by_nic = {one.target.nic_id: one for one in held}
     known: dict[tuple[int, str, str], int] = {}
     history: dict[int, list[int]] = defaultdict(list)  # keys of what has ended, the first seen first
     present: dict[int, dict[tuple[str, str], Sighting]] = {nic_id: {} for nic_id in by_nic}
     stored = Observation.objects.filter(nic__in=list(by_nic)).order_by("pk")
     ends: dict[int, datetime | None] = {}
-    for pk, nic_id, source, address, last_seen_at, ended_at, expires_at in stored.values_list(
-        "pk", "nic_id", "source", "address", "last_seen_at", "ended_at", "expires_at"
+    flagged: dict[int, Place] = {}
+    for pk, nic_id, source, address, flag, last_seen_at, ended_at, expires_at in stored.values_list(
+        "pk", "nic_id", "source", "address", "flag", "last_seen_at", "ended_at", "expires_at"
     ):
         ends[pk] = expires_at
         known[nic_id, source, address] = pk
         if ended_at is None:
             present[nic_id][source, address] = Sighting(ip_address(address), Source(source), last_seen_at)
+            if flag == Flag.CONFLICT:
+                flagged[pk] = by_nic[nic_id].target.network_id, address
         else:
             history[nic_id].append(pk)
     again, new, ended, alerts = [], [], [], []
@@ -44,6 +57,7 @@ def observe(held: Sequence[Held], now: datetime) -> tuple[dict[int, list[Sightin
         for key, former in list(present[nic_id].items()):
             if key not in told and (former.source, former.ip.version) in one.finding.heard:
                 ended.append(known[nic_id, *key])
+                flagged.pop(ended[-1], None)
                 del present[nic_id][key]
         for key, reading in told.items():
             if key not in present[nic_id] and _can_conflict(one.target, reading):
@@ -68,7 +82,7 @@ def observe(held: Sequence[Held], now: datetime) -> tuple[dict[int, list[Sightin
     # A guest that shows new addresses at every read would fill the table.
     if forgotten := [pk for pks in history.values() for pk in pks[:-MOST_KEPT] if pk not in again]:
         Observation.objects.filter(pk__in=forgotten).delete()
-    return {nic_id: list(sightings.values()) for nic_id, sightings in present.items()}, appeared
+    return Observed({nic_id: list(sightings.values()) for nic_id, sightings in present.items()}, appeared, flagged)
 
 
 def _can_conflict(target: Target, reading: GuestAddress) -> bool:

@@ -16,7 +16,7 @@ from ipfetch.addresses import Choice, NicFacts, settles
 from ipfetch.models import IpFetch, Outcome
 from networks.elements import AddressChange
 from networks.hypervisors.base import GuestAddress, Source, VmRef
-from networks.models import AddressState, Host, Network, Template, VirtualMachine
+from networks.models import AddressState, Network, Template, VirtualMachine
 from networks.models.offerings import OsFamily
 
 T = TypeVar("T")
@@ -127,14 +127,15 @@ class Held:
 def targets(rows: QuerySet[IpFetch]) -> list[Target]:
     """The rows as targets, in a fixed number of queries.
 
-    Networks, templates and hosts are few, and are not joined: MariaDB would begin with one of them and walk
-    all of its NICs.
+    Networks and templates are few, and are not joined: MariaDB would begin with one of them and walk all of its
+    NICs. With hosts it cannot: a VM may have none.
     """
     found = list(
         rows.order_by().values_list(
             "pk", "attempt", "claim", "last_attempt_at", "nic_id", "nic__uuid", "nic__device_id", "nic__mac_address",
             "nic__network_id", "nic__vm_id", "nic__vm__uuid", "nic__vm__name", "nic__vm__account_id",
-            "nic__vm__zone_id", "nic__vm__hypervisor", "nic__vm__template_id", "nic__vm__host_id",
+            "nic__vm__zone_id", "nic__vm__hypervisor", "nic__vm__template_id",
+            "nic__vm__host__endpoint_id",
         )
     )  # fmt: skip
     networks = {network.pk: network for network in Network.objects.filter(pk__in={values[8] for values in found})}
@@ -143,15 +144,14 @@ def targets(rows: QuerySet[IpFetch]) -> list[Target]:
         for pk, network in networks.items()
     }
     families = dict(Template.objects.filter(pk__in={values[15] for values in found}).values_list("pk", "os_family"))
-    endpoints = dict(Host.objects.filter(pk__in={values[16] for values in found}).values_list("pk", "endpoint_id"))
 
     def target(values: tuple) -> Target:
         row_id, attempt, claim, claimed_at, nic_id, nic_uuid, device_id, mac, network_id, *of_vm = values
-        vm_id, vm_uuid, vm_name, account_id, zone_id, hypervisor, template_id, host_id = of_vm
+        vm_id, vm_uuid, vm_name, account_id, zone_id, hypervisor, template_id, endpoint_id = of_vm
         return Target(
             row_id, attempt, claim, claimed_at, nic_id, str(nic_uuid), device_id, NicFacts(mac, *ranges[network_id]),
             networks[network_id].cidr, network_id, vm_id, str(vm_uuid), vm_name, account_id, zone_id, hypervisor,
-            families.get(template_id) == OsFamily.WINDOWS, endpoints.get(host_id),
+            families.get(template_id) == OsFamily.WINDOWS, endpoint_id,
         )  # fmt: skip
 
     return [target(values) for values in found if values[8] in networks]
