@@ -6,10 +6,10 @@ from django.contrib.auth import admin as auth
 from django.db.models import Field, QuerySet
 from django.forms import ChoiceField
 from django.http import HttpRequest
-from django.utils import timezone
 
 from extdhcp_site.accounts.models import Account, ApiKey, Domain, User
-from extdhcp_site.console.administration import ModelAdmin, ReadOnlyAdmin
+from extdhcp_site.accounts.services import keys
+from extdhcp_site.console.administration import ModelAdmin, ReadOnlyAdmin, caller
 
 
 class DomainForm(forms.ModelForm):
@@ -127,8 +127,10 @@ class ApiKeyAdmin(ReadOnlyAdmin):
 
     @admin.action(description="Disable selected API keys", permissions=["disable"])
     def disable(self, request: HttpRequest, queryset: QuerySet[ApiKey]) -> None:
-        disabled = queryset.filter(disabled_at=None).update(disabled_at=timezone.now())
-        self.message_user(request, f"{disabled} API keys let nobody in any more.")
+        in_use = queryset.filter(disabled_at=None)
+        for key in in_use:
+            keys.disable(key, caller(request))
+        self.message_user(request, f"{len(in_use)} API keys let nobody in any more.")
 
     def has_disable_permission(self, request: HttpRequest) -> bool:
         return request.user.has_perm("accounts.change_apikey")
