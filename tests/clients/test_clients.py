@@ -17,6 +17,7 @@ STARTS = {
     "libcloud": Program(environments.libcloud, "Apache Libcloud", on_page=True),
     "csclient": Program(environments.csclient, "csclient", on_page=True),
     "ansible": Program(environments.ansible, "Ansible", on_page=True),
+    "rest": Program(environments.own, "A VM by REST", on_page=True),
 }
 SCRIPTS = {
     "cs": (environments.own, "scenario_cs.py"),
