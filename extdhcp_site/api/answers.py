@@ -6,10 +6,11 @@ Clients break on details here: see the tests, which name the client for each.
 import json
 import re
 from collections.abc import Mapping
-from datetime import UTC
+from datetime import UTC, datetime
 from typing import Any
 from xml.etree import ElementTree
 
+import orjson
 from django.http import HttpResponse
 from rest_framework import serializers
 
@@ -65,6 +66,17 @@ class Moment(serializers.DateTimeField):
     def __init__(self, **options: Any) -> None:
         super().__init__(format="%Y-%m-%dT%H:%M:%S%z", default_timezone=UTC, **options)
 
+    def to_representation(self, value: datetime) -> str:
+        return f"{value.astimezone(UTC).isoformat(timespec='seconds')[:19]}+0000"
+
+
+class Computed(serializers.SerializerMethodField):
+    """A field `x` that the answer's `get_x` makes, from the object; in a ColumnAnswer from these `columns`."""
+
+    def __init__(self, *columns: str, **options: Any) -> None:
+        self.columns = columns
+        super().__init__(**options)
+
 
 class Constant(serializers.Field):
     """A field that clients insist on and that has one value in this product."""
@@ -112,8 +124,12 @@ def description_header(text: str) -> str:
     return "".join(c for c in text if " " <= c <= "~")[:LONGEST_DESCRIPTION]
 
 
-def to_json(key: str, body: Mapping[str, Any]) -> str:
-    return json.dumps({key: body}, separators=(",", ":"), allow_nan=False)
+def to_json(key: str, body: Mapping[str, Any]) -> bytes:
+    try:
+        return orjson.dumps({key: body})
+    except orjson.JSONEncodeError:
+        # What neither UTF-8 nor 64 bits can hold has its spelling in JSON.
+        return json.dumps({key: body}, separators=(",", ":"), allow_nan=False).encode()
 
 
 def to_xml(key: str, body: Mapping[str, Any]) -> bytes:

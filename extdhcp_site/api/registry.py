@@ -18,10 +18,11 @@ from typing import Any, ClassVar, TypeVar
 from django.db.models import QuerySet
 
 from extdhcp_site.accounts.models import Caller, Role
+from extdhcp_site.api import paging
 from extdhcp_site.api.answers import Answer, Success
+from extdhcp_site.api.columns import ColumnAnswer, among
 from extdhcp_site.api.owners import ListParams
 from extdhcp_site.api.parameters import Params, Values
-from extdhcp_site.configuration.models import PAGE_SIZE
 from extdhcp_site.errors import NotInThisProduct, UnknownCommand
 from extdhcp_site.jobs.models import AsyncJob
 
@@ -81,18 +82,29 @@ class ListCommand(Command):
         raise NotImplementedError
 
     def respond(self, caller: Caller, params: Values) -> dict[str, Any]:
-        rows = self.rows(caller, params)
-        total = rows.count() if isinstance(rows, QuerySet) else len(rows)
+        total, shown = self._page(self.rows(caller, params), caller, params)
+        self.complete(shown, caller, params)
         if not total:
             # Not even a count: Ansible takes the key's presence for rows.
             return {}
-        shown = list(self._page(rows, params))
-        return {"count": total, **(self.show(shown, caller, many=True) if shown else {})}
+        return {"count": total, **({self.word(): shown} if shown else {})}
 
-    def _page(self, rows: QuerySet | Sequence, params: Values) -> QuerySet | Sequence:
-        size = params["pagesize"] or PAGE_SIZE.get()
-        start = ((params["page"] or 1) - 1) * size
-        return (in_stable_order(rows) if isinstance(rows, QuerySet) else rows)[start : start + size]
+    def complete(self, shown: list[dict[str, Any]], caller: Caller, params: Values) -> None:
+        """Change what is shown on a page by what this request says of it."""
+
+    def _page(self, rows: QuerySet | Sequence, caller: Caller, params: Values) -> tuple[int, list[dict[str, Any]]]:
+        """How many rows there are, and what is shown of those on the page."""
+        answer = self.answer_class()
+        if not isinstance(rows, QuerySet) or not issubclass(answer, ColumnAnswer):
+            total, found = paging.cut(rows, params)
+            return total, answer(many=True, context={"caller": caller}).to_representation(found)
+        if paging.names_one(params):
+            found = answer.select(rows, caller)
+            return len(found), [shown for _, shown in found]
+        # First the rows' numbers, alone: only the page's rows are then joined to what else is shown.
+        total, numbers = paging.cut(rows.values_list("pk", flat=True), params)
+        by_number = dict(answer.select(rows.order_by().filter(among("pk", numbers)), caller)) if numbers else {}
+        return total, [by_number[number] for number in numbers if number in by_number]
 
 
 class AsyncCommand(Command):
@@ -108,12 +120,6 @@ class AsyncCommand(Command):
         job = self.submit(caller, params)
         made = {"id": str(job.instance_uuid)} if self.creates else {}
         return {**made, "jobid": str(job.uuid)}
-
-
-def in_stable_order(rows: QuerySet) -> QuerySet:
-    """`rows` in their own order, and those alike in it by number: else a page repeats what another leaves out."""
-    order = rows.query.order_by or rows.model._meta.ordering
-    return rows.order_by(*order, "pk")
 
 
 # The registry ---------------------------------------------------------------------------------------

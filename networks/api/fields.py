@@ -2,6 +2,8 @@
 
 from rest_framework import serializers
 
+from extdhcp_site.api.answers import Computed
+
 
 class _From:
     """Lets every field name its source, also where it is called the same: DRF forbids the repetition."""
@@ -14,7 +16,7 @@ class _From:
 
 class _Text(_From, serializers.CharField):
     def to_representation(self, value: object) -> str | None:
-        return str(value) or None
+        return str(value) or ("" if self.allow_blank else None)
 
 
 class _Number(_From, serializers.IntegerField):
@@ -25,9 +27,9 @@ class _Flag(_From, serializers.BooleanField):
     pass
 
 
-def text(source: str, help_text: str) -> serializers.Field:
-    """A text; an empty one is left out."""
-    return _Text(source=source, help_text=help_text)
+def text(source: str, help_text: str, *, allow_blank: bool = False) -> serializers.Field:
+    """A text; an empty one is left out, unless `allow_blank`."""
+    return _Text(source=source, help_text=help_text, allow_blank=allow_blank)
 
 
 def number(source: str, help_text: str) -> serializers.Field:
@@ -38,5 +40,6 @@ def flag(source: str, help_text: str) -> serializers.Field:
     return _Flag(source=source, help_text=help_text)
 
 
-def computed(help_text: str) -> serializers.SerializerMethodField:
-    return serializers.SerializerMethodField(help_text=help_text)
+def computed(help_text: str, *columns: str) -> Computed:
+    """What the method `get_` and the field's name makes of the object; in a ColumnAnswer of these columns."""
+    return Computed(*columns, help_text=help_text)

@@ -1,16 +1,20 @@
 """How VMs, their NICs and volumes are shown."""
 
 import uuid
+from functools import cache
+from ipaddress import ip_network
+from typing import Any
 
 from extdhcp_site.api.answers import Answer, Constant, Moment
+from extdhcp_site.api.columns import ColumnAnswer
 from networks.api.fields import computed, flag, number, text
-from networks.api.tag_answers import tags_of
-from networks.models import Nic, VirtualMachine
+from networks.models import VirtualMachine
+from networks.models.vms import instance_name, registered_addresses
 
 
-class NicAnswer(Answer):
+class NicAnswer(ColumnAnswer):
     id = text("uuid", "the NIC's id")
-    deviceid = computed("its place in the VM, from 0")
+    deviceid = computed("its place in the VM, from 0", "device_id")
     networkid = text("network.uuid", "its network's id")
     networkname = text("network.name", "its network's name")
     type = text("network.offering.guest_type", "Shared or L2")
@@ -20,9 +24,9 @@ class NicAnswer(Answer):
     ipaddress = text("ip4_address", "the IPv4 address that the external DHCP server gave; absent until learned")
     ip6address = text("ip6_address", "an IPv6 address that the guest has; absent until learned")
     gateway = text("network.gateway", "its network's gateway")
-    netmask = text("network.netmask", "its network's netmask")
-    broadcasturi = computed("the VLAN as a URI, for administrators")
-    isolationuri = computed("the VLAN as a URI, for administrators")
+    netmask = computed("its network's netmask", "network.cidr")
+    broadcasturi = computed("the VLAN as a URI, for administrators", "network.vlan")
+    isolationuri = computed("the VLAN as a URI, for administrators", "network.vlan")
     addressstate = text(
         "address_state", "unknown, confirmed, unconfirmed, last_known or pinned: set by an operator (not in CloudStack)"
     )
@@ -31,32 +35,46 @@ class NicAnswer(Answer):
         "who told the address: agent, lease, webhook, arp, disk, operator or test-driver (not in CloudStack)",
     )
     addresslastseen = Moment(source="address_seen_at", help_text="when the address was last seen (not in CloudStack)")
-    secondaryip = computed("its other addresses, each with an id: those that were registered, and those learned")
+    secondaryip = computed(
+        "its other addresses, each with an id: those that were registered, and those learned",
+        "uuid",
+        "secondary_addresses",
+        "registered",
+    )
     extradhcpoption = Constant([], "always empty")
-    virtualmachineid = computed("its VM's id")
+    virtualmachineid = text("vm.uuid", "its VM's id")
 
     for_root = ("broadcasturi", "isolationuri")
 
-    def get_deviceid(self, nic: Nic) -> str:
-        return str(nic.device_id)
+    @staticmethod
+    def get_deviceid(device_id: int) -> str:
+        return str(device_id)
 
-    def get_broadcasturi(self, nic: Nic) -> str | None:
-        return f"vlan://{nic.network.vlan}" if nic.network.vlan else None
+    @staticmethod
+    def get_netmask(cidr: str) -> str | None:
+        return _netmask(cidr) if cidr else None
+
+    @staticmethod
+    def get_broadcasturi(vlan: int | None) -> str | None:
+        return f"vlan://{vlan}" if vlan else None
 
     get_isolationuri = get_broadcasturi
 
-    def get_secondaryip(self, nic: Nic) -> list[dict[str, str]]:
-        registered = nic.registered_addresses
-        shown = [{"id": str(row), "ipaddress": address} for address, row in registered.items()]
+    @staticmethod
+    def get_secondaryip(nic: str, learned: list[str], registered: str | None) -> list[dict[str, str]]:
+        rows = registered_addresses(registered)
+        shown = [{"id": str(row), "ipaddress": address} for address, row in rows.items()]
         # Those learned have no rows: an id lasts for as long as the NIC has the address.
         return shown + [
-            {"id": str(uuid.uuid5(nic.uuid, address)), "ipaddress": address}
-            for address in nic.secondary_addresses
-            if address not in registered
+            {"id": str(uuid.uuid5(uuid.UUID(nic), address)), "ipaddress": address}
+            for address in learned
+            if address not in rows
         ]
 
-    def get_virtualmachineid(self, nic: Nic) -> str:
-        return str(nic.vm.uuid)
+
+@cache
+def _netmask(cidr: str) -> str:
+    return str(ip_network(cidr).netmask)
 
 
 class SecondaryIpAnswer(Answer):
@@ -67,10 +85,18 @@ class SecondaryIpAnswer(Answer):
     virtualmachineid = text("nic.vm.uuid", "that NIC's VM")
 
 
-class VmAnswer(Answer):
+class VmTagAnswer(ColumnAnswer):
+    key = text("key", "the tag's key")
+    value = text("value", "its value", allow_blank=True)
+    resourcetype = Constant("UserVm", "always UserVm")
+    resourceid = text("vm.uuid", "the VM's id")
+    account = text("vm.account.name", "the account that owns the VM")
+
+
+class VmAnswer(ColumnAnswer):
     id = text("uuid", "the VM's id")
     name = text("name", "the VM's host name")
-    displayname = text("display_name", "the VM's name for people")
+    displayname = computed("the VM's name for people", "display_name", "name")
     state = text("state", "Running, Starting, Stopping, Stopped, Migrating, Destroyed, Expunging or Error")
     account = text("account.name", "the account that owns it")
     domain = text("account.domain.name", "that account's domain")
@@ -80,7 +106,7 @@ class VmAnswer(Answer):
     zonename = text("zone.name", "the zone's name")
     hostid = text("host.uuid", "the host that it runs on, for administrators")
     hostname = text("host.name", "the name of that host, for administrators")
-    instancename = text("instance_name", "its name on the hypervisor, for administrators")
+    instancename = computed("its name on the hypervisor, for administrators", "account_id", "id")
     templateid = text("template.uuid", "its template's id")
     templatename = text("template.name", "its template's name")
     templatedisplaytext = text("template.name", "its template in words")
@@ -92,9 +118,10 @@ class VmAnswer(Answer):
     memory = number("service_offering.memory_mib", "MiB of memory")
     hypervisor = text("hypervisor", "KVM, XenServer or VMware")
     guestosname = text("template.guest_os_type", "guest operating system")
-    ipaddress = computed("its default NIC's IPv4 address; absent until it is learned")
-    nic = computed("its NICs, the default one first")
-    keypairs = computed("names of its SSH key pairs, separated by commas")
+    ipaddress = computed("its default NIC's IPv4 address; absent until it is learned", "nics")
+    nic = NicAnswer(source="nics", many=True, help_text="its NICs, the default one first")
+    keypairs = computed("names of its SSH key pairs, separated by commas", "ssh_keys")
+    keypair = computed("the same, under the name that libcloud reads", "ssh_keys")
     rootdeviceid = Constant(0, "always 0")
     rootdevicetype = Constant("ROOT", "always ROOT")
     haenable = Constant(False, "always false")
@@ -103,9 +130,9 @@ class VmAnswer(Answer):
     details = Constant({}, "always empty")
     securitygroup = Constant([], "always empty")
     affinitygroup = Constant([], "always empty")
-    tags = computed("its tags")
+    tags = VmTagAnswer(many=True, help_text="its tags")
     jobid = text("pending_job", "the job that works on it now")
-    jobstatus = computed("0 while a job works on it")
+    jobstatus = computed("0 while a job works on it", "pending_job")
     configdrive = text("drive_use", "whether it has a config drive: Always, FirstBoot or Never (not in CloudStack)")
     needsrestart = flag(
         "needs_restart",
@@ -115,23 +142,27 @@ class VmAnswer(Answer):
 
     for_root = ("hostid", "hostname", "instancename")
 
-    def get_ipaddress(self, vm: VirtualMachine) -> str | None:
-        return next((nic.ip4_address for nic in vm.nics.all() if nic.is_default), None)
+    @staticmethod
+    def get_displayname(display_name: str, name: str) -> str:
+        return display_name or name
 
-    def get_nic(self, vm: VirtualMachine) -> list[dict[str, object]]:
-        nics = list(vm.nics.all())
-        for nic in nics:
-            nic.vm = vm
-        return list(NicAnswer(nics, many=True, context=self.context).data)
+    @staticmethod
+    def get_instancename(account_id: int, pk: int) -> str:
+        return instance_name(account_id, pk)
 
-    def get_tags(self, vm: VirtualMachine) -> list[dict[str, str]]:
-        return tags_of(vm)
+    @staticmethod
+    def get_ipaddress(nics: list[dict[str, Any]]) -> str | None:
+        return next((nic.get("ipaddress") for nic in nics if nic["isdefault"]), None)
 
-    def get_keypairs(self, vm: VirtualMachine) -> str | None:
-        return ",".join(key["name"] for key in vm.ssh_keys) or None
+    @staticmethod
+    def get_keypairs(ssh_keys: list[dict[str, str]]) -> str | None:
+        return ",".join(key["name"] for key in ssh_keys) or None
 
-    def get_jobstatus(self, vm: VirtualMachine) -> int | None:
-        return 0 if vm.pending_job else None
+    get_keypair = get_keypairs
+
+    @staticmethod
+    def get_jobstatus(pending_job: str | None) -> int | None:
+        return 0 if pending_job else None
 
 
 class UserDataAnswer(Answer):

@@ -51,6 +51,10 @@ class ConfigDriveUse(models.TextChoices):
     NEVER = "Never", "No drive"
 
 
+def instance_name(account_id: int, vm_id: int) -> str:
+    return f"i-{account_id}-{vm_id}-VM"
+
+
 class VirtualMachineQuerySet(OwnedQuerySet):
     def for_listing(self) -> Self:
         """With all that a list shows, in a fixed number of queries."""
@@ -123,7 +127,7 @@ class VirtualMachine(UuidModel):
 
     @property
     def instance_name(self) -> str:
-        return f"i-{self.account_id}-{self.pk}-VM"
+        return instance_name(self.account_id, self.pk)
 
     @property
     def on_host(self) -> VmRef:
@@ -151,6 +155,12 @@ class _Joined(models.Aggregate):
 
     function = "GROUP_CONCAT"
     output_field = models.TextField()
+
+
+def registered_addresses(joined: str | None) -> dict[str, UUID]:
+    """The addresses that users registered for a NIC, in order, with the rows' uuids; `joined` is `registered`."""
+    pairs = [entry.split("=") for entry in (joined or "").split(",") if entry]
+    return {address: UUID(row) for row, address in sorted(pairs, key=lambda pair: pair[1])}
 
 
 class NicQuerySet(models.QuerySet["Nic"]):
@@ -216,12 +226,6 @@ class Nic(UuidModel):
 
     def __str__(self) -> str:
         return f"NIC {self.device_id} of {self.vm}"
-
-    @property
-    def registered_addresses(self) -> dict[str, UUID]:
-        """The addresses that users registered for it, in order, with the rows' uuids. Needs `for_listing`."""
-        pairs = [entry.split("=") for entry in (self.registered or "").split(",") if entry]
-        return {address: UUID(row) for row, address in sorted(pairs, key=lambda pair: pair[1])}
 
 
 class NicSecondaryIpQuerySet(models.QuerySet["NicSecondaryIp"]):

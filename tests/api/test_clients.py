@@ -5,7 +5,7 @@ import re
 import pytest
 from django.test import Client
 
-from extdhcp_site.api import registry
+from extdhcp_site.api import paging, registry
 from extdhcp_site.api.answers import Success
 from extdhcp_site.api.owners import ListParams
 from extdhcp_site.api.parameters import Params
@@ -139,7 +139,7 @@ def test_rule_12_pages_join_without_gap_or_repetition(user):
 def test_rule_12_rows_that_sort_alike_keep_their_order(own_commands, user):
     """Zones of one name, for instance: without a last criterion a page may repeat what another leaves out."""
     record(user)
-    ordered = registry.in_stable_order(events.Event.objects.order_by("type"))
+    ordered = paging.in_stable_order(events.Event.objects.order_by("type"))
     assert ordered.query.order_by == ("type", "pk")
 
 
