@@ -484,6 +484,7 @@ class Flows:
             self.other_resets,
             self.nics,
             self.tags,
+            self.sizes_and_fresh_starts,
             self.a_destroyed_vm_recovered,
             self.refused_deploys,
             self.doubled_parameters,
@@ -743,6 +744,34 @@ class Flows:
         self.work()
         self.call("removeIpFromNic", by=self.people["stranger"], id=added["id"])
         self.call("removeIpFromNic", by=self.owner, id=added["id"])
+        self.work()
+
+    def sizes_and_fresh_starts(self) -> None:
+        vm = self.deploy(name="fresh", startvm="false")["id"]
+        size = {"id": vm, "serviceofferingid": make_service_offering().uuid}
+        self.call("changeServiceForVirtualMachine", by=self.owner, **size)
+        self.call("changeServiceForVirtualMachine", by=self.owner, **size, **{"details[0].secret": self.password})
+        self.call("scaleVirtualMachine", by=self.owner, **size)
+        self.work()
+        with self.broken("delete_root"):
+            self.call("restoreVirtualMachine", by=self.owner, virtualmachineid=vm)
+            self.work()
+        job = self.call("restoreVirtualMachine", by=self.owner, virtualmachineid=vm)["jobid"]
+        self.work()
+        made_up = self.own_result(job)["virtualmachine"]["password"]
+        self.planted["VM password of a fresh start"] = made_up
+        self.everybody_else_asks_for(job)
+        self.call("startVirtualMachine", by=self.owner, id=vm)
+        self.work()
+        self.call("listVirtualMachines", by=self.people["colleague"], id=vm, userdata="false")
+        self.call("listVirtualMachines", id=vm, userdata="true")
+        with self.web.private():
+            (shown,) = self.call("listVirtualMachines", by=self.owner, id=vm, userdata="true")["virtualmachine"]
+        assert base64.b64decode(shown["userdata"]).decode() == self.user_data
+        self.call("destroyVirtualMachine", by=self.owner, id=vm)
+        self.work()
+        self.call("expungeVirtualMachine", by=self.people["stranger"], id=vm)
+        self.call("expungeVirtualMachine", id=vm)
         self.work()
 
     def tags(self) -> None:

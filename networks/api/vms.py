@@ -1,6 +1,12 @@
 """Virtual machines, their NICs and ROOT volumes."""
 
-from django.db.models import Q, QuerySet
+import json
+import re
+from typing import Any
+
+from django.db.models import Q, QuerySet, TextField
+from django.db.models.functions import Cast
+from rest_framework.serializers import ValidationError
 
 from extdhcp_site.accounts.models import Account, Caller, Role
 from extdhcp_site.api.owners import OwnedListParams, OwnerParams, ownership
@@ -8,6 +14,7 @@ from extdhcp_site.api.parameters import (
     Bool,
     Choice,
     CommaList,
+    Map,
     MapList,
     ObjectField,
     ObjectListField,
@@ -16,7 +23,16 @@ from extdhcp_site.api.parameters import (
     Values,
     visible,
 )
-from extdhcp_site.api.registry import EVERYBODY, ROOT_ADMIN, AsyncCommand, Command, ListCommand, command
+from extdhcp_site.api.registry import (
+    ADMINS,
+    EVERYBODY,
+    ROOT_ADMIN,
+    AsyncCommand,
+    Command,
+    ListCommand,
+    Success,
+    command,
+)
 from extdhcp_site.errors import InvalidParameter, NotInThisProduct, PermissionDenied
 from extdhcp_site.jobs import services as jobs
 from extdhcp_site.jobs.models import AsyncJob
@@ -31,6 +47,7 @@ from networks.models import (
     HypervisorType,
     Network,
     Pod,
+    PrimaryStorage,
     ServiceOffering,
     Template,
     VirtualMachine,
@@ -46,27 +63,59 @@ _CONFIG_DRIVE = (
 )
 
 
+_NO_DETAILS = "Not in this product: a VM has what its service offering and template say."
+
+
 @jobs.renders("VirtualMachine")
 def shown_as_result(uuid: str, caller: Caller) -> dict[str, object] | None:
     vm = VirtualMachine.objects.for_listing().filter(uuid=uuid).first()
     return {"virtualmachine": VmAnswer(vm, context={"caller": caller}).data} if vm else None
 
 
+# CloudStack's words for parts of the answer, and what is left out, or empty, unless `details` asks for it.
+_DETAILS = {
+    "nics": {"nic": [], "ipaddress": None},
+    "tmpl": dict.fromkeys(("templateid", "templatename", "templatedisplaytext", "passwordenabled", "guestosname")),
+    "servoff": dict.fromkeys(("serviceofferingid", "serviceofferingname")),
+    "volume": dict.fromkeys(("rootdeviceid", "rootdevicetype")),
+    "secgrp": {"securitygroup": []},
+    "affgrp": {"affinitygroup": []},
+}
+# Words for what is never shown here.
+_NO_MORE_DETAILS = ("min", "group", "stats", "diskoff", "backoff", "iso")
+_PRESENT = "Present"
+_GONE = (VmState.DESTROYED, VmState.EXPUNGING)
+
+
 class ListVirtualMachinesParams(OwnedListParams):
     id = ObjectField("The VM's id.", visible(VirtualMachine))
     ids = ObjectListField("Several VMs' ids.", visible(VirtualMachine))
     name = Text("Part of the VM's name.")
-    state = Choice("The VM's state.", VmState.values)
+    state = Choice(
+        "The VM's state; Present is all but Destroyed and Expunging. Users see those two only when they ask for them.",
+        (*VmState.values, _PRESENT),
+    )
     zoneid = ObjectField("Only VMs of this zone.", visible(Zone))
     networkid = ObjectField("Only VMs with a NIC on this network.", visible(Network))
     hostid = ObjectField("Only VMs on this host. Root admins only.", visible(Host))
     podid = ObjectField("Only VMs in this pod. Root admins only.", visible(Pod))
     clusterid = ObjectField("Only VMs in this cluster. Root admins only.", visible(Cluster))
+    storageid = ObjectField("Only VMs whose ROOT volume lies here. Root admins only.", visible(PrimaryStorage))
     templateid = ObjectField("Only VMs of this template.", visible(Template))
     serviceofferingid = ObjectField("Only VMs of this service offering.", visible(ServiceOffering))
     hypervisor = Choice("Only VMs of this hypervisor.", HypervisorType.values)
+    keypair = Text("Only VMs that were given the SSH key pair of this name.")
     tags = tags_filter()
-    details = CommaList("Accepted: all that is cheap is always shown.")
+    haenable = Bool("True finds nothing: no VM is highly available here.")
+    displayvm = Bool("False finds nothing: every VM is displayed.")
+    userdata = Bool("True to show each VM's user data, where it is your account's own.")
+    details = CommaList("Parts to show: all, nics, tmpl, servoff, volume, secgrp, affgrp, or min; absent: all.")
+
+    def validate_details(self, words: list[str]) -> list[str]:
+        for word in words:
+            if word not in ("all", *_DETAILS, *_NO_MORE_DETAILS):
+                raise ValidationError(f"must be words out of all, {', '.join((*_DETAILS, *_NO_MORE_DETAILS))}.")
+        return words
 
 
 @command(since="1.0", roles=EVERYBODY)
@@ -78,24 +127,75 @@ class ListVirtualMachines(ListCommand):
 
     def rows(self, caller: Caller, params: Values) -> QuerySet[VirtualMachine]:
         vms = VirtualMachine.objects.visible_to(caller).filter(ownership(caller, params))
-        if params["keyword"]:
-            vms = vms.filter(Q(name__icontains=params["keyword"]) | Q(display_name__icontains=params["keyword"]))
-        if params["name"]:
-            vms = vms.filter(name__icontains=params["name"])
-        if params["networkid"]:
-            vms = vms.filter(nics__network=params["networkid"])
+        if params["haenable"] or params["displayvm"] is False:
+            return vms.none()
         asked = matching(
             params,
-            state="state",
             zoneid="zone",
+            networkid="nics__network",
             hostid="host",
             podid="host__cluster__pod",
             clusterid="host__cluster",
+            storageid="root_volume__storage",
             templateid="template",
             serviceofferingid="service_offering",
             hypervisor="hypervisor",
+            name="name__icontains",
         )
-        return tagged(vms, params).filter(by_id(params) & asked).for_listing()
+        vms = vms.filter(by_id(params) & asked & _in_state(caller, params["state"]))
+        if params["keyword"]:
+            vms = vms.filter(_with_keyword(caller, params["keyword"]))
+        if params["keypair"]:
+            vms = vms.annotate(keys_as_text=Cast("ssh_keys", TextField())).filter(
+                # As it is stored; inside of another value its quotes would have backslashes before them.
+                keys_as_text__contains=json.dumps({"name": params["keypair"]})[1:-1]
+            )
+        return tagged(vms, params).for_listing()
+
+    def respond(self, caller: Caller, params: Values) -> dict[str, Any]:
+        body = super().respond(caller, params)
+        shown = body.get("virtualmachine", [])
+        _cut(shown, params["details"])
+        if params["userdata"]:
+            _add_user_data(shown, caller)
+        return body
+
+
+def _in_state(caller: Caller, state: str | None) -> Q:
+    """As CloudStack unless told otherwise, users do not see what they have destroyed, and a client goes on as without
+    it; one who wants to recover it asks for its state."""
+    if state == _PRESENT or (state is None and caller.role == Role.USER):
+        return ~Q(state__in=_GONE)
+    return Q(state=state) if state else Q()
+
+
+def _with_keyword(caller: Caller, keyword: str) -> Q:
+    wanted = Q(name__icontains=keyword) | Q(display_name__icontains=keyword)
+    if caller.is_root and (instance := re.fullmatch(r"i-(\d{1,18})-(\d{1,18})-vm", keyword.lower(), re.ASCII)):
+        wanted |= Q(account_id=instance[1], pk=instance[2])
+    return wanted
+
+
+def _cut(shown: list[dict[str, Any]], details: list[str] | None) -> None:
+    if details is None or "all" in details:
+        return
+    for part, fields in _DETAILS.items():
+        if part in details:
+            continue
+        for vm in shown:
+            for name, empty in fields.items():
+                vm.pop(name, None)
+                if empty is not None:
+                    vm[name] = empty
+
+
+def _add_user_data(shown: list[dict[str, Any]], caller: Caller) -> None:
+    own = VirtualMachine.objects.filter(uuid__in=[vm["id"] for vm in shown], account=caller.account)
+    # Instances: the column is sealed for its row.
+    user_data = {str(vm.uuid): vm.user_data for vm in own.only("uuid", "user_data")}
+    for vm in shown:
+        if content := user_data.get(vm["id"]):
+            vm["userdata"] = content
 
 
 class IpToNetwork(Params):
@@ -121,8 +221,14 @@ class DeployVirtualMachineParams(OwnerParams):
     configdrive = Choice(_CONFIG_DRIVE, ConfigDriveUse.values)
     hypervisor = Choice("The template's hypervisor.", HypervisorType.values)
     ipaddress = Text("Not accepted: the external DHCP server gives the address.")
+    details = Map(_NO_DETAILS)
     diskofferingid = Text("Not in this product.")
     extraconfig = Text("Not in this product.", max_length=5120)
+    rootdisksize = Text("Not in this product: the ROOT volume has its template's size.")
+    securitygroupids = Text("Not in this product.")
+    securitygroupnames = Text("Not in this product.")
+    affinitygroupids = Text("Not in this product.")
+    affinitygroupnames = Text("Not in this product.")
 
 
 @command(since="1.0", roles=EVERYBODY)
@@ -157,18 +263,34 @@ class DeployVirtualMachine(AsyncCommand):
         return job
 
 
+_NOT_HERE = {
+    "Volumes beyond ROOT are": ["diskofferingid"],
+    "extraconfig is": ["extraconfig"],
+    "Sizes of a VM's own (`rootdisksize`) are": ["rootdisksize"],
+    "Security groups are": ["securitygroupids", "securitygroupnames"],
+    "Affinity groups are": ["affinitygroupids", "affinitygroupnames"],
+}
+
+
 def _refuse_what_is_not_here(params: Values) -> None:
     if params["ipaddress"] or any(entry["ip"] for entry in params["iptonetworklist"] or []):
         raise InvalidParameter("The external DHCP server gives the address; leave ipaddress out.")
-    if params["diskofferingid"]:
-        raise NotInThisProduct("Volumes beyond ROOT are")
-    if params["extraconfig"]:
-        raise NotInThisProduct("extraconfig is")
+    for what, names in _NOT_HERE.items():
+        if any(params[name] for name in names):
+            raise NotInThisProduct(what)
+    _refuse_details(params)
     refuse_stored_user_data(params)
+
+
+def _refuse_details(params: Values) -> None:
+    if params["details"]:
+        raise NotInThisProduct("Details of a VM (`details`) are")
 
 
 class StartVirtualMachineParams(VmParams):
     hostid = ObjectField("The host. Root admins only.", visible(Host))
+    clusterid = ObjectField("The cluster. Root admins only.", visible(Cluster))
+    podid = ObjectField("The pod. Root admins only.", visible(Pod))
 
 
 @command(since="1.0", roles=EVERYBODY)
@@ -179,7 +301,7 @@ class StartVirtualMachine(AsyncCommand):
     answer = VM
 
     def submit(self, caller: Caller, params: Values) -> AsyncJob:
-        return services.start(params["id"], caller, params["hostid"])
+        return services.start(params["id"], caller, params["hostid"], cluster=params["clusterid"], pod=params["podid"])
 
 
 class ForceableParams(VmParams):
@@ -225,6 +347,71 @@ class DestroyVirtualMachine(AsyncCommand):
         return services.destroy(params["id"], caller, expunge=bool(params["expunge"]))
 
 
+@command(since="1.1", roles=ADMINS)
+class ExpungeVirtualMachine(AsyncCommand):
+    """Delete a destroyed VM with its ROOT volume at once."""
+
+    params = VmParams
+    answer = Success
+
+    def submit(self, caller: Caller, params: Values) -> AsyncJob:
+        return services.expunge(params["id"], caller)
+
+
+class RestoreVirtualMachineParams(Params):
+    virtualmachineid = ObjectField("The VM's id.", visible(VirtualMachine), required=True)
+    templateid = ObjectField("Its own template; another one is not in this product.", visible(Template))
+
+
+@command(since="1.1", roles=EVERYBODY)
+class RestoreVirtualMachine(AsyncCommand):
+    """Make a VM's ROOT volume of its template again; what its guest wrote is lost. One that runs is restarted."""
+
+    params = RestoreVirtualMachineParams
+    answer = VM
+
+    def submit(self, caller: Caller, params: Values) -> AsyncJob:
+        vm = params["virtualmachineid"]
+        if params["templateid"] not in (None, vm.template):
+            raise NotInThisProduct("Restoring a VM from another template is")
+        return services.restore(vm, caller)
+
+
+class ServiceOfferingParams(VmParams):
+    serviceofferingid = ObjectField("The new service offering.", visible(ServiceOffering), required=True)
+    details = Map(_NO_DETAILS)
+
+
+@command(since="1.1", roles=EVERYBODY)
+class ChangeServiceForVirtualMachine(Command):
+    """Give a stopped VM another service offering."""
+
+    params = ServiceOfferingParams
+    answer = VM
+
+    def run(self, caller: Caller, params: Values) -> VirtualMachine:
+        _refuse_details(params)
+        services.change_service(params["id"], params["serviceofferingid"], caller)
+        return as_it_is(params["id"])
+
+
+@command(since="1.1", roles=EVERYBODY)
+class ScaleVirtualMachine(AsyncCommand):
+    """Give a stopped VM another service offering. One that runs keeps its CPUs and memory."""
+
+    params = ServiceOfferingParams
+    answer = Success
+
+    def submit(self, caller: Caller, params: Values) -> AsyncJob:
+        _refuse_details(params)
+        return services.scale(params["id"], params["serviceofferingid"], caller)
+
+
+@jobs.renders_job("scaleVirtualMachine")
+def _scaled(job: AsyncJob, caller: Caller) -> None:
+    """As CloudStack's: no more than that it was done."""
+
+
 @command(since="1.0", roles=EVERYBODY)
 class RecoverVirtualMachine(Command):
     """Take back a destroyed VM that has not been expunged; it is Stopped then."""
@@ -242,6 +429,7 @@ class UpdateVirtualMachineParams(VmParams):
     displayname = Text("A new name for people.")
     userdata = Text("New user data in base64; empty: none from now on.", allow_blank=True, **USER_DATA_LIMITS)
     userdataid = Text("Not in this product.")
+    details = Map(_NO_DETAILS)
     configdrive = Choice(_CONFIG_DRIVE, ConfigDriveUse.values)
 
 
@@ -254,6 +442,7 @@ class UpdateVirtualMachine(Command):
 
     def run(self, caller: Caller, params: Values) -> VirtualMachine:
         refuse_stored_user_data(params)
+        _refuse_details(params)
         guest_data.update(
             params["id"],
             caller,

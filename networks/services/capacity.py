@@ -1,7 +1,7 @@
 """Which host a VM goes to. What it needs is reserved by conditional updates, so no two VMs get the same room."""
 
 from django.db import transaction
-from django.db.models import F
+from django.db.models import F, Q
 from django.db.models.expressions import CombinedExpression
 
 from extdhcp_site.errors import InsufficientCapacity
@@ -10,33 +10,35 @@ from networks.models import Host, VirtualMachine
 from networks.models.infrastructure import HostQuerySet
 from networks.models.vms import VmState
 
+EVERYWHERE = Q()
 
-def reserve_host(vm: VirtualMachine, only: Host | None = None) -> Host:
-    """Give a starting VM its host: the one with the most free memory that fits, or `only`.
+
+def reserve_host(vm: VirtualMachine, among: Q = EVERYWHERE) -> Host:
+    """Give a starting VM its host: `among` those asked for, the one with the most free memory that fits.
 
     Raises InsufficientCapacity, which tells the operator why each host was left out.
     """
-    for host in _fitting(vm, only):
+    for host in _fitting(vm, among):
         with transaction.atomic():
             unplaced = VirtualMachine.objects.filter(pk=vm.pk, state=VmState.STARTING, host=None)
             if reserve(host, vm) and unplaced.update(host=host):
                 vm.host = host
                 return host
             transaction.set_rollback(True)
-    raise _no_room(vm, only)
+    raise _no_room(vm, among)
 
 
-def reserve_target(vm: VirtualMachine, only: Host | None = None) -> Host:
+def reserve_target(vm: VirtualMachine, among: Q = EVERYWHERE) -> Host:
     """Room on another host of the same cluster for a VM that is about to migrate. Raises InsufficientCapacity."""
     assert vm.host is not None
-    for host in _fitting(vm, only).filter(cluster=vm.host.cluster).exclude(pk=vm.host_id):
+    for host in _fitting(vm, among).filter(cluster=vm.host.cluster).exclude(pk=vm.host_id):
         with transaction.atomic():
             staying = VirtualMachine.objects.filter(pk=vm.pk, state=VmState.MIGRATING, migrating_to=None)
             if reserve(host, vm) and staying.update(migrating_to=host):
                 vm.migrating_to = host
                 return host
             transaction.set_rollback(True)
-    raise _no_room(vm, only)
+    raise _no_room(vm, among)
 
 
 def reserve(host: Host, vm: VirtualMachine) -> bool:
@@ -67,7 +69,7 @@ def _held_by(vm: VirtualMachine, times: int) -> dict[str, CombinedExpression]:
     }
 
 
-def _fitting(vm: VirtualMachine, only: Host | None) -> HostQuerySet:
+def _fitting(vm: VirtualMachine, among: Q) -> HostQuerySet:
     """Hosts of the VM's zone and hypervisor with room for it, the one with the most free memory first."""
     hosts = Host.objects.select_related("endpoint", "cluster").most_free_first()
     hosts = hosts.filter(cluster__pod__zone=vm.zone, cluster__hypervisor=vm.hypervisor)
@@ -75,7 +77,7 @@ def _fitting(vm: VirtualMachine, only: Host | None) -> HostQuerySet:
         # Elsewhere its ROOT volume would be made anew, empty.
         hosts = hosts.filter(cluster=storage.cluster)
         hosts = hosts if storage.shared else hosts.filter(pk=vm.last_host_id)
-    return _with_room(hosts.filter(pk=only.pk) if only else hosts, vm)
+    return _with_room(hosts.filter(among), vm)
 
 
 def _with_room(hosts: HostQuerySet, vm: VirtualMachine) -> HostQuerySet:
@@ -83,10 +85,8 @@ def _with_room(hosts: HostQuerySet, vm: VirtualMachine) -> HostQuerySet:
     return hosts.with_room(offering.total_mhz, offering.memory, CPU_OVERPROVISIONING.get())
 
 
-def _no_room(vm: VirtualMachine, only: Host | None) -> InsufficientCapacity:
-    hosts = Host.objects.filter(cluster__pod__zone=vm.zone, cluster__hypervisor=vm.hypervisor)
-    if only:
-        hosts = hosts.filter(pk=only.pk)
+def _no_room(vm: VirtualMachine, among: Q) -> InsufficientCapacity:
+    hosts = Host.objects.filter(among, cluster__pod__zone=vm.zone, cluster__hypervisor=vm.hypervisor)
     mib = 1024 * 1024
     reasons = [
         f"{host}: {host.state}, {host.resource_state}, {(host.memory - host.reserved_memory) // mib} MiB free of "

@@ -157,6 +157,19 @@ def update(
         events.record(EventType.VM_UPDATE, f"{vm} updated", account=vm.account, on=vm, by=by)
 
 
+def begin_anew(vm: VirtualMachine, job: AsyncJob) -> None:
+    """The VM gets a new ROOT volume: its guest is told everything again, and given a new password if it takes one.
+
+    In the transaction that submits `job`, whose caller reads the password in its result.
+    """
+    changes: dict[str, object] = {}
+    if vm.template.password_enabled and vm.drive_use != ConfigDriveUse.NEVER:
+        password = new_password()
+        changes["password"] = seal(vm, "password", password)
+        jobs.keep_secret(job, password=password)
+    _change(vm, **changes)
+
+
 def refresh(vm: VirtualMachine, by: Caller | None) -> AsyncJob:
     """Bring to a running guest what it is to know; what it has already costs nothing."""
     return submit("refreshVirtualMachine", vm, by, {VmState.RUNNING: VmState.RUNNING})

@@ -3,6 +3,8 @@
 import contextlib
 from collections.abc import Iterator
 
+from django.db.models import Q
+
 from extdhcp_site.errors import InternalError
 from extdhcp_site.jobs import services as jobs
 from extdhcp_site.jobs.models import AsyncJob
@@ -34,6 +36,12 @@ def vm_of(job: AsyncJob) -> VirtualMachine:
 
 def named_host(job: AsyncJob) -> Host | None:
     return Host.objects.filter(pk=job.arguments["host"]).first() if job.arguments.get("host") else None
+
+
+def named_hosts(job: AsyncJob) -> Q:
+    """Which hosts the job may choose from: the one that was named, those of a cluster or of a pod, or all."""
+    columns = {"host": "pk", "cluster": "cluster", "pod": "cluster__pod"}
+    return Q(**{column: job.arguments[name] for name, column in columns.items() if job.arguments.get(name)})
 
 
 @contextlib.contextmanager

@@ -47,7 +47,7 @@ from networks.models.offerings import TemplateFormat
 from networks.models.vms import VmState, VolumeState
 from networks.services import capacity
 from networks.services.alone import alone
-from networks.services.job_steps import cleaning_up, named_host, vm_of, working
+from networks.services.job_steps import cleaning_up, named_hosts, vm_of, working
 from networks.services.places import CALL, LONG_CALL, hypervisor_at, place, record_health, tolerated, translated, within
 
 log = structlog.get_logger(__name__)
@@ -102,7 +102,7 @@ def migrate(job: AsyncJob) -> None:
     if vm.state == VmState.RUNNING and not vm.migrating_to_id:
         return  # a former attempt came to its end
     try:
-        target = vm.migrating_to or capacity.reserve_target(vm, named_host(job))
+        target = vm.migrating_to or capacity.reserve_target(vm, named_hosts(job))
         _migrate(job, vm, vm.host, target)
     except ApiError:
         with cleaning_up(job):
@@ -125,6 +125,32 @@ def destroy(job: AsyncJob) -> None:
     VirtualMachine.objects.filter(pk=vm.pk, state__in=[VmState.STOPPED, VmState.ERROR]).update(**gone)
     if job.arguments["expunge"]:
         expunge(vm)
+
+
+@jobs.handler("expungeVirtualMachine", EventType.VM_EXPUNGE)
+def expunge_now(job: AsyncJob) -> None:
+    vm = VirtualMachine.objects.for_listing().filter(uuid=job.instance_uuid).first()
+    if vm:
+        expunge(vm)
+
+
+@jobs.handler("restoreVirtualMachine", EventType.VM_RESTORE)
+def restore(job: AsyncJob) -> None:
+    """The ROOT volume goes, and is made of the template again at the next start; at once for a VM that ran."""
+    vm = vm_of(job)
+    if vm.state == VmState.STOPPING:
+        _stop(job, vm, grace=0.0)
+    if vm.state == VmState.STOPPED:
+        _delete_root(vm)
+        Volume.objects.filter(vm=vm).update(storage=None, state=VolumeState.ALLOCATED)
+    if job.arguments["start"]:
+        _move(vm, VmState.STOPPED, VmState.STARTING)
+        _start(job)
+
+
+@jobs.handler("scaleVirtualMachine", EventType.VM_UPGRADE)
+def scale(job: AsyncJob) -> None:
+    """The service offering was written with the job; what it gives is reserved at the next start."""
 
 
 @tasks.task
@@ -180,15 +206,19 @@ def expunge(vm: VirtualMachine) -> None:
     states = [VmState.DESTROYED, VmState.EXPUNGING]
     if not VirtualMachine.objects.filter(pk=vm.pk, state__in=states).update(state=VmState.EXPUNGING):
         return
+    _delete_root(vm)
+    with transaction.atomic():
+        events.record(EventType.VM_EXPUNGE, f"{vm} expunged", account=vm.account, on=vm)
+        vm.delete()
+
+
+def _delete_root(vm: VirtualMachine) -> None:
     volume = vm.root_volume
     root = _root(vm, volume.storage)
     if isinstance(root, ImageRoot) and volume.state == VolumeState.READY:
         host = _host_that_sees(volume, vm)
         with translated(host):
             place(host).hypervisor.delete_root(root, within(CALL))
-    with transaction.atomic():
-        events.record(EventType.VM_EXPUNGE, f"{vm} expunged", account=vm.account, on=vm)
-        vm.delete()
 
 
 # Steps ----------------------------------------------------------------------------------------
@@ -202,7 +232,7 @@ def _start(job: AsyncJob) -> None:
         if vm.stray_on:
             with heartbeat(lambda: jobs.beat(job)):
                 _drive_out(vm)
-        host = vm.host or capacity.reserve_host(vm, named_host(job))
+        host = vm.host or capacity.reserve_host(vm, named_hosts(job))
         with working(job, host, "Starting"):
             _bring_up(job, vm, place(host))
     except ApiError as error:

@@ -17,9 +17,11 @@ from extdhcp_site.events.models import EventType
 from extdhcp_site.jobs import services as jobs
 from extdhcp_site.jobs.models import AsyncJob
 from networks.models import (
+    Cluster,
     ConfigDriveUse,
     Host,
     Network,
+    Pod,
     ServiceOffering,
     SshKeyPair,
     Template,
@@ -29,9 +31,16 @@ from networks.models import (
 )
 from networks.models.networks import AclType
 from networks.models.vms import VmState, host_name
-from networks.services.guest_data import check_drive_use, check_password, check_user_data, keys_of, new_password
+from networks.services.guest_data import (
+    begin_anew,
+    check_drive_use,
+    check_password,
+    check_user_data,
+    keys_of,
+    new_password,
+)
 from networks.services.nics import MOST_NICS, write_nic
-from networks.services.submission import submit
+from networks.services.submission import not_now, submit
 
 
 @dataclass(frozen=True)
@@ -79,8 +88,18 @@ def deploy(wanted: Deployment, account: Account, by: Caller) -> tuple[VirtualMac
     return vm, job
 
 
-def start(vm: VirtualMachine, by: Caller, host: Host | None = None) -> AsyncJob:
-    return submit("startVirtualMachine", vm, by, {VmState.STOPPED: VmState.STARTING}, host=host.pk if host else None)
+def start(
+    vm: VirtualMachine,
+    by: Caller,
+    host: Host | None = None,
+    *,
+    cluster: Cluster | None = None,
+    pod: Pod | None = None,
+) -> AsyncJob:
+    """On `host`, or on a host of `cluster` and of `pod`, where they are given."""
+    places = {"host": host, "cluster": cluster, "pod": pod}
+    named = {name: row.pk for name, row in places.items() if row}
+    return submit("startVirtualMachine", vm, by, {VmState.STOPPED: VmState.STARTING}, **named)
 
 
 def stop(vm: VirtualMachine, by: Caller, *, forced: bool = False) -> AsyncJob:
@@ -104,6 +123,43 @@ def destroy(vm: VirtualMachine, by: Caller, *, expunge: bool = False) -> AsyncJo
     if expunge:
         states[VmState.DESTROYED] = VmState.DESTROYED
     return submit("destroyVirtualMachine", vm, by, states, expunge=expunge)
+
+
+def expunge(vm: VirtualMachine, by: Caller) -> AsyncJob:
+    """Delete a destroyed VM's ROOT volume and its rows, before its time."""
+    states = {VmState.DESTROYED: VmState.DESTROYED, VmState.EXPUNGING: VmState.EXPUNGING}
+    return submit("expungeVirtualMachine", vm, by, states)
+
+
+def restore(vm: VirtualMachine, by: Caller) -> AsyncJob:
+    """Make the ROOT volume of the template again: what the guest wrote on it is lost. One that runs is restarted."""
+    runs = vm.state == VmState.RUNNING
+    states = {VmState.RUNNING: VmState.STOPPING} if runs else {VmState.STOPPED: VmState.STOPPED}
+    with transaction.atomic():
+        job = submit("restoreVirtualMachine", vm, by, states, start=runs)
+        begin_anew(vm, job)
+    return job
+
+
+def change_service(vm: VirtualMachine, offering: ServiceOffering, by: Caller) -> None:
+    """Give a stopped VM another size."""
+    with transaction.atomic():
+        _change_service("changeServiceForVirtualMachine", vm, offering)
+        text = f"{vm} has service offering {offering} from now on"
+        events.record(EventType.VM_UPGRADE, text, account=vm.account, on=vm, by=by)
+
+
+def scale(vm: VirtualMachine, offering: ServiceOffering, by: Caller) -> AsyncJob:
+    """As `change_service`, with a job that has nothing left to do."""
+    with transaction.atomic():
+        _change_service("scaleVirtualMachine", vm, offering)
+        return submit("scaleVirtualMachine", vm, by, {VmState.STOPPED: VmState.STOPPED})
+
+
+def _change_service(what: str, vm: VirtualMachine, offering: ServiceOffering) -> None:
+    stopped = {VmState.STOPPED: VmState.STOPPED}
+    if not VirtualMachine.objects.filter(pk=vm.pk, state__in=stopped).update(service_offering=offering):
+        raise not_now(what, vm, stopped)
 
 
 def recover(vm: VirtualMachine, by: Caller) -> None:

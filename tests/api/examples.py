@@ -182,7 +182,10 @@ EXCEPTIONS: dict[tuple[str, str], SeenBy] = {("getUserKeys", "id"): themselves}
 SAMPLES: dict[tuple[str, str], dict[str, Any]] = {}
 
 # Parameters whose names look like references and are none: ignored, refused, or of things that may be gone.
-NOT_REFERENCES = {"projectid", "startid", "resourceid", "ostypeid", "diskofferingid", "userdataid", "vpcid", "aclid"}
+NOT_REFERENCES = {
+    *("projectid", "startid", "resourceid", "ostypeid", "diskofferingid", "userdataid", "vpcid", "aclid"),
+    *("securitygroupids", "affinitygroupids"),
+}
 
 # Lists of constants, which belong to nobody: (command, parameter).
 OF_CONSTANTS = {("listOsTypes", "id"), ("listOsTypes", "oscategoryid"), ("listOsCategories", "id")}
