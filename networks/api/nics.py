@@ -1,6 +1,8 @@
 """VMs' NICs and ROOT volumes."""
 
-from django.db.models import QuerySet
+import re
+
+from django.db.models import Q, QuerySet
 
 from extdhcp_site.accounts.models import Caller
 from extdhcp_site.api.owners import ListParams, OwnedListParams, ownership
@@ -150,7 +152,7 @@ class ListNics(ListCommand):
 class ListVolumesParams(OwnedListParams):
     id = ObjectField("The volume's id.", visible(Volume))
     virtualmachineid = ObjectField("Only this VM's volume.", visible(VirtualMachine))
-    name = Text("Part of its VM's name.")
+    name = Text("The volume's name, as in ROOT-7, or part of its VM's name.")
     type = Text("ROOT; there is no other.")
     zoneid = ObjectField("Only volumes of this zone.", visible(Zone))
 
@@ -169,7 +171,8 @@ class ListVolumes(ListCommand):
         if (params["type"] or "ROOT").upper() != "ROOT":
             return volumes.none()
         for text in filter(None, (params["keyword"], params["name"])):
-            volumes = volumes.filter(vm__name__icontains=text)
+            own = re.fullmatch(r"root-(\d{1,18})", text.lower(), re.ASCII)
+            volumes = volumes.filter(Q(vm=own[1]) if own else Q(vm__name__icontains=text))
         return volumes.filter(
             by_id(params) & matching(params, virtualmachineid="vm", zoneid="vm__zone")
         ).select_related("vm__account__domain", "vm__zone", "storage")

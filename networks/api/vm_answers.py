@@ -7,6 +7,7 @@ from typing import Any
 
 from extdhcp_site.api.answers import Answer, Constant, Moment
 from extdhcp_site.api.columns import ColumnAnswer
+from networks import os_types
 from networks.api.fields import computed, flag, number, text
 from networks.models import VirtualMachine
 from networks.models.vms import instance_name, registered_addresses
@@ -118,6 +119,7 @@ class VmAnswer(ColumnAnswer):
     memory = number("service_offering.memory_mib", "MiB of memory")
     hypervisor = text("hypervisor", "KVM, XenServer or VMware")
     guestosname = text("template.guest_os_type", "guest operating system")
+    ostypeid = computed("that system's id, where it is one of listOsTypes", "template.guest_os_type")
     ipaddress = computed("its default NIC's IPv4 address; absent until it is learned", "nics")
     nic = NicAnswer(source="nics", many=True, help_text="its NICs, the default one first")
     keypairs = computed("names of its SSH key pairs, separated by commas", "ssh_keys")
@@ -149,6 +151,11 @@ class VmAnswer(ColumnAnswer):
     @staticmethod
     def get_instancename(account_id: int, pk: int) -> str:
         return instance_name(account_id, pk)
+
+    @staticmethod
+    def get_ostypeid(guest_os_type: str) -> str | None:
+        os_type = os_types.by_name(guest_os_type)
+        return str(os_type.uuid) if os_type else None
 
     @staticmethod
     def get_ipaddress(nics: list[dict[str, Any]]) -> str | None:

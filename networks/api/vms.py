@@ -152,13 +152,10 @@ class ListVirtualMachines(ListCommand):
             )
         return tagged(vms, params).for_listing()
 
-    def respond(self, caller: Caller, params: Values) -> dict[str, Any]:
-        body = super().respond(caller, params)
-        shown = body.get("virtualmachine", [])
+    def complete(self, shown: list[dict[str, Any]], caller: Caller, params: Values) -> None:
         _cut(shown, params["details"])
         if params["userdata"]:
             _add_user_data(shown, caller)
-        return body
 
 
 def _in_state(caller: Caller, state: str | None) -> Q:
