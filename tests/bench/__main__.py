@@ -14,7 +14,7 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
-from tests.bench import configdrive, discovery, latency
+from tests.bench import api, configdrive, discovery, latency
 
 RESULTS = Path(__file__).with_name("results.json")
 
@@ -22,6 +22,7 @@ RESULTS = Path(__file__).with_name("results.json")
 PARTS: dict[str, Callable[[], Mapping[str, float]]] = {
     "configdrive": configdrive.measure,
     "discovery": lambda: {**discovery.measure(), **latency.measure()},
+    "api": api.measure,
 }
 
 progress = Console(stderr=True)

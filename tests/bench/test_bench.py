@@ -6,7 +6,7 @@ import re
 import pytest
 
 from tests.bench import __main__ as bench
-from tests.bench import configdrive, discovery, worlds
+from tests.bench import api, configdrive, discovery, worlds
 
 KEYS = {"genisoimage_over_ours_2k", "genisoimage_over_ours_32k", "ours_over_floor_2k", "ours_over_floor_32k"}
 
@@ -57,3 +57,13 @@ def test_the_discovery_part_measures_real_processes(monkeypatch):
 def test_a_pass_that_left_wrong_rows_has_no_figure():
     with pytest.raises(SystemExit, match="NICs: 100000 differ"):
         worlds.check("100")
+
+
+def test_the_api_part_measures_a_real_web_server(monkeypatch):
+    monkeypatch.setattr(api, "DATABASES", {"sqlite": api.DATABASES["sqlite"]})
+
+    figures = api.measure(vms=1200, rounds=3, deploys=20)
+
+    ours = {"page_over_sql_sqlite", "page_ms_sqlite", "deploys_per_s_sqlite", "deploys_per_s", "last_over_first"}
+    assert set(figures) == ours | {"page_queries", "list_one_queries", "listnics_queries"}
+    assert all(figure > 0 for figure in figures.values())
