@@ -27,8 +27,10 @@ SCRIPTS = {
 }
 # They assert for themselves.
 PLAYBOOKS = {
+    "instance": Program(environments.ansible, "instance.yml"),
     "network": Program(environments.ansible, "network.yml", user="admin"),
     "failures": Program(environments.ansible, "failures.yml"),
+    "pages": Program(environments.ansible, "pages.yml", user="crowd"),
 }
 
 
