@@ -81,6 +81,8 @@ def create_network(wanted: WantedNetwork, by: Caller) -> Network:
     vlan = _vlan(wanted)
     addresses = _addresses(wanted)
     with transaction.atomic():
+        # One at a time in a zone: no constraint guards that only one network has no VLAN.
+        Zone.objects.select_for_update().get(pk=wanted.zone.pk)
         _check_overlaps(wanted, vlan)
         try:
             with transaction.atomic():
