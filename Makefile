@@ -11,7 +11,7 @@ demo:  ## The main job on this machine, with an invented hypervisor; Ctrl-C ends
 
 test:  ## Every test that this machine can run.
 	@.ci/setup test
-	@$(PY) -m pytest $(ARGS)
+	@$(PY) -m tests $(ARGS)
 
 lint:  ## Style, types, and which room may import which.
 	@.ci/setup test

@@ -18,6 +18,8 @@ from tests.lab.system import wait_for
 from tests.server import Client, Server
 from tests.simulators.libvirtd import LibvirtdMissing, PrivateLibvirtd
 
+pytestmark = pytest.mark.alone
+
 VMS = 4
 KILLS = 6
 # A silent job is taken up after 45 s, and may be killed once more.

@@ -24,6 +24,8 @@ from tests.lab.system import wait_for
 from tests.server import Client, Server
 from tests.simulators.libvirtd import LibvirtdMissing, PrivateLibvirtd
 
+pytestmark = pytest.mark.alone
+
 VMS = 3
 RECOVERY = 120  # seconds
 GOES_ON_WITHIN = 30
