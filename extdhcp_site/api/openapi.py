@@ -332,9 +332,9 @@ class Schema(AutoSchema):
         return found
 
     def _refusals(self) -> tuple[int, ...]:
-        if not self.command:
+        if self.method == "GET":
             return _OF_READING
-        return _OF_CHANGING if self.method == "DELETE" else _OF_CHANGING + _OF_A_BODY
+        return _OF_CHANGING if self.method in routes.WITHOUT_BODY else _OF_CHANGING + _OF_A_BODY
 
     def _success(self, command: type[Command]) -> OpenApiResponse:
         if issubclass(command, AsyncCommand):

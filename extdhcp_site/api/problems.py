@@ -68,12 +68,14 @@ def _of_ours(error: ApiError, context: dict[str, Any]) -> Response:
     # Asking who calls may be what failed: only where it matters.
     caller = context["view"].caller if error.for_operator else None
     text = f"{error.text} {error.for_operator}" if caller and caller.is_root else error.text
+    headers = {"Retry-After": str(error.retry_after)} if error.retry_after is not None else None
     mapped = (STATUSES[kind] for kind in type(error).__mro__ if kind in STATUSES)
-    return _problem(next(mapped, status.HTTP_500_INTERNAL_SERVER_ERROR), text, error.status)
+    http_status = next(mapped, status.HTTP_500_INTERNAL_SERVER_ERROR)
+    return Response(_body(error.status, text), http_status, headers=headers)
 
 
-def _problem(http_status: int, detail: str, errorcode: int | None = None) -> Response:
-    return Response(_body(errorcode or http_status, detail), http_status)
+def _problem(http_status: int, detail: str) -> Response:
+    return Response(_body(http_status, detail), http_status)
 
 
 def _body(errorcode: int, detail: str) -> dict[str, Any]:

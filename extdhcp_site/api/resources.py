@@ -3,6 +3,7 @@
 Paths are written as in the documentation, "nics/{id}/address", and are served with and without a slash at the end.
 """
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, ClassVar
 
@@ -39,6 +40,8 @@ class CallerView(APIView):
             raise ValidationError({name: ["There is no such parameter."] for name in sorted(unknown)})
         if doubled := [name for name, values in request.query_params.lists() if len(values) > 1]:
             raise ValidationError({name: ["is given more than once."] for name in doubled})
+        if unread := [name for name, value in request.query_params.items() if not self.can_read(name, value)]:
+            raise ValidationError({name: ["is empty, or not what this parameter takes."] for name in unread})
 
     def check_role(self) -> None:
         if self.caller is None or self.caller.role not in self.roles:
@@ -47,6 +50,10 @@ class CallerView(APIView):
     def known_parameters(self) -> set[str]:
         """The names of the query's parameters; any other is refused."""
         return set()
+
+    def can_read(self, name: str, value: str) -> bool:
+        """Whether the query's parameter means something; one that means nothing would be taken for absent."""
+        return True
 
 
 class VisibleViewSet(CallerView, ReadOnlyModelViewSet):
@@ -69,8 +76,17 @@ class VisibleViewSet(CallerView, ReadOnlyModelViewSet):
     def known_parameters(self) -> set[str]:
         if self.detail:
             return super().known_parameters()
-        found = filters.DjangoFilterBackend().get_filterset_class(self, self.queryset)
-        return {Pages.cursor_query_param, Pages.page_size_query_param, *(found.base_filters if found else ())}
+        return {Pages.cursor_query_param, Pages.page_size_query_param, *self.filters()}
+
+    def can_read(self, name: str, value: str) -> bool:
+        if isinstance(self.filters().get(name), filters.BooleanFilter):
+            return value in ("true", "false")
+        return value != ""
+
+    @classmethod
+    def filters(cls) -> Mapping[str, filters.Filter]:
+        found = filters.DjangoFilterBackend().get_filterset_class(cls, cls.queryset)
+        return found.base_filters if found else {}
 
 
 class ObjectFilter(filters.ModelChoiceFilter):
@@ -123,10 +139,22 @@ def path(route: str, view: type[CallerView]) -> None:
 
 
 def _take(route: str, view: type[CallerView], action: str) -> None:
-    place = places.setdefault(route, Place())
+    place = place_at(route)
     if place.view is not None:
         raise TypeError(f"There is a view at {route} already.")
     place.view, place.action = view, action
+
+
+def place_at(route: str) -> Place:
+    """The place at `route`, made if there is none. Raises TypeError where only the names in it are others."""
+    for other in places:
+        if other != route and _shape(other) == _shape(route):
+            raise TypeError(f"{route} and {other} are one path: name its parts alike.")
+    return places.setdefault(route, Place())
+
+
+def _shape(route: str) -> list[str]:
+    return ["{}" if part.startswith("{") else part for part in route.split("/")]
 
 
 def prefixes() -> list[str]:

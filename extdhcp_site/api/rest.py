@@ -9,6 +9,7 @@ from typing import Any
 
 from django.conf import settings
 from django.http import UnreadablePostError
+from django.utils import timezone
 from rest_framework import status
 from rest_framework.authentication import BaseAuthentication, get_authorization_header
 from rest_framework.exceptions import APIException, AuthenticationFailed, NotFound, ParseError
@@ -25,13 +26,19 @@ class BearerAuthentication(BaseAuthentication):
     """`Authorization: Bearer <token>`, as `create_api_key` shows it once."""
 
     def authenticate(self, request: Request) -> tuple[User, ApiKey] | None:
+        # These read the settings, which name this class.
+        from extdhcp_site.api import throttling
+        from extdhcp_site.api.authentication import note_use
+
         header = get_authorization_header(request)
         if not header.lower().startswith(b"bearer"):
             return None
         found = _BEARER.fullmatch(header)
         key = ApiKey.objects.usable().filter(token_hash=hash_token(found[1].decode())).first() if found else None
         if key is None:
+            throttling.wrong_signatures.spend("bearer", throttling.peer_of(request))
             raise AuthenticationFailed("The token is not valid.")
+        note_use(key, timezone.now())
         return key.user, key
 
     def authenticate_header(self, request: Request) -> str:

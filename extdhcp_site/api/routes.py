@@ -4,7 +4,7 @@ routes.post("vms", DeployVirtualMachine)
 routes.post("vms/{id}/actions/start", StartVirtualMachine)
 routes.delete("vms/{id}", DestroyVirtualMachine)
 
-A name in the path and each field of the JSON body (of a DELETE, of the query) is a parameter of the
+A name in the path and each field of the JSON body (of a GET or DELETE, of the query) is a parameter of the
 command, which validates them, decides who may, and runs, just as when it is called at `/client/api`.
 """
 
@@ -25,9 +25,15 @@ from rest_framework.viewsets import ViewSetMixin
 from extdhcp_site.api import parameters, registry
 from extdhcp_site.api.parameters import Json
 from extdhcp_site.api.registry import EVERYBODY, AsyncCommand, Command
-from extdhcp_site.api.resources import CallerView, Place, places, prefixes
+from extdhcp_site.api.resources import CallerView, Place, place_at, places, prefixes
 
 JOB = "jobs/{id}"
+WITHOUT_BODY = ("GET", "DELETE")
+
+
+def get(route: str, command: type[Command]) -> None:
+    """For a command that shows one thing; lists are view sets."""
+    _add("get", route, command)
 
 
 def post(route: str, command: type[Command]) -> None:
@@ -48,7 +54,7 @@ def _add(method: str, route: str, command: type[Command]) -> None:
         raise TypeError(f"{command.__name__} must be a command that is registered with @command.")
     if undeclared := names_in(route) - command.params.declared().keys():
         raise TypeError(f"{command.__name__} has no parameter {min(undeclared)}, which is in the path {route}.")
-    place = places.setdefault(route, Place())
+    place = place_at(route)
     if method in place.commands:
         raise TypeError(f"{method.upper()} {route} is {place.commands[method].name} already.")
     place.commands[method] = command
@@ -67,8 +73,8 @@ def success_of(route: str, method: str, command: type[Command]) -> int:
 
 
 def in_query(route: str, method: str, command: type[Command]) -> set[str]:
-    """The parameters that stand in the query: a DELETE has no body."""
-    return set(command.params.declared()) - names_in(route) if method == "DELETE" else set()
+    """The parameters that stand in the query: a GET and a DELETE have no body."""
+    return set(command.params.declared()) - names_in(route) if method in WITHOUT_BODY else set()
 
 
 # Views ------------------------------------------------------------------------------------------------
@@ -98,7 +104,7 @@ class RunsCommands(ViewSetMixin):
 
     def run(self, request: Request, **in_path: str) -> Response:
         command = self.command_of(request.method)
-        body = {} if request.method == "DELETE" else request.data
+        body = {} if request.method in WITHOUT_BODY else request.data
         if not isinstance(body, Mapping):
             raise ParseError("The body must be a JSON object.")
         json = Json(body, in_path, request.query_params.dict())

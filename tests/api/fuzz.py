@@ -13,7 +13,8 @@ from django.conf import settings
 from django.db import connection, transaction
 from django.db.models import Model
 
-from extdhcp_site.accounts.models import ApiKey, Role
+from extdhcp_site.accounts.models import ApiKey, Caller, Role
+from extdhcp_site.api.parameters import ObjectField, ObjectListField, Params
 from extdhcp_site.encryption import seal
 from extdhcp_site.jobs.models import AsyncJob
 from networks.models import Endpoint, VirtualMachine
@@ -23,6 +24,7 @@ from tests.factories import make_account, make_domain
 
 # In the order of their names: what a request is made of is decided when tests are collected, before there are rows.
 MODELS = sorted(EXAMPLES, key=lambda model: model.__name__)
+OURS = {"extdhcp_site", "networks", "configdrive", "ipfetch"}
 CANARY = "canary-8d1f2b64"
 
 
@@ -37,6 +39,20 @@ def others_id(model: type[Model]) -> str:
 
 IDS = [make_id(model) for model in MODELS for make_id in (own_id, others_id)]
 NO_ID = str(UUID(int=7 << 120))
+
+
+def ids_of(model: type[Model]) -> list[str]:
+    """One's own, another's and none of a model; of a model that no parameter names: any."""
+    return [own_id(model), others_id(model), NO_ID] if model in MODELS else [*IDS, NO_ID]
+
+
+def ids_for(params: type[Params], caller: Caller) -> dict[str, list[str]]:
+    """What to try for each parameter that is a reference."""
+    return {
+        name: ids_of(field.queryset_for(caller).model)
+        for name, field in params.declared().items()
+        if isinstance(field, ObjectField | ObjectListField)
+    }
 
 
 @dataclass(frozen=True)
@@ -98,6 +114,3 @@ def rows() -> dict[str, int]:
     with connection.cursor() as cursor:
         cursor.execute(" UNION ALL ".join(f"SELECT '{table}', COUNT(*) FROM {quoted(table)}" for table in tables))  # noqa: S608
         return dict(cursor.fetchall())
-
-
-OURS = {"extdhcp_site", "networks", "configdrive", "ipfetch"}

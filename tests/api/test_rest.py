@@ -57,6 +57,20 @@ def test_an_api_key_is_no_token(user):
     assert get("events/", ApiKey.objects.get(user=user.user).token_hash).status_code == 401
 
 
+def test_when_a_token_was_used_is_noted(user):
+    get("events/", user.keys.token)
+    assert ApiKey.objects.get(user=user.user).last_used_at is not None
+
+
+def test_a_flood_of_wrong_tokens_is_slowed_and_a_right_one_passes(user):
+    """Case 9."""
+    answers = [get("events", "z" * 64) for _ in range(60)]
+    assert (answers[0].status_code, answers[-1].status_code) == (401, 429)
+    assert answers[-1].json()["errorcode"] == 429
+    assert int(answers[-1]["Retry-After"]) >= 1
+    assert get("events", user.keys.token).status_code == 200
+
+
 def test_one_sees_ones_own(user, domain_admin, root):
     mine, others = record(user, "mine"), record(domain_admin, "theirs")
 
@@ -109,7 +123,17 @@ def test_filters_filter(user):
     assert [event["description"] for event in results] == ["stop"]
 
 
-@pytest.mark.parametrize("params", [{"tpye": "VM.STOP"}, {"type": "NOTHING"}, {"account": "x"}, {"resource_uuid": "x"}])
+@pytest.mark.parametrize(
+    "params",
+    [
+        {"tpye": "VM.STOP"},
+        {"type": "NOTHING"},
+        {"account": "x"},
+        {"resource_uuid": "x"},
+        {"archived": "maybe"},
+        {"type": ""},
+    ],
+)
 def test_a_filter_that_makes_no_sense_is_refused(user, params):
     """A misspelt filter that is ignored answers with everything."""
     assert get("events/", user.keys.token, **params).status_code == 400

@@ -32,6 +32,7 @@ from extdhcp_site.api.parameters import (
 )
 from extdhcp_site.api.registry import EVERYBODY, Command
 from ipfetch.models import IpFetch, Observation
+from networks.models import Host
 from tests import factories
 from tests.api.client import Rest, Signer
 from tests.api.examples import EXAMPLES, EXCEPTIONS, Example, relations
@@ -64,16 +65,11 @@ SHOWN = {
 }
 
 
-def filters_of(view: type[resources.VisibleViewSet]) -> dict[str, filters.Filter]:
-    found = filters.DjangoFilterBackend().get_filterset_class(view, view.queryset)
-    return dict(found.base_filters) if found else {}
-
-
 FILTERS = [
     pytest.param(route, place.view, name, found, id=f"{route}-{name}")
     for route, place in resources.places.items()
     if place.action == "list"
-    for name, found in filters_of(place.view).items()
+    for name, found in place.view.filters().items()
     if isinstance(found, resources.ObjectFilter)
 ]
 
@@ -104,6 +100,10 @@ def numbers_from_one(monkeypatch):
 def clients() -> Iterator[tuple[Role, Rest]]:
     for role in Role:
         yield role, Rest.of(Signer.of(make_account(role)))
+
+
+def has_body(method: str) -> bool:
+    return method.upper() not in routes.WITHOUT_BODY
 
 
 def filled(route: str, value: str = "") -> str:
@@ -137,8 +137,8 @@ def test_what_a_route_does_not_do_is_refused(route):
 @pytest.mark.parametrize(("route", "method", "command"), WRITES)
 def test_a_command_is_for_its_roles_only(route, method, command):
     for role, rest in clients():
-        answer = rest.send(method, filled(route), b'{"no such field": 1}' if method != "delete" else b"")
-        if role not in command.roles or (routes.names_in(route) and method == "delete"):
+        answer = rest.send(method, filled(route), b'{"no such field": 1}' if has_body(method) else b"")
+        if role not in command.roles or (routes.names_in(route) and not has_body(method)):
             assert answer.status_code == 404, role
         else:
             assert answer.status_code == 400, role
@@ -221,7 +221,7 @@ def test_what_filters_by_an_object_says_which_ones_the_caller_may_name():
     """A filter by another model's column is outside the matrix unless it is an ObjectFilter."""
     for route, place in resources.places.items():
         if place.action == "list":
-            for name, found in filters_of(place.view).items():
+            for name, found in place.view.filters().items():
                 is_reference = isinstance(found, filters.ModelChoiceFilter) or "__" in found.field_name
                 assert isinstance(found, resources.ObjectFilter) or not is_reference, f"{route}?{name}"
 
@@ -260,11 +260,11 @@ def send(caller: Signer, route: str, method: str, command: type[Command], name: 
         outer, inner = name.split(".")
         values[outer] = [{**required_of(fields[outer].entry, caller, inner), inner: value}]
     else:
-        values[name] = [value] if isinstance(fields[name], ObjectListField) and method != "delete" else value
+        values[name] = [value] if isinstance(fields[name], ObjectListField) and has_body(method) else value
     for named in routes.names_in(route):
         route = route.replace(f"{{{named}}}", values.pop(named))
-    if method == "delete":
-        return Rest.of(caller).delete(f"{route}?{urlencode(values)}")
+    if not has_body(method):
+        return Rest.of(caller).send(method, f"{route}?{urlencode(values)}")
     return Rest.of(caller).send(method, route, values)
 
 
@@ -289,3 +289,31 @@ def sample(field: Field, caller: Signer) -> object:
             return [required_of(field.entry, caller, "")]
         case _:
             return "x"
+
+
+# That the matrix itself would notice -------------------------------------------------------------------
+
+
+def test_a_view_that_shows_everything_is_noticed(monkeypatch):
+    monkeypatch.setattr(resources.VisibleViewSet, "get_queryset", lambda view: view.queryset.all())
+    with pytest.raises(AssertionError, match="another account's"):
+        test_an_object_that_one_may_not_see_is_not_there("vms/{id}", resources.places["vms/{id}"].view)
+
+
+def test_a_view_for_everybody_is_noticed(monkeypatch):
+    monkeypatch.setattr(resources.CallerView, "check_role", lambda view: None)
+    with pytest.raises(AssertionError):
+        test_a_view_is_for_its_roles_only("hosts", resources.places["hosts"])
+
+
+def test_a_command_for_everybody_is_noticed(monkeypatch):
+    monkeypatch.setattr(routes.RunsCommands, "check_role", lambda view: None)
+    with pytest.raises(AssertionError):
+        test_a_command_is_for_its_roles_only("networks", "post", resources.places["networks"].commands["post"])
+
+
+def test_a_filter_by_what_one_may_not_see_is_noticed(monkeypatch):
+    view = resources.places["vms"].view
+    monkeypatch.setattr(view.filters()["host"], "queryset", lambda request: Host.objects.all())
+    with pytest.raises(AssertionError):
+        test_a_filter_by_what_one_may_not_see_answers_as_by_nothing("vms", view, "host", view.filters()["host"])

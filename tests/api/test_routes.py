@@ -8,7 +8,7 @@ from django.test import Client
 from django.urls import include, path
 
 from extdhcp_site.accounts.models import Account
-from extdhcp_site.api import registry, routes
+from extdhcp_site.api import registry, resources, routes
 from extdhcp_site.api.answers import Success
 from extdhcp_site.api.parameters import Params, Text
 from extdhcp_site.api.registry import EVERYBODY, Command
@@ -272,7 +272,9 @@ def test_only_root_admins_read_what_is_for_operators(own_routes, rest, root):
 @pytest.fixture
 def own_routes(own_commands, monkeypatch, settings):
     """A route to a command that raises what it is given."""
-    monkeypatch.setattr(routes, "places", dict(routes.places))
+    own_places = dict(resources.places)
+    monkeypatch.setattr(resources, "places", own_places)
+    monkeypatch.setattr(routes, "places", own_places)
 
     def fails_with(error: Exception) -> None:
         class FailParams(Params):
@@ -337,3 +339,8 @@ def test_a_name_in_the_path_is_a_parameter():
 def test_a_route_is_declared_once():
     with pytest.raises(TypeError, match="already"):
         routes.post("vms", registry.find("deployVirtualMachine"))
+
+
+def test_a_path_has_one_spelling():
+    with pytest.raises(TypeError, match="one path"):
+        routes.post("vms/{virtualmachineid}", registry.find("migrateVirtualMachine"))
