@@ -26,6 +26,7 @@ from extdhcp_site.api import parameters, registry
 from extdhcp_site.api.parameters import Json
 from extdhcp_site.api.registry import EVERYBODY, AsyncCommand, Command
 from extdhcp_site.api.resources import CallerView, Place, place_at, places, prefixes
+from extdhcp_site.jobs import services as jobs
 
 JOB = "jobs/{id}"
 WITHOUT_BODY = ("GET", "DELETE")
@@ -109,7 +110,7 @@ class RunsCommands(ViewSetMixin):
             raise ParseError("The body must be a JSON object.")
         json = Json(body, in_path, request.query_params.dict())
         values = parameters.validate_json(command.params, json, self.caller)
-        answer = command().respond(self.caller, values)
+        answer = jobs.patiently(lambda: command().respond(self.caller, values))
         word = command.word()
         if issubclass(command, AsyncCommand):
             headers = {"Location": reverse(JOB, kwargs={"id": answer["jobid"]})}
