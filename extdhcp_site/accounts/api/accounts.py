@@ -46,18 +46,18 @@ class AccountAnswer(Answer):
         return ROLE_NAMES[Role(account.role)]
 
 
-def _shown(accounts: QuerySet[Account]) -> QuerySet[Account]:
+def shown(accounts: QuerySet[Account]) -> QuerySet[Account]:
     people = User.objects.live().select_related("account__domain")
     return accounts.select_related("domain").prefetch_related(Prefetch("users", people, to_attr="people"))
 
 
 def _shown_one(account: Account) -> Account:
-    return _shown(Account.objects.filter(pk=account.pk)).get()
+    return shown(Account.objects.filter(pk=account.pk)).get()
 
 
 @jobs.renders("Account")
 def _result(uuid: str, caller: Caller) -> dict[str, Any] | None:
-    account = _shown(Account.objects.visible_to(caller).filter(uuid=uuid)).first()
+    account = shown(Account.objects.visible_to(caller).filter(uuid=uuid)).first()
     return {"account": AccountAnswer(context={"caller": caller}).to_representation(account)} if account else None
 
 
@@ -79,7 +79,7 @@ class ListAccounts(ListCommand):
     answer = ("account", AccountAnswer)
 
     def rows(self, caller: Caller, params: Values) -> QuerySet[Account]:
-        return _shown(Account.objects.visible_to(caller).filter(_within(caller, params), _asked_for(params)))
+        return shown(Account.objects.visible_to(caller).filter(_within(caller, params), _asked_for(params)))
 
 
 def _within(caller: Caller, params: Values) -> Q:

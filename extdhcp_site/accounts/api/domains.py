@@ -33,18 +33,18 @@ class DomainAnswer(Answer):
         return domain.network_domain or None
 
 
-def _shown(domains: QuerySet[Domain]) -> QuerySet[Domain]:
+def shown(domains: QuerySet[Domain]) -> QuerySet[Domain]:
     below = Domain.objects.live().filter(parent=OuterRef("pk"))
     return domains.select_related("parent").annotate(has_child=Exists(below))
 
 
 def _shown_one(domain: Domain) -> Domain:
-    return _shown(Domain.objects.filter(pk=domain.pk)).get()
+    return shown(Domain.objects.filter(pk=domain.pk)).get()
 
 
 @jobs.renders("Domain")
 def _result(uuid: str, caller: Caller) -> dict[str, Any] | None:
-    domain = _shown(Domain.objects.visible_to(caller).filter(uuid=uuid)).first()
+    domain = shown(Domain.objects.visible_to(caller).filter(uuid=uuid)).first()
     return {"domain": DomainAnswer(context={"caller": caller}).to_representation(domain)} if domain else None
 
 
@@ -77,7 +77,7 @@ class ListDomains(ListCommand):
             domains = domains.filter(pk=caller.account.domain_id)
         if params["level"] is not None:
             domains = domains.filter(path__regex=f"^([^/]+/){{{min(params['level'], 255) + 1}}}$")
-        return _shown(domains)
+        return shown(domains)
 
 
 class ListDomainChildrenParams(ListParams):
@@ -98,7 +98,7 @@ class ListDomainChildren(ListCommand):
         above = params["id"] or caller.account.domain
         below = Domain.objects.visible_to(caller).filter(_matching(params)).exclude(pk=above.pk)
         within = Q(path__startswith=above.path) if params["isrecursive"] else Q(parent=above)
-        return _shown(below.filter(within))
+        return shown(below.filter(within))
 
 
 class CreateDomainParams(Params):
