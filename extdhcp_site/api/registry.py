@@ -20,7 +20,7 @@ from django.db.models import QuerySet
 from extdhcp_site.accounts.models import Caller, Role
 from extdhcp_site.api import paging
 from extdhcp_site.api.answers import Answer, Success
-from extdhcp_site.api.columns import ColumnAnswer, among
+from extdhcp_site.api.columns import Among, ColumnAnswer
 from extdhcp_site.api.owners import ListParams
 from extdhcp_site.api.parameters import Params, Values
 from extdhcp_site.errors import NotInThisProduct, UnknownCommand
@@ -103,7 +103,7 @@ class ListCommand(Command):
             return len(found), [shown for _, shown in found]
         # First the rows' numbers, alone: only the page's rows are then joined to what else is shown.
         total, numbers = paging.cut(rows.values_list("pk", flat=True), params)
-        by_number = dict(answer.select(rows.order_by().filter(among("pk", numbers)), caller)) if numbers else {}
+        by_number = dict(answer.select(rows.order_by().filter(Among("pk", numbers)), caller)) if numbers else {}
         return total, [by_number[number] for number in numbers if number in by_number]
 
 
