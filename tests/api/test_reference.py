@@ -8,6 +8,7 @@ import pytest
 from extdhcp_site.api import registry
 from extdhcp_site.api.api import described
 from extdhcp_site.api.reference import reference
+from tests.server import ROOT
 
 each_command = pytest.mark.parametrize("found", registry.commands(), ids=lambda found: found.name)
 
@@ -17,6 +18,11 @@ def undocumented(fields: list[dict], within: str) -> Iterator[str]:
         if not (field["description"].strip() and field["type"]):
             yield f"{within}.{field['name']}"
         yield from undocumented(field.get("response", []), f"{within}.{field['name']}")
+
+
+def test_the_page_is_what_the_commands_declare():
+    page = (ROOT / "docs" / "api-reference.md").read_text()
+    assert page == reference(), "Make it anew: manage.py api_reference > docs/api-reference.md"
 
 
 @each_command
