@@ -29,7 +29,7 @@ class NicAnswer(ColumnAnswer):
     broadcasturi = computed("the VLAN as a URI, for administrators", "network.vlan")
     isolationuri = computed("the VLAN as a URI, for administrators", "network.vlan")
     addressstate = text(
-        "address_state", "unknown, confirmed, unconfirmed, last_known or pinned: set by an operator (not in CloudStack)"
+        "address_state", "unknown, confirmed, unconfirmed, last_known or pinned: set by hand (not in CloudStack)"
     )
     addresssource = text(
         "address_source",
