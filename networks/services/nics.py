@@ -140,7 +140,7 @@ def leasable(network: Network, text: str) -> IPv4Address:
     try:
         ip = IPv4Address(text)
     except AddressValueError:
-        raise InvalidParameter(f"{text[:50]} is no IPv4 address.") from None
+        raise InvalidParameter("ipaddress: that is no IPv4 address.") from None
     if ip.is_link_local or ip.is_loopback or ip.is_multicast or ip.is_unspecified or ip.is_reserved:
         raise InvalidParameter(f"{ip} is of a kind that no DHCP server gives.")
     if str(ip) == network.gateway:

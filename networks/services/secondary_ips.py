@@ -63,7 +63,7 @@ def _ip6(text: str) -> IPv6Address:
     try:
         ip = IPv6Address(text)
     except AddressValueError:
-        raise InvalidParameter(f"{text[:50]} is no IP address.") from None
+        raise InvalidParameter("ipaddress: that is no IP address.") from None
     if ip.is_link_local or ip.is_loopback or ip.is_multicast or ip.is_unspecified or ip.ipv4_mapped or ip.scope_id:
         raise InvalidParameter(f"{ip} is of a kind that no NIC is given.")
     return ip
