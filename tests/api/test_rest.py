@@ -34,7 +34,8 @@ def test_nobody_unknown_gets_in(prefix):
 @pytest.mark.parametrize("prefix", PREFIXES)
 def test_every_list_is_open_to_its_callers(root, prefix):
     for spelt in (prefix, f"{prefix}/"):
-        assert get(spelt, root.keys.token).json()["results"] == []
+        answer = get(spelt, root.keys.token)
+        assert (answer.status_code, set(answer.json())) == (200, {"next", "previous", "results"})
 
 
 @pytest.mark.parametrize("prefix", ["vms", "nics", "networks"])

@@ -368,7 +368,7 @@ class TestWhatIsNoReport:
     def test_what_is_missing_is_named(self, token, missing):
         report = a_report()
         del report[missing]
-        assert post(token, report).json() == {missing: ["This field is required."]}
+        assert post(token, report).json()["detail"] == f"{missing}: This field is required."
 
     @pytest.mark.parametrize("changes", IMPOSSIBLE, ids=lambda changes: ascii(changes)[:40])
     def test_leases_that_cannot_be(self, nic, token, changes):
