@@ -7,7 +7,7 @@ An object that is at hand is shown from its attributes, which are named as the c
 import json
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
-from datetime import UTC
+from datetime import UTC, datetime
 from functools import cache
 from typing import Any
 from uuid import UUID
@@ -16,9 +16,9 @@ from django.db.models import (
     BooleanField,
     CharField,
     DateTimeField,
-    ExpressionWrapper,
     F,
     Field,
+    Func,
     JSONField,
     Lookup,
     Model,
@@ -194,7 +194,7 @@ def _sees_all(answer: type[ColumnAnswer], caller: Caller | None) -> bool:
 # How the database keeps what Django would make objects of, one by one: for a page that is most of the time.
 _READERS: dict[type[Field], Callable[[Any], Any]] = {
     BooleanField: bool,
-    DateTimeField: lambda at: at.replace(tzinfo=UTC),
+    DateTimeField: lambda at: (datetime.fromisoformat(at) if isinstance(at, str) else at).replace(tzinfo=UTC),
     JSONField: lambda text: [] if text == "[]" else json.loads(text),
     # 32 digits, where the database has no such type.
     UUIDField: lambda it: it if "-" in it else f"{it[:8]}-{it[8:12]}-{it[12:16]}-{it[16:20]}-{it[20:]}",
@@ -211,9 +211,12 @@ def _field(rows: QuerySet, column: str) -> Field:
     return model._meta.get_field(name)
 
 
-def _as_it_is(column: str, field: Field) -> str | ExpressionWrapper:
+def _as_it_is(column: str, field: Field) -> str | Func:
+    """What to select so that neither Django nor, for the sign before it, Python's sqlite3 goes by the column's type."""
     lookup = column.replace(".", "__")
-    return ExpressionWrapper(F(lookup), output_field=CharField()) if type(field) in _READERS else lookup
+    if type(field) not in _READERS:
+        return lookup
+    return Func(F(lookup), template="+%(expressions)s", output_field=CharField())
 
 
 def _read(field: Field, column: Column) -> Column:

@@ -63,6 +63,8 @@ class NicAnswer(ColumnAnswer):
 
     @staticmethod
     def get_secondaryip(nic: str, learned: list[str], registered: str | None) -> list[dict[str, str]]:
+        if not learned and not registered:
+            return []
         rows = registered_addresses(registered)
         shown = [{"id": str(row), "ipaddress": address} for address, row in rows.items()]
         # Those learned have no rows: an id lasts for as long as the NIC has the address.
