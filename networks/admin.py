@@ -19,10 +19,12 @@ from networks.models import (
     Network,
     NetworkOffering,
     Nic,
+    NicSecondaryIp,
     OfferedService,
     Pod,
     PrimaryStorage,
     Provider,
+    ResourceTag,
     Service,
     ServiceOffering,
     SshKeyPair,
@@ -585,6 +587,23 @@ class NicAdmin(ModelAdmin):
     def save_model(self, request: HttpRequest, obj: Nic, form: NicForm, change: bool) -> None:
         given = form.cleaned_data
         nics.pin(obj, given["pinned_address"] or None, caller(request), although_held=given["although_held"])
+
+
+@admin.register(NicSecondaryIp)
+class NicSecondaryIpAdmin(ReadOnlyAdmin):
+    note = "What users have set up in their guests and registered by addIpToNic. Nothing is assigned by it."
+    fields = ["address", "nic", "network", "created_at", "uuid"]
+    list_display = ["address", "nic", "network", "created_at"]
+    list_select_related = ["nic__vm", "network"]
+    search_fields = ["address", "nic__vm__name", "network__name"]
+
+
+@admin.register(ResourceTag)
+class ResourceTagAdmin(ReadOnlyAdmin):
+    fields = ["key", "value", "vm", "network", "template", "created_at", "uuid"]
+    list_display = ["key", "value", "vm", "network", "template", "created_at"]
+    list_select_related = ["vm", "network", "template"]
+    search_fields = ["key", "value", "vm__name", "network__name", "template__name"]
 
 
 @admin.register(Volume)

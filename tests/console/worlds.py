@@ -30,8 +30,10 @@ from networks.models import (
     Network,
     NetworkOffering,
     Nic,
+    NicSecondaryIp,
     Pod,
     PrimaryStorage,
+    ResourceTag,
     ServiceOffering,
     SshKeyPair,
     Template,
@@ -105,6 +107,11 @@ def make_key_pair(account: Account | None = None) -> SshKeyPair:
     return SshKeyPair.objects.create(account=account, name="laptop", public_key="ssh-ed25519 AAAA", fingerprint="00:11")
 
 
+def make_secondary_ip() -> NicSecondaryIp:
+    nic = factories.make_vm().nics.get()
+    return NicSecondaryIp.objects.create(nic=nic, network=nic.network, address="192.0.2.132")
+
+
 def _api_key() -> ApiKey:
     factories.make_api_key()
     return ApiKey.objects.latest("pk")
@@ -130,9 +137,11 @@ MAKERS: dict[type[Model], Callable[[], Model]] = {
     Network: factories.make_network,
     NetworkOffering: lambda: factories.make_network_offering({"UserData": "ConfigDrive"}),
     Nic: lambda: factories.make_vm().nics.get(),
+    NicSecondaryIp: make_secondary_ip,
     Observation: make_observation,
     Pod: lambda: Pod.objects.get(pk=factories.make_cluster().pod_id),
     PrimaryStorage: lambda: factories.make_cluster().storage.get(),
+    ResourceTag: lambda: ResourceTag.objects.create(vm=factories.make_vm(), key="role", value="web"),
     ServiceOffering: factories.make_service_offering,
     Setting: lambda: Setting.objects.create(name=f"setting-{next(_setting_names)}"),
     SshKeyPair: make_key_pair,
