@@ -13,8 +13,8 @@ from collections import Counter
 from pathlib import Path
 from xml.etree import ElementTree
 
-# Files stay whole: what their tests share is costly.
-SHARED_OUT = ("-m", "not (lab or alone)", "-n", "auto", "--dist", "loadfile")
+# By the groups that conftest.py makes, in their order.
+SHARED_OUT = ("-m", "not (lab or alone)", "-n", "auto", "--dist", "loadgroup", "--no-loadscope-reorder")
 ALONE = ("-m", "lab or alone")
 PYTEST = (sys.executable, "-m", "pytest")
 PASSED, FAILED = 0, 1

@@ -10,6 +10,7 @@ from gunicorn.http.parser import RequestParser
 
 from extdhcp_site.accounts.models import Role
 from extdhcp_site.api import registry
+from extdhcp_site.api.parameters import Text
 from extdhcp_site.configuration.models import Setting
 from extdhcp_site.console.management.commands.serve import _commands
 from extdhcp_site.errors import InvalidParameter
@@ -165,8 +166,8 @@ def test_a_post_with_user_data_in_its_url_has_the_urls_limit(user, wanted):
 
 
 def test_every_command_that_takes_user_data_has_the_limit():
-    takers = {found.name: found.params.declared() for found in registry.commands()}
-    limits = {name: fields["userdata"].max_in_url for name, fields in takers.items() if "userdata" in fields}
+    fields = {found.name: found.params.declared().get("userdata") for found in registry.commands()}
+    limits = {name: field.max_in_url for name, field in fields.items() if isinstance(field, Text)}
     assert limits == dict.fromkeys(
         ("deployVirtualMachine", "resetUserDataForVirtualMachine", "updateVirtualMachine"), 4096
     )

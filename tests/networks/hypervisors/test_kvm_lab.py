@@ -272,7 +272,8 @@ def test_vm_boots_and_its_agent_tells_the_leased_address(walk, spec):
 
     assert walk.first.agent_state(walk.vm, soon()) is AgentState.CONNECTED
     assert walk.first.inserted(walk.vm, soon()) == walk.media.path
-    assert before_its_kernel == 0
+    # Its firmware may have looked at one block, for something to boot.
+    assert before_its_kernel <= 2048
     assert walk.first.bytes_read(walk.vm, soon()) > 2048
     assert str(walk.lab.dhcp.leases()[walk.vm.macs[0]]) == address
     assert {a.source for a in walk.reading(walk.first).addresses} == {Source.GUEST_AGENT}
