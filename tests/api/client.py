@@ -100,3 +100,9 @@ class Rest:
     @property
     def _headers(self) -> dict[str, str]:
         return {"Authorization": f"Bearer {self.token}"}
+
+
+def refused(reply: Reply, *words: str, status: int = 431) -> None:
+    assert reply.status == status == reply.body["errorcode"], reply
+    for word in words:
+        assert word in reply.text

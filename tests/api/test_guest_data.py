@@ -12,7 +12,7 @@ from extdhcp_site.jobs.models import AsyncJob, Status
 from networks.hypervisors.base import AgentAbsent
 from networks.models import Nic, SshKeyPair, VirtualMachine, VmState
 from networks.models.networks import AclType
-from tests.api.client import Reply, Signer
+from tests.api.client import Reply, Signer, refused
 from tests.factories import (
     make_account,
     make_cluster,
@@ -79,12 +79,6 @@ def stopped(vm) -> VirtualMachine:
     VirtualMachine.objects.update(state=VmState.STOPPED)
     vm.refresh_from_db()
     return vm
-
-
-def refused(reply: Reply, *words: str, status: int = 431) -> None:
-    assert reply.status == status == reply.body["errorcode"], reply
-    for word in words:
-        assert word in reply.text
 
 
 def work() -> None:

@@ -4,7 +4,6 @@ from types import SimpleNamespace
 
 import pytest
 
-from extdhcp_site.accounts.models import Role
 from extdhcp_site.jobs.models import AsyncJob
 from networks.models import (
     AddressState,
@@ -16,7 +15,7 @@ from networks.models import (
     VirtualMachine,
     VmState,
 )
-from tests.api.client import Reply, Signer
+from tests.api.client import Signer, refused
 from tests.factories import (
     make_account,
     make_cluster,
@@ -35,11 +34,6 @@ pytestmark = pytest.mark.django_db
 
 
 @pytest.fixture
-def root() -> Signer:
-    return Signer.of(make_account(Role.ROOT_ADMIN))
-
-
-@pytest.fixture
 def user() -> Signer:
     return Signer.of(make_account())
 
@@ -55,12 +49,6 @@ def world() -> SimpleNamespace:
         offering=make_network_offering(),
         network=make_network(zone),
     )
-
-
-def refused(reply: Reply, status: int, *words: str) -> None:
-    assert reply.status == status == reply.body["errorcode"], reply
-    for word in words:
-        assert word in reply.text
 
 
 class TestNetworkOffering:
@@ -91,7 +79,7 @@ class TestNetworkOffering:
         ],
     )
     def test_what_is_not_here_is_refused_and_says_so(self, root, changed, says):
-        refused(root.call("createNetworkOffering", **{**self.WANTED, **changed}), 431, says)
+        refused(root.call("createNetworkOffering", **{**self.WANTED, **changed}), says)
         assert not NetworkOffering.objects.exists()
 
     def test_a_shared_one_names_its_vlan_and_range_unless_told_otherwise(self, root):
@@ -100,15 +88,15 @@ class TestNetworkOffering:
 
     def test_a_shared_one_without_a_vlan_is_refused(self, root):
         # Two such networks would be one broadcast domain for two accounts.
-        refused(root.call("createNetworkOffering", specifyvlan="false", **self.WANTED), 431, "specifyvlan=true")
+        refused(root.call("createNetworkOffering", specifyvlan="false", **self.WANTED), "specifyvlan=true")
 
     def test_a_name_is_taken_once(self, root):
         root.call("createNetworkOffering", **self.WANTED)
-        refused(root.call("createNetworkOffering", **self.WANTED), 431, "named o already")
+        refused(root.call("createNetworkOffering", **self.WANTED), "named o already")
 
     def test_one_in_use_is_not_deleted(self, root, world):
         network = make_network(world.zone, offering=world.offering)
-        refused(root.call("deleteNetworkOffering", id=network.offering.uuid), 536, "still in use (networks: 1)")
+        refused(root.call("deleteNetworkOffering", id=network.offering.uuid), "still in use (networks: 1)", status=536)
 
 
 class TestNetwork:
@@ -150,34 +138,34 @@ class TestNetwork:
     )
     def test_bad_input_is_refused(self, root, wanted, changed, says):
         before = Network.objects.count()
-        refused(root.call("createNetwork", **{**wanted, **changed}), 431, says)
+        refused(root.call("createNetwork", **{**wanted, **changed}), says)
         assert Network.objects.count() == before
 
     def test_an_overlapping_vlan_is_refused(self, root, wanted):
         root.call("createNetwork", **wanted)
-        refused(root.call("createNetwork", **{**wanted, "name": "other"}), 431, "VLAN 700 belongs to network n")
+        refused(root.call("createNetwork", **{**wanted, "name": "other"}), "VLAN 700 belongs to network n")
 
     def test_a_second_network_without_a_vlan_is_refused(self, root, world):
         offering = make_network_offering(guest_type="L2", specify_vlan=False, specify_ip_ranges=False)
         wanted = {"displaytext": "l2", "zoneid": world.zone.uuid, "networkofferingid": offering.uuid}
         assert root.call("createNetwork", name="first", **wanted).status == 200
-        refused(root.call("createNetwork", name="second", **wanted), 431, "the same broadcast domain")
+        refused(root.call("createNetwork", name="second", **wanted), "the same broadcast domain")
 
     def test_a_duplicate_name_is_refused(self, root, wanted):
         root.call("createNetwork", **wanted)
-        refused(root.call("createNetwork", **{**wanted, "vlan": "701"}), 431, "a network named n already")
+        refused(root.call("createNetwork", **{**wanted, "vlan": "701"}), "a network named n already")
 
     def test_a_disabled_offering_is_refused(self, root, wanted):
         disabled = make_network_offering(state="Disabled")
         reply = root.call("createNetwork", **{**wanted, "networkofferingid": disabled.uuid})
-        refused(reply, 431, "is disabled", "updateNetworkOffering")
+        refused(reply, "is disabled", "updateNetworkOffering")
 
     def test_restart_is_the_specs_dummy(self, root, world):
         assert "jobid" in root.call("restartNetwork", id=world.network.uuid).body
 
     def test_one_with_nics_is_not_deleted(self, root, world):
         make_vm(networks=[world.network])
-        refused(root.call("deleteNetwork", id=world.network.uuid), 536, "still in use (NICs: 1)")
+        refused(root.call("deleteNetwork", id=world.network.uuid), "still in use (NICs: 1)", status=536)
 
     def test_a_user_sees_neither_vlan_nor_others_account_networks(self, user, world):
         make_network(world.zone, acl_type="Account")
@@ -223,7 +211,7 @@ class TestDeploy:
     )
     def test_bad_input_is_refused_and_nothing_is_made(self, user, wanted, changed, says):
         reply = user.call("deployVirtualMachine", method="post", **{**wanted, **changed})
-        refused(reply, 431, says)
+        refused(reply, says)
         assert not VirtualMachine.objects.exists()
         assert not AsyncJob.objects.exists()
         assert not Nic.objects.exists()
@@ -231,21 +219,21 @@ class TestDeploy:
     def test_another_accounts_key_pair_of_the_same_name_is_not_taken(self, user, wanted):
         pair = {"name": "laptop", "public_key": "ssh-ed25519 AAAA somebody"}
         SshKeyPair.objects.create(account=make_account(), **pair)
-        refused(user.call("deployVirtualMachine", keypair="laptop", **wanted), 431, "does not exist")
+        refused(user.call("deployVirtualMachine", keypair="laptop", **wanted), "does not exist")
 
     def test_a_network_of_another_zone_is_refused(self, user, wanted):
         elsewhere = make_network()
         reply = user.call("deployVirtualMachine", **{**wanted, "networkids": elsewhere.uuid})
-        refused(reply, 431, "is not in zone")
+        refused(reply, "is not in zone")
 
     def test_a_duplicate_name_is_refused(self, user, wanted):
         user.call("deployVirtualMachine", **wanted)
-        refused(user.call("deployVirtualMachine", **{**wanted, "name": "WEB-1"}), 431, "Choose another name")
+        refused(user.call("deployVirtualMachine", **{**wanted, "name": "WEB-1"}), "Choose another name")
         assert VirtualMachine.objects.count() == 1
 
     def test_a_user_cannot_choose_a_host(self, user, wanted, world):
         reply = user.call("deployVirtualMachine", hostid=world.host.uuid, **wanted)
-        refused(reply, 431, f"Invalid parameter hostid value={world.host.uuid}")
+        refused(reply, f"Invalid parameter hostid value={world.host.uuid}")
 
     def test_several_networks_give_nics_in_order_the_first_as_default(self, user, wanted, world):
         second = make_l2_network(zone=world.zone)
@@ -270,18 +258,18 @@ class TestStates:
     )
     def test_a_vm_in_the_wrong_state_is_named_with_the_right_one(self, root, command, state, needs):
         vm = make_vm(state=state)
-        refused(root.call(command, id=vm.uuid), 431, f"is {state}", f"needs it {needs}")
+        refused(root.call(command, id=vm.uuid), f"is {state}", f"needs it {needs}")
         assert not AsyncJob.objects.exists()
 
     def test_a_user_may_not_expunge_at_once(self, user):
         vm = make_vm(user.user.account)
-        refused(user.call("destroyVirtualMachine", id=vm.uuid, expunge="true"), 531, "Only an administrator")
+        refused(user.call("destroyVirtualMachine", id=vm.uuid, expunge="true"), "Only an administrator", status=531)
 
     def test_a_vm_is_not_migrated_to_another_cluster(self, root):
         vm = make_running_vm()
         other = make_host(make_cluster(vm.zone))
         reply = root.call("migrateVirtualMachine", virtualmachineid=vm.uuid, hostid=other.uuid)
-        refused(reply, 431, "in another cluster")
+        refused(reply, "in another cluster")
 
 
 class TestLists:
@@ -298,7 +286,7 @@ class TestLists:
         make_running_vm(account=user.user.account)
         (shown,) = user.call("listVirtualMachines").body["virtualmachine"]
         assert not {"hostid", "hostname", "instancename"} & shown.keys()
-        refused(user.call("listHosts"), 432)
+        refused(user.call("listHosts"), status=432)
 
     def test_a_pending_job_stands_at_its_vm(self, root):
         vm = make_running_vm(account=root.user.account)
@@ -329,14 +317,14 @@ class TestLists:
 
     def test_an_iso_is_no_template(self, root, world):
         reply = root.call("registerTemplate", name="x", format="ISO", hypervisor="KVM", url="debian.iso")
-        refused(reply, 431, "VMs made from an ISO are not in this product")
+        refused(reply, "VMs made from an ISO are not in this product")
 
     @pytest.mark.parametrize("path", ["boot/vmlinuz", "/boot/../etc/shadow", "/boot/vm\nlinuz"])
     def test_a_kernel_is_an_absolute_path_without_tricks(self, root, path):
         details = {"details[0].kernel": path, "details[0].initrd": "/boot/initrd"}
         before = Template.objects.count()
         reply = root.call("registerTemplate", name="x", format="KERNEL", hypervisor="KVM", **details)
-        refused(reply, 431)
+        refused(reply)
         assert Template.objects.count() == before
 
     def test_a_deleted_service_offering_lives_on_while_a_vm_uses_it(self, root):

@@ -5,7 +5,6 @@ from uuid import UUID, uuid4
 
 import pytest
 
-from extdhcp_site.accounts.models import Role
 from extdhcp_site.api import registry
 from extdhcp_site.api.registry import AsyncCommand
 from extdhcp_site.jobs import services as jobs
@@ -13,9 +12,7 @@ from extdhcp_site.jobs.models import AsyncJob
 from networks.models import Network, NetworkOffering, ServiceOffering, Template, Zone
 from tests.api.client import Signer
 from tests.factories import (
-    make_account,
     make_cluster,
-    make_domain,
     make_l2_network,
     make_network,
     make_network_offering,
@@ -25,16 +22,6 @@ from tests.factories import (
 )
 
 pytestmark = pytest.mark.django_db
-
-
-@pytest.fixture
-def root() -> Signer:
-    return Signer.of(make_account(Role.ROOT_ADMIN))
-
-
-@pytest.fixture
-def user() -> Signer:
-    return Signer.of(make_account(domain=make_domain()))
 
 
 @pytest.fixture

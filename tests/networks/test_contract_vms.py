@@ -5,16 +5,13 @@ from datetime import datetime
 
 import pytest
 
-from extdhcp_site.accounts.models import Role
 from extdhcp_site.api import registry
 from extdhcp_site.api.registry import AsyncCommand
 from extdhcp_site.jobs.models import AsyncJob
 from networks.models import AddressState, Network, Nic, VirtualMachine, VmState, Volume
 from tests.api.client import Signer
 from tests.factories import (
-    make_account,
     make_cluster,
-    make_domain,
     make_host,
     make_l2_network,
     make_network,
@@ -31,16 +28,6 @@ pytestmark = pytest.mark.django_db
 UUID = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}")
 # libcloud/compute/drivers/cloudstack.py, NODE_STATE_MAP: list_nodes() of any other word is a KeyError.
 LIBCLOUD_STATES = {"Running", "Starting", "Stopping", "Stopped", "Migrating", "Destroyed", "Expunging", "Error"}
-
-
-@pytest.fixture
-def user() -> Signer:
-    return Signer.of(make_account(domain=make_domain()))
-
-
-@pytest.fixture
-def root() -> Signer:
-    return Signer.of(make_account(Role.ROOT_ADMIN))
 
 
 @pytest.fixture

@@ -4,17 +4,11 @@ from types import SimpleNamespace
 
 import pytest
 
-from extdhcp_site.accounts.models import Role
 from networks.models import PrimaryStorage
 from tests.api.client import Signer
 from tests.factories import make_account, make_cluster, make_host, make_running_vm, make_vm, make_zone
 
 pytestmark = pytest.mark.django_db
-
-
-@pytest.fixture
-def root() -> Signer:
-    return Signer.of(make_account(Role.ROOT_ADMIN))
 
 
 @pytest.fixture

@@ -9,7 +9,7 @@ from extdhcp_site.events.models import Event, EventType
 from extdhcp_site.jobs import services as jobs
 from extdhcp_site.jobs.models import AsyncJob
 from networks.models import Network
-from tests.api.client import Reply, Signer
+from tests.api.client import Reply, Signer, refused
 from tests.factories import (
     make_account,
     make_domain,
@@ -21,22 +21,6 @@ from tests.factories import (
 )
 
 pytestmark = pytest.mark.django_db
-
-
-@pytest.fixture
-def root() -> Signer:
-    return Signer.of(make_account(Role.ROOT_ADMIN))
-
-
-@pytest.fixture
-def user() -> Signer:
-    return Signer.of(make_account(domain=make_domain()))
-
-
-def refused(reply: Reply, *words: str) -> None:
-    assert reply.status == 431, reply
-    for word in words:
-        assert word in reply.text
 
 
 def ids(signer: Signer, **params: object) -> list[str]:

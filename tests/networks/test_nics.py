@@ -10,7 +10,7 @@ from networks.models import AddressState, Nic, NicSecondaryIp, VirtualMachine, V
 from networks.models.networks import AclType
 from networks.services import nics
 from networks.services.secondary_ips import MOST
-from tests.api.client import Reply, Signer
+from tests.api.client import Reply, Signer, refused
 from tests.factories import (
     make_account,
     make_cluster,
@@ -30,11 +30,6 @@ pytestmark = pytest.mark.django_db
 
 
 @pytest.fixture
-def user() -> Signer:
-    return Signer.of(make_account(domain=make_domain()))
-
-
-@pytest.fixture
 def vm(user) -> VirtualMachine:
     """Stopped, with two NICs on networks with the same addresses."""
     zone = make_zone()
@@ -43,11 +38,6 @@ def vm(user) -> VirtualMachine:
 
 def shown(by: Signer, vm: VirtualMachine) -> list[dict]:
     return by.call("listNics", virtualmachineid=vm.uuid).body["nic"]
-
-
-def refused(reply: Reply, says: str) -> None:
-    assert reply.status == 431, reply
-    assert says in reply.text
 
 
 class TestDefaultNic:

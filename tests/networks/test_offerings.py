@@ -2,12 +2,10 @@
 
 import pytest
 
-from extdhcp_site.accounts.models import Role
 from extdhcp_site.events.models import Event, EventType
 from networks.models import NetworkOffering, ServiceOffering
-from tests.api.client import Reply, Signer
+from tests.api.client import refused
 from tests.factories import (
-    make_account,
     make_domain,
     make_network,
     make_network_offering,
@@ -16,22 +14,6 @@ from tests.factories import (
 )
 
 pytestmark = pytest.mark.django_db
-
-
-@pytest.fixture
-def root() -> Signer:
-    return Signer.of(make_account(Role.ROOT_ADMIN))
-
-
-@pytest.fixture
-def user() -> Signer:
-    return Signer.of(make_account(domain=make_domain()))
-
-
-def refused(reply: Reply, *words: str) -> None:
-    assert reply.status == 431, reply
-    for word in words:
-        assert word in reply.text
 
 
 class TestServiceOffering:

@@ -10,15 +10,10 @@ from networks.models import Network, ResourceTag, VirtualMachine
 from networks.models.networks import AclType
 from networks.services.tags import MOST_TAGS
 from tests.api.client import Reply, Signer
-from tests.factories import make_account, make_domain, make_network, make_template, make_vm
+from tests.factories import make_account, make_network, make_template, make_vm
 from tests.life import run
 
 pytestmark = pytest.mark.django_db
-
-
-@pytest.fixture
-def user() -> Signer:
-    return Signer.of(make_account(domain=make_domain()))
 
 
 @pytest.fixture

@@ -14,7 +14,7 @@ from networks.models import Nic, VirtualMachine, VmState, Volume
 from networks.models.offerings import TemplateFormat
 from networks.models.vms import VolumeState
 from networks.services import lifecycle, vms
-from tests.api.client import Reply, Signer
+from tests.api.client import Signer, refused
 from tests.configdrive.drives import contents
 from tests.factories import (
     make_account,
@@ -36,23 +36,8 @@ USER_DATA = base64.b64encode(b"#cloud-config\n").decode()
 
 
 @pytest.fixture
-def user() -> Signer:
-    return Signer.of(make_account(domain=make_domain()))
-
-
-@pytest.fixture
-def root() -> Signer:
-    return Signer.of(make_account(Role.ROOT_ADMIN))
-
-
-@pytest.fixture
 def vm(user) -> VirtualMachine:
     return make_vm(user.user.account)
-
-
-def refused(reply: Reply, says: str, status: int = 431) -> None:
-    assert reply.status == status, reply
-    assert says in reply.text
 
 
 def listed(by: Signer, **params: object) -> list[dict]:
