@@ -253,7 +253,7 @@ class FakeHypervisor:
 def hypervisors(by_endpoint: dict[str, FakeHypervisor] | FakeHypervisor) -> Iterator[None]:
     """Let every place that asks for a driver get a fake: one for all, or by the endpoint's host name."""
 
-    def fake_driver(kind: str, address) -> FakeHypervisor:
+    def fake_driver(kind: str, address, host: str = "") -> FakeHypervisor:
         return by_endpoint if isinstance(by_endpoint, FakeHypervisor) else by_endpoint[address.host]
 
     with mock.patch("networks.services.places.driver", fake_driver):

@@ -41,13 +41,20 @@ class DiskAccess(StrEnum):
 
 @dataclass(frozen=True)
 class EndpointAddress:
-    """Where a hypervisor's API is and how to be let in."""
+    """Where a hypervisor's API is, how to be let in, and how it is known to be the right one.
+
+    XenServer and vSphere are reached by TLS alone. Their certificate must be signed by `ca_certificates` (PEM; empty:
+    by one that this machine trusts) for the name `host`, or else have this SHA-256 `fingerprint` (64 hexadecimal
+    digits, lower case): then its name, signer and dates do not matter.
+    """
 
     transport: Transport
     host: str = ""
     port: int | None = None
     username: str = ""
     password: str = field(default="", repr=False)
+    ca_certificates: str = ""
+    fingerprint: str = ""
     test_socket: str = ""
     disk_access: DiskAccess = DiskAccess.NONE
 
@@ -104,7 +111,9 @@ class NicSpec:
 class ImageRoot:
     """A ROOT volume as a copy-on-write overlay of a template's image; both in storage pool `pool`.
 
-    `size` in bytes; 0 keeps the image's own.
+    On XenServer `pool` is a storage repository and `image` the template whose first disk is cloned; on vSphere `pool`
+    is a datastore, `image` the template that is cloned, and `volume` the clone's folder. `size` in bytes; 0 keeps the
+    image's own.
     """
 
     pool: str
@@ -179,7 +188,8 @@ class Source(StrEnum):
 class GuestAddress:
     """An address that `source` says the interface with this MAC has (lower case, colon-separated).
 
-    `expires` is the end of its lease, where the source tells one.
+    `expires` is the end of its lease, where the source tells one. `weak`: the source does not name the MAC; it is
+    this interface's by elimination.
     """
 
     mac: str
@@ -187,6 +197,7 @@ class GuestAddress:
     source: Source
     prefix: int | None = None
     expires: datetime | None = None
+    weak: bool = False
 
 
 @dataclass(frozen=True)
@@ -290,6 +301,10 @@ class AskTheOperator(HypervisorError):
 
 class CredentialsRefused(AskTheOperator):
     pass
+
+
+class CertificateRefused(AskTheOperator):
+    """The endpoint's certificate is not the one to be trusted: nothing was sent to it."""
 
 
 class NetworkMissing(AskTheOperator):

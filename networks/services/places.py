@@ -39,7 +39,7 @@ def hypervisor_at(endpoint: Endpoint) -> Any:
 
 
 def place(host: Host) -> Place:
-    return Place(host, hypervisor_at(host.endpoint))
+    return Place(host, driver(host.endpoint.kind, host.endpoint.address, host.name))
 
 
 @contextlib.contextmanager

@@ -82,4 +82,4 @@ class ZeroLatency(AppConfig):
     def ready(self) -> None:
         from networks.services import places
 
-        places.driver = lambda kind, address: ZeroLatencyHost(address)
+        places.driver = lambda kind, address, host="": ZeroLatencyHost(address)

@@ -316,5 +316,5 @@ class TestGuestScript:
 
         # In a context: undone after `fake`'s own patch is, it would bring that one back for all later tests.
         with monkeypatch.context() as patch:
-            patch.setattr("networks.services.places.driver", lambda kind, address: WithoutAgent(fake))
+            patch.setattr("networks.services.places.driver", lambda kind, address, host="": WithoutAgent(fake))
             verdict(vm, "guest script", None, "cannot look into a guest")
