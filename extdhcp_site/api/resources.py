@@ -3,7 +3,7 @@
 Paths are written as in the documentation, "nics/{id}/address", and are served with and without a slash at the end.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, ClassVar
 
@@ -12,14 +12,15 @@ from django.http import Http404
 from django_filters import rest_framework as filters
 from drf_spectacular.utils import extend_schema_field
 from rest_framework.exceptions import ValidationError
+from rest_framework.mixins import ListModelMixin
 from rest_framework.request import Request
 from rest_framework.views import APIView
-from rest_framework.viewsets import ReadOnlyModelViewSet
+from rest_framework.viewsets import GenericViewSet, ReadOnlyModelViewSet
 
 from extdhcp_site.accounts.models import Caller, Role
 from extdhcp_site.api.parameters import QuerySetFor, visible
 from extdhcp_site.api.registry import EVERYBODY, Command
-from extdhcp_site.api.rest import Pages
+from extdhcp_site.api.rest import OnePage, Pages
 
 
 class CallerView(APIView):
@@ -89,6 +90,26 @@ class VisibleViewSet(CallerView, ReadOnlyModelViewSet):
         return found.base_filters if found else {}
 
 
+class ConstantViewSet(CallerView, ListModelMixin, GenericViewSet):
+    """What stands in no table and belongs to nobody: a few rows, all on one page, without filters."""
+
+    pagination_class = OnePage
+    filter_backends = []
+
+    def rows(self) -> Sequence[Any]:
+        raise NotImplementedError
+
+    def get_queryset(self) -> Any:
+        return self.rows()
+
+    def get_serializer_context(self) -> dict[str, Any]:
+        return {**super().get_serializer_context(), "caller": self.caller}
+
+    @classmethod
+    def filters(cls) -> Mapping[str, filters.Filter]:
+        return {}
+
+
 class ObjectFilter(filters.ModelChoiceFilter):
     """Narrows to what belongs to an object, out of those that the caller may see; any other is refused alike."""
 
@@ -128,14 +149,24 @@ def register(prefix: str, viewset: type[VisibleViewSet]) -> None:
     _take(f"{prefix}/{{id}}", viewset, "retrieve")
 
 
+def register_constants(prefix: str, viewset: type[ConstantViewSet]) -> None:
+    """Raises TypeError for a view set that does not say for which roles it is."""
+    _check_roles(viewset)
+    _take(prefix, viewset, "list")
+
+
 def path(route: str, view: type[CallerView]) -> None:
     """A view of its own, as in `path("nics/{id}/address", AddressView)`; it gets `id` as a text.
 
     Raises TypeError for one that does not say for which roles it is.
     """
+    _check_roles(view)
+    _take(route, view, "")
+
+
+def _check_roles(view: type[CallerView]) -> None:
     if not (issubclass(view, CallerView) and getattr(view, "roles", None)):
         raise TypeError(f"{view.__name__} must be a CallerView with its roles, for instance EVERYBODY.")
-    _take(route, view, "")
 
 
 def _take(route: str, view: type[CallerView], action: str) -> None:

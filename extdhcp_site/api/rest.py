@@ -13,9 +13,10 @@ from django.utils import timezone
 from rest_framework import status
 from rest_framework.authentication import BaseAuthentication, get_authorization_header
 from rest_framework.exceptions import APIException, AuthenticationFailed, NotFound, ParseError
-from rest_framework.pagination import Cursor, CursorPagination
+from rest_framework.pagination import BasePagination, Cursor, CursorPagination
 from rest_framework.parsers import BaseParser
 from rest_framework.request import Request
+from rest_framework.response import Response
 
 from extdhcp_site.accounts.models import ApiKey, User, hash_token
 
@@ -103,3 +104,16 @@ class Pages(CursorPagination):
         if cursor and cursor.position is not None and not _POSITION.fullmatch(cursor.position):
             raise NotFound(self.invalid_cursor_message)
         return cursor
+
+
+class OnePage(BasePagination):
+    """All rows at once, in the shape of every list: for the few that stand in no table."""
+
+    def paginate_queryset(self, queryset: Any, request: Request, view: Any = None) -> list[Any]:
+        return list(queryset)
+
+    def get_paginated_response(self, data: Any) -> Response:
+        return Response({"next": None, "previous": None, "results": data})
+
+    def get_paginated_response_schema(self, schema: dict[str, Any]) -> dict[str, Any]:
+        return CursorPagination().get_paginated_response_schema(schema)

@@ -163,11 +163,11 @@ def urls() -> list[URLPattern]:
 
 
 def view_of(route: str, place: Place) -> Callable[..., HttpResponseBase]:
-    if not place.action and place.view:
+    if place.view and not place.action and not place.commands:
         return place.view.as_view()
     base = place.view or OnlyCommands
     made = type(
         base.__name__, (RunsCommands, base), {"route": route, "commands": place.commands, "__doc__": base.__doc__}
     )
-    actions = {"get": place.action} if place.action else {}
+    actions = {"get": place.action or "get"} if place.view else {}
     return made.as_view({**actions, **dict.fromkeys(place.commands, "run")}, detail=place.action == "retrieve")

@@ -1,13 +1,19 @@
 """The settings, for root admins."""
 
+from collections.abc import Iterable
 from typing import Any
 
+from django.http import Http404
+from drf_spectacular.utils import OpenApiParameter, extend_schema
 from rest_framework import serializers
+from rest_framework.request import Request
+from rest_framework.response import Response
 
 from extdhcp_site.accounts.models import Caller
+from extdhcp_site.api import resources, routes
 from extdhcp_site.api.answers import Answer
 from extdhcp_site.api.owners import ListParams
-from extdhcp_site.api.parameters import Params, Text, Values
+from extdhcp_site.api.parameters import NO_SUCH_OBJECT, Params, Text, Values
 from extdhcp_site.api.registry import ROOT_ADMIN, Command, ListCommand, command
 from extdhcp_site.configuration.models import Definition, Setting, definitions, set_value, switch
 
@@ -53,8 +59,12 @@ class ListConfigurations(ListCommand):
     answer = ("configuration", ConfigurationAnswer)
 
     def rows(self, caller: Caller, params: Values) -> list[dict[str, Any]]:
-        stored = dict(Setting.objects.values_list("name", "value"))
-        return [_shown(definition, stored) for definition in definitions() if _asked_for(definition, params)]
+        return _all_shown(definition for definition in definitions() if _asked_for(definition, params))
+
+
+def _all_shown(wanted: Iterable[Definition]) -> list[dict[str, Any]]:
+    stored = dict(Setting.objects.values_list("name", "value"))
+    return [_shown(definition, stored) for definition in wanted]
 
 
 def _asked_for(definition: Definition, params: Values) -> bool:
@@ -69,6 +79,12 @@ class UpdateConfigurationParams(Params):
     name = Text("The setting's name.", required=True)
     value = Text("Its new value.", max_length=4096, allow_blank=True)
 
+    def validate_name(self, name: str) -> str:
+        if not any(definition.name == name for definition in definitions()):
+            text = f"There is no setting named {name[:100]}. listConfigurations shows all names."
+            raise serializers.ValidationError(text, code=NO_SUCH_OBJECT)
+        return name
+
 
 @command(since="1.0", roles=ROOT_ADMIN)
 class UpdateConfiguration(Command):
@@ -80,3 +96,33 @@ class UpdateConfiguration(Command):
     def run(self, caller: Caller, params: Values) -> dict[str, Any]:
         value = (params["value"] or "").strip()
         return _shown(set_value(params["name"], value, caller), {params["name"]: value})
+
+
+class SettingViewSet(resources.ConstantViewSet):
+    """Settings with their values. For root admins."""
+
+    roles = ROOT_ADMIN
+    serializer_class = ConfigurationAnswer
+
+    def rows(self) -> list[dict[str, Any]]:
+        return _all_shown(definitions())
+
+
+class SettingView(resources.CallerView):
+    """One setting."""
+
+    roles = ROOT_ADMIN
+
+    @extend_schema(
+        parameters=[OpenApiParameter("name", str, OpenApiParameter.PATH, description="The setting's name.")],
+        responses=ConfigurationAnswer,
+    )
+    def get(self, request: Request, name: str) -> Response:
+        for shown in _all_shown(definition for definition in definitions() if definition.name == name):
+            return Response(shown)
+        raise Http404
+
+
+resources.register_constants("configurations", SettingViewSet)
+resources.path("configurations/{name}", SettingView)
+routes.patch("configurations/{name}", UpdateConfiguration)

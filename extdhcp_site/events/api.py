@@ -175,7 +175,18 @@ class EventViewSet(resources.VisibleViewSet):
     filterset_fields = ["type", "level", "state", "resource_uuid", "archived"]
 
 
+class EventTypeViewSet(resources.ConstantViewSet):
+    """The types of events that there are."""
+
+    roles = EVERYBODY
+    serializer_class = EventTypeAnswer
+
+    def rows(self) -> list[EventType]:
+        return sorted(EventType)
+
+
 resources.register("events", EventViewSet)
 resources.path("events/stream", stream.EventStream)
 routes.post("events/actions/archive", ArchiveEvents)
 routes.post("events/actions/delete", DeleteEvents)
+resources.register_constants("event-types", EventTypeViewSet)

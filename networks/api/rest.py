@@ -4,26 +4,35 @@ from django_filters import rest_framework as filters
 
 from extdhcp_site.api import resources, routes
 from extdhcp_site.api.registry import ROOT_ADMIN
-from networks.api import guest_data, keys, networks, nics, offerings, templates, vms
+from networks.api import guest_data, keys, networks, nics, offerings, tags, templates, vms
 from networks.api.answers import (
+    ClusterAnswer,
     HostAnswer,
     NetworkAnswer,
     NetworkOfferingAnswer,
+    PodAnswer,
     ServiceOfferingAnswer,
+    StoragePoolAnswer,
     TemplateAnswer,
     ZoneAnswer,
 )
 from networks.api.keys import KeyPairAnswer
-from networks.api.vm_answers import NicAnswer, VmAnswer
+from networks.api.tag_answers import TagAnswer
+from networks.api.vm_answers import NicAnswer, VmAnswer, VolumeAnswer
 from networks.models import (
+    Cluster,
     Host,
     Network,
     NetworkOffering,
     Nic,
+    Pod,
+    PrimaryStorage,
+    ResourceTag,
     ServiceOffering,
     SshKeyPair,
     Template,
     VirtualMachine,
+    Volume,
     Zone,
 )
 
@@ -130,8 +139,44 @@ class ZoneViewSet(resources.VisibleViewSet):
     filterset_fields = ["name"]
 
 
+class PodFilter(filters.FilterSet):
+    zone = resources.of(Zone, "zone", "its zone")
+
+    class Meta:
+        model = Pod
+        fields = ("name",)
+
+
+class PodViewSet(resources.VisibleViewSet):
+    """Pods: groups of clusters in a zone. For root admins."""
+
+    roles = ROOT_ADMIN
+    queryset = Pod.objects.select_related("zone")
+    serializer_class = PodAnswer
+    filterset_class = PodFilter
+
+
+class ClusterFilter(filters.FilterSet):
+    zone = resources.of(Zone, "pod__zone", "its zone")
+    pod = resources.of(Pod, "pod", "its pod")
+
+    class Meta:
+        model = Cluster
+        fields = ("name", "hypervisor")
+
+
+class ClusterViewSet(resources.VisibleViewSet):
+    """Clusters: hosts of one hypervisor among which VMs migrate. For root admins."""
+
+    roles = ROOT_ADMIN
+    queryset = Cluster.objects.select_related("pod__zone")
+    serializer_class = ClusterAnswer
+    filterset_class = ClusterFilter
+
+
 class HostFilter(filters.FilterSet):
     zone = resources.of(Zone, "cluster__pod__zone", "its zone")
+    cluster = resources.of(Cluster, "cluster", "its cluster")
 
     class Meta:
         model = Host
@@ -147,6 +192,61 @@ class HostViewSet(resources.VisibleViewSet):
     filterset_class = HostFilter
 
 
+class StoragePoolFilter(filters.FilterSet):
+    zone = resources.of(Zone, "cluster__pod__zone", "its zone")
+    cluster = resources.of(Cluster, "cluster", "its cluster")
+
+    class Meta:
+        model = PrimaryStorage
+        fields = ("name", "shared")
+
+
+class StoragePoolViewSet(resources.VisibleViewSet):
+    """Primary storage: where the ROOT volumes of a cluster's VMs lie. For root admins."""
+
+    roles = ROOT_ADMIN
+    queryset = PrimaryStorage.objects.select_related("cluster__pod__zone")
+    serializer_class = StoragePoolAnswer
+    filterset_class = StoragePoolFilter
+
+
+class VolumeFilter(filters.FilterSet):
+    vm = resources.of(VirtualMachine, "vm", "its VM")
+    zone = resources.of(Zone, "vm__zone", "its zone")
+
+    class Meta:
+        model = Volume
+        fields = ("state",)
+
+
+class VolumeViewSet(resources.VisibleViewSet):
+    """ROOT volumes."""
+
+    queryset = Volume.objects.select_related("vm__account__domain", "vm__zone", "storage").defer(
+        "vm__user_data", "vm__password"
+    )
+    serializer_class = VolumeAnswer
+    filterset_class = VolumeFilter
+
+
+class TagFilter(filters.FilterSet):
+    vm = resources.of(VirtualMachine, "vm", "the VM that it is on")
+    network = resources.of(Network, "network", "the network that it is on")
+    template = resources.of(Template, "template", "the template that it is on")
+
+    class Meta:
+        model = ResourceTag
+        fields = ("key", "value")
+
+
+class TagViewSet(resources.VisibleViewSet):
+    """Tags of VMs, networks and templates that the caller may see."""
+
+    queryset = ResourceTag.objects.for_listing()
+    serializer_class = TagAnswer
+    filterset_class = TagFilter
+
+
 resources.register("vms", VmViewSet)
 routes.post("vms", vms.DeployVirtualMachine)
 routes.patch("vms/{id}", vms.UpdateVirtualMachine)
@@ -157,6 +257,7 @@ routes.post("vms/{id}/actions/reboot", vms.RebootVirtualMachine)
 routes.post("vms/{id}/actions/recover", vms.RecoverVirtualMachine)
 routes.post("vms/{id}/actions/expunge", vms.ExpungeVirtualMachine)
 routes.post("vms/{id}/actions/scale", vms.ScaleVirtualMachine)
+routes.post("vms/{id}/actions/change-service-offering", vms.ChangeServiceForVirtualMachine)
 routes.post("vms/{virtualmachineid}/actions/restore", vms.RestoreVirtualMachine)
 routes.post("vms/{virtualmachineid}/actions/migrate", vms.MigrateVirtualMachine)
 routes.post("vms/{id}/actions/reset-password", guest_data.ResetPasswordForVirtualMachine)
@@ -199,5 +300,15 @@ routes.post("ssh-key-pairs", keys.RegisterSshKeyPair)
 routes.delete("ssh-key-pairs", keys.DeleteSshKeyPair)
 routes.post("ssh-key-pairs/actions/create", keys.CreateSshKeyPair)
 
+resources.register("volumes", VolumeViewSet)
+
+resources.register("tags", TagViewSet)
+routes.post("tags", tags.CreateTags)
+# One call takes tags from many objects, by key.
+routes.post("tags/actions/delete", tags.DeleteTags)
+
 resources.register("zones", ZoneViewSet)
+resources.register("pods", PodViewSet)
+resources.register("clusters", ClusterViewSet)
 resources.register("hosts", HostViewSet)
+resources.register("storage-pools", StoragePoolViewSet)

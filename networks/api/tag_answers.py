@@ -15,6 +15,7 @@ _WORDS = {ResourceTag._meta.get_field(column).related_model: word for word, colu
 
 
 class TagAnswer(Answer):
+    id = text("uuid", "the tag's id (not in CloudStack)")
     key = text("key", "the tag's key")
     value = text("value", "its value")
     resourcetype = text("resource_type", "UserVm, Network or Template")

@@ -6,7 +6,7 @@ from django.db import models
 from django.db.models import Q
 from django.utils import timezone
 
-from extdhcp_site.accounts.models import Account
+from extdhcp_site.accounts.models import Account, Caller
 from extdhcp_site.models import UuidModel
 from networks.models.networks import Network
 from networks.models.offerings import Template
@@ -17,6 +17,16 @@ TAGGED: dict[str, str] = {"UserVm": "vm", "Network": "network", "Template": "tem
 
 
 class ResourceTagQuerySet(models.QuerySet["ResourceTag"]):
+    def visible_to(self, caller: Caller) -> Self:
+        """Those on objects that the caller may see, which show them as well."""
+        if caller.is_root:
+            return self
+        seen = Q(pk=None)
+        for column in TAGGED.values():
+            objects = ResourceTag._meta.get_field(column).related_model._default_manager
+            seen |= Q(**{f"{column}__in": objects.visible_to(caller).values("pk")})
+        return self.filter(seen)
+
     def for_listing(self) -> Self:
         return self.select_related(*(f"{column}__account__domain" for column in TAGGED.values()))
 

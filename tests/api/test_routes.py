@@ -12,6 +12,7 @@ from extdhcp_site.api import registry, resources, routes
 from extdhcp_site.api.answers import Success
 from extdhcp_site.api.parameters import Params, Text
 from extdhcp_site.api.registry import EVERYBODY, Command
+from extdhcp_site.configuration.models import PAGE_SIZE
 from extdhcp_site.errors import (
     InsufficientCapacity,
     InternalError,
@@ -22,6 +23,7 @@ from extdhcp_site.errors import (
     ResourceUnavailable,
     TooManyRequests,
 )
+from extdhcp_site.events.models import EventType
 from extdhcp_site.jobs.models import AsyncJob
 from networks.models import SshKeyPair, VirtualMachine
 from tests.api.client import Rest
@@ -113,6 +115,49 @@ def test_a_list_and_a_map_are_json_ones(root):
     )
     assert answer.status_code == 201
     assert [service["name"] for service in answer.json()["service"]] == ["UserData"]
+
+
+def test_a_setting_is_read_and_changed_by_its_name(root):
+    rest = Rest.of(root)
+    changed = rest.patch("configurations/default.page.size", {"value": "50"})
+    assert (changed.status_code, changed.json()["value"]) == (200, "50")
+    assert rest.get("configurations/default.page.size").json() == changed.json()
+    assert changed.json() in rest.get("configurations").json()["results"]
+    assert PAGE_SIZE.get() == 50
+
+
+def test_a_setting_that_there_is_not(root):
+    rest = Rest.of(root)
+    answers = [rest.get("configurations/no.such"), rest.patch("configurations/no.such", {"value": "1"})]
+    assert {(answer.status_code, answer.content) for answer in answers} == {(404, answers[0].content)}
+
+
+def test_tags_are_put_on_and_taken_off(rest, vm):
+    on = {"resourcetype": "UserVm", "resourceids": [str(vm.uuid)]}
+    tag = {"key": "role", "value": "web"}
+    assert rest.post("tags", {**on, "tags": [tag]}).status_code == 202
+    [shown] = rest.get("tags", vm=vm.uuid, key="role").json()["results"]
+    assert (shown["value"], shown["resourceid"]) == ("web", str(vm.uuid))
+    assert rest.get(f"tags/{shown['id']}").json() == shown
+    assert rest.post("tags/actions/delete", {**on, "tags": [{"key": "role"}]}).status_code == 202
+    assert not vm.tags.exists()
+
+
+def test_a_stopped_vm_is_given_another_service_offering(rest, vm):
+    larger = make_service_offering()
+    answer = rest.post(f"vms/{vm.uuid}/actions/change-service-offering", {"serviceofferingid": str(larger.uuid)})
+    assert (answer.status_code, answer.json()["serviceofferingid"]) == (200, str(larger.uuid))
+
+
+def test_whose_an_api_key_is(rest, user):
+    answer = rest.get("users/by-api-key", userapikey=user.keys.api_key)
+    assert answer.json() == rest.get(f"users/{user.user.uuid}").json()
+
+
+def test_a_list_of_constants_is_one_page(rest):
+    page = rest.get("event-types").json()
+    assert (page["next"], page["previous"]) == (None, None)
+    assert {"name": EventType.VM_CREATE} in page["results"]
 
 
 # What is refused ----------------------------------------------------------------------------------------

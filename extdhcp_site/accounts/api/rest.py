@@ -77,6 +77,7 @@ routes.post("accounts/{id}/actions/enable", accounts.EnableAccount)
 
 resources.register("users", UserViewSet)
 routes.post("users", users.CreateUser)
+routes.get("users/by-api-key", users.GetUser)
 routes.patch("users/{id}", users.UpdateUser)
 routes.delete("users/{id}", users.DeleteUser)
 routes.post("users/{id}/actions/disable", users.DisableUser)
