@@ -8,7 +8,7 @@ from django.http import HttpRequest
 from django.template.response import TemplateResponse
 
 from extdhcp_site.console.administration import ModelAdmin, ReadOnlyAdmin, caller
-from networks.hypervisors.base import DiskAccess, EndpointAddress, HypervisorError, Transport
+from networks.hypervisors.base import DiskAccess, HypervisorError, Transport
 from networks.hypervisors.drivers import driver
 from networks.models import (
     AddressState,
@@ -93,21 +93,11 @@ class EndpointForm(forms.ModelForm):
         given = self.cleaned_data
         if self.errors:
             return
-        transport = Transport(given["transport"])
-        if transport == Transport.TEST and not settings.ALLOW_TEST_HYPERVISOR:
+        if given["transport"] == Transport.TEST and not settings.ALLOW_TEST_HYPERVISOR:
             return  # the model says so
+        asked = Endpoint(password=given["new_password"], **{name: given[name] for name in Endpoint.ADDRESS_FIELDS})
         try:
-            driver(
-                given["kind"],
-                EndpointAddress(
-                    transport=transport,
-                    host=given["host"],
-                    port=given["port"],
-                    username=given["username"],
-                    password=given["new_password"],
-                    test_socket=settings.LIBVIRT_TEST_SOCKET if transport == Transport.TEST else "",
-                ),
-            )
+            driver(asked.kind, asked.address)
         except HypervisorError as error:
             raise forms.ValidationError(str(error)) from None
         if given["disk_access"] == DiskAccess.SSH and not given["host"]:
@@ -121,11 +111,19 @@ class EndpointAdmin(ModelAdmin):
     fieldsets = [
         (None, {"fields": ["name", "kind", "transport", "host", "port", "username", "disk_access"]}),
         (
+            "Trust",
+            {
+                "fields": ["ca_certificates", "fingerprint"],
+                "description": "Of XenServer and VMware, whose certificates are often their own: how this server knows "
+                "that it speaks to the right one. It is never taken on trust.",
+            },
+        ),
+        (
             "Password",
             {
                 "fields": ["stored_password", "new_password"],
                 "description": "A password is for the host that it was given for: a change of kind, transport, host, "
-                "port or user clears it.",
+                "port, user or trust clears it.",
             },
         ),
         (
@@ -236,7 +234,10 @@ class TemplateForm(forms.ModelForm):
     def clean(self) -> None:
         if self.instance.pk:
             return
-        boots_kernel = self.cleaned_data.get("format") == TemplateFormat.KERNEL
+        wanted, hypervisor = self.cleaned_data.get("format"), self.cleaned_data.get("hypervisor")
+        if wanted and hypervisor and TemplateFormat(wanted).hypervisor != hypervisor:
+            self.add_error("format", f"This format is for {TemplateFormat(wanted).hypervisor}.")
+        boots_kernel = wanted == TemplateFormat.KERNEL
         for name in ("image", "kernel", "initrd"):
             needed = boots_kernel == (name != "image")
             if needed and not self.cleaned_data.get(name):

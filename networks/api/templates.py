@@ -123,9 +123,16 @@ def of_guest(params: Values) -> Values:
 class RegisterTemplateParams(GuestParams, OwnerParams):
     name = Text("The template's name.", required=True, max_length=100)
     displaytext = Text("The template in words.")
-    format = Text("QCOW2 or RAW: an image in the primary storage; KERNEL: kernel and initial RAM disk.", required=True)
+    format = Text(
+        "QCOW2 or RAW: an image in the primary storage; KERNEL: kernel and initial RAM disk; VHD and OVA: a template "
+        "of XenServer or vSphere.",
+        required=True,
+    )
     hypervisor = Choice("The hypervisor that it is for.", HypervisorType.values, required=True)
-    url = Text("The image's name in the primary storage, as in debian-12.qcow2. Nothing is downloaded.")
+    url = Text(
+        "The image's name in the primary storage, as in debian-12.qcow2, or the template's name there. Nothing is "
+        "downloaded."
+    )
     zoneid = ObjectField("The zone; absent or -1 for all zones.", visible(Zone), nothing=("", "-1"))
     ispublic = Bool("True if every account may use it.")
     size = Int("Bytes of the ROOT volume; absent: the image's own (not in CloudStack).", most=2**47)

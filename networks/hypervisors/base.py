@@ -22,7 +22,10 @@ from typing import Protocol, Self, TypeVar, runtime_checkable
 
 
 class Transport(StrEnum):
-    """How an endpoint is reached. The URI is built from fields: a typed one could run programs."""
+    """How an endpoint is reached. The URI is built from fields: a typed one could run programs.
+
+    TEST is libvirt's test driver, or a simulator on this machine's loopback, spoken to by TLS as the real one is.
+    """
 
     LOCAL = "local"
     TLS = "tls"

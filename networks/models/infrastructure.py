@@ -123,7 +123,7 @@ class Cluster(UuidModel):
 
 
 class Endpoint(UuidModel):
-    """A hypervisor's API: a libvirt host, later a XenServer pool or a vCenter.
+    """A hypervisor's API: a libvirt host, a XenServer pool, a vCenter or a lone ESXi.
 
     Fields, never a URI: a libvirt URI can run programs and read files of this server.
     """
@@ -134,12 +134,25 @@ class Endpoint(UuidModel):
         max_length=5,
         choices=[(item.value, item.value) for item in Transport],
         default=Transport.TLS.value,
-        help_text="tls verifies the host by libvirt's own CA files; tcp is for closed networks and labs.",
+        help_text="tls verifies the host: libvirt's by its own CA files, others by the fields below. The rest is for "
+        "libvirt; tcp is for closed networks and labs.",
     )
     host = models.CharField(max_length=253, blank=True, help_text="Name or address; empty for local and test.")
     port = models.PositiveIntegerField(null=True, blank=True, help_text="Empty: the transport's own.")
     username = models.CharField(max_length=64, blank=True)
     password = EncryptedTextField(null=True, blank=True, editable=False)
+    ca_certificates = models.TextField(
+        "CA certificates",
+        blank=True,
+        max_length=65536,
+        help_text="PEM. Who signs the certificate of a XenServer pool or a vCenter; empty: whom this server trusts.",
+    )
+    fingerprint = models.CharField(
+        "certificate's fingerprint",
+        max_length=95,
+        blank=True,
+        help_text="SHA-256, of a XenServer pool's or a vCenter's own certificate, instead of a CA.",
+    )
     disk_access = models.CharField(
         "read guests' disks",
         max_length=5,
@@ -164,7 +177,7 @@ class Endpoint(UuidModel):
 
     objects = InfrastructureQuerySet.as_manager()
 
-    ADDRESS_FIELDS = ("kind", "transport", "host", "port", "username")
+    ADDRESS_FIELDS = ("kind", "transport", "host", "port", "username", "ca_certificates", "fingerprint")
 
     class Meta:
         ordering = ["name"]
@@ -175,6 +188,11 @@ class Endpoint(UuidModel):
                 violation_error_message="An endpoint that is not local needs a host.",
             ),
             models.CheckConstraint(condition=Q(port=None) | Q(port__range=(1, 65535)), name="endpoint_port_is_a_port"),
+            models.CheckConstraint(
+                condition=Q(kind=HypervisorType.KVM) | Q(transport__in=[Transport.TLS.value, Transport.TEST.value]),
+                name="only_libvirt_without_tls",
+                violation_error_message="XenServer and VMware are reached by tls only.",
+            ),
         ]
 
     def __str__(self) -> str:
@@ -182,7 +200,7 @@ class Endpoint(UuidModel):
 
     def clean(self) -> None:
         if self.transport == Transport.TEST and not settings.ALLOW_TEST_HYPERVISOR:
-            raise ValidationError({"transport": "libvirt's test driver is for demo and tests only."})
+            raise ValidationError({"transport": "libvirt's test driver and simulators are for demo and tests only."})
 
     def save(self, *args, **kwargs) -> None:
         before = Endpoint.objects.filter(pk=self.pk).first() if self.pk else None
@@ -196,6 +214,9 @@ class Endpoint(UuidModel):
     def _moved_from(self, before: "Endpoint") -> bool:
         return any(getattr(self, name) != getattr(before, name) for name in self.ADDRESS_FIELDS)
 
+    def _is_libvirts_own(self) -> bool:
+        return self.kind == HypervisorType.KVM and self.transport == Transport.TEST
+
     @property
     def address(self) -> EndpointAddress:
         return EndpointAddress(
@@ -204,7 +225,9 @@ class Endpoint(UuidModel):
             port=self.port,
             username=self.username,
             password=self.password or "",
-            test_socket=settings.LIBVIRT_TEST_SOCKET if self.transport == Transport.TEST else "",
+            ca_certificates=self.ca_certificates,
+            fingerprint=self.fingerprint.replace(":", "").lower(),
+            test_socket=settings.LIBVIRT_TEST_SOCKET if self._is_libvirts_own() else "",
             disk_access=DiskAccess(self.disk_access),
         )
 
@@ -241,7 +264,9 @@ class Host(UuidModel):
     table's guards it as well: VMs that others moved here hold their room too, whether there was any or not.
     """
 
-    name = models.CharField(max_length=100, unique=True)
+    name = models.CharField(
+        max_length=100, unique=True, help_text="Of a pool or a vCenter: the host's name as it stands there."
+    )
     cluster = models.ForeignKey(Cluster, on_delete=models.PROTECT, related_name="hosts")
     endpoint = models.ForeignKey(Endpoint, on_delete=models.PROTECT, related_name="hosts")
     state = models.CharField(max_length=4, choices=HostState.choices, default=HostState.UP)
@@ -263,9 +288,12 @@ class Host(UuidModel):
 
 
 class PrimaryStorage(UuidModel):
-    """Where a cluster's ROOT volumes lie: on KVM a libvirt storage pool of this name on each host."""
+    """Where a cluster's ROOT volumes lie: a storage pool (KVM, on each host), storage repository or datastore."""
 
-    name = models.CharField(max_length=100, help_text="KVM: the name of the libvirt storage pool.")
+    name = models.CharField(
+        max_length=100,
+        help_text="Its name there: of a libvirt storage pool, a XenServer storage repository, a vSphere datastore.",
+    )
     cluster = models.ForeignKey(Cluster, on_delete=models.PROTECT, related_name="storage")
     shared = models.BooleanField(default=True, help_text="All hosts of the cluster see the same files.")
 

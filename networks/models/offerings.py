@@ -71,9 +71,23 @@ class OsFamily(models.TextChoices):
 
 
 class TemplateFormat(models.TextChoices):
+    """As CloudStack names them; each belongs to one hypervisor."""
+
     QCOW2 = "QCOW2"
     RAW = "RAW"
     KERNEL = "KERNEL", "Kernel and initial RAM disk"
+    VHD = "VHD", "VHD (a XenServer template)"
+    OVA = "OVA", "OVA (a vSphere template)"
+
+    @property
+    def hypervisor(self) -> HypervisorType:
+        match self:
+            case TemplateFormat.VHD:
+                return HypervisorType.XENSERVER
+            case TemplateFormat.OVA:
+                return HypervisorType.VMWARE
+            case _:
+                return HypervisorType.KVM
 
 
 class TemplateQuerySet(OwnedQuerySet):
@@ -129,7 +143,11 @@ class Template(UuidModel):
         help_text="Without its config drive a VM of it does not start. Others start, and the drive is tried again.",
     )
     format = models.CharField(max_length=6, choices=TemplateFormat.choices, default=TemplateFormat.QCOW2)
-    image = models.CharField(max_length=255, blank=True, help_text="The image's name in the primary storage.")
+    image = models.CharField(
+        max_length=255,
+        blank=True,
+        help_text="The image's name in the primary storage; of VHD and OVA the template's name.",
+    )
     size = models.PositiveBigIntegerField("ROOT volume (bytes)", default=0, help_text="0: as large as the image.")
     kernel = models.CharField(max_length=255, blank=True, help_text="Path on the host.")
     initrd = models.CharField(max_length=255, blank=True, help_text="Path on the host.")

@@ -37,6 +37,7 @@ from networks.models import (
     AddressState,
     Endpoint,
     Host,
+    HypervisorType,
     Nic,
     PrimaryStorage,
     VirtualMachine,
@@ -297,7 +298,7 @@ def _root(vm: VirtualMachine, storage: PrimaryStorage | None) -> ImageRoot | Ker
         return KernelRoot(template.kernel, template.initrd, template.command_line)
     return ImageRoot(
         pool=storage.name if storage else "",
-        volume=f"{vm.root_volume.name}-{vm.uuid}.qcow2",
+        volume=f"{vm.root_volume.name}-{vm.uuid}" + (".qcow2" if vm.hypervisor == HypervisorType.KVM else ""),
         image=template.image,
         image_format=template.format.lower(),
         size=vm.root_volume.size,

@@ -9,7 +9,7 @@ from extdhcp_site.events import models as events
 from extdhcp_site.events.models import EventType
 from extdhcp_site.jobs import services as jobs
 from extdhcp_site.jobs.models import AsyncJob
-from networks.models import Template
+from networks.models import HypervisorType, Template
 from networks.models.offerings import OsFamily, TemplateFormat
 from networks.services.offerings import refuse_if_used
 from networks.volume_label import InvalidLabel, check_label
@@ -21,11 +21,17 @@ def register_template(template: Template, by: Caller) -> Template:
         raise InvalidParameter(
             f"format must be one of {', '.join(TemplateFormat.values)}. (VMs made from an ISO are not in this product.)"
         )
+    of = TemplateFormat(template.format).hypervisor
+    if template.hypervisor != of:
+        raise InvalidParameter(f"Templates of the format {template.format} are for {of}, not {template.hypervisor}.")
     _check_guest(template)
     if template.format == TemplateFormat.KERNEL:
         for what, path in (("kernel", template.kernel), ("initrd", template.initrd)):
             if not path.startswith("/") or ".." in path.split("/") or not path.isascii() or not path.isprintable():
                 raise InvalidParameter(f"{what} must be an absolute path on the host, without '..'.")
+    elif of != HypervisorType.KVM:
+        if not template.image or not template.image.isprintable():
+            raise InvalidParameter(f"url must name a template of {of}, as it stands there.")
     elif not template.image or "/" in template.image or not template.image.isascii() or template.image.startswith("."):
         raise InvalidParameter("url must name an image in the primary storage, without a path, as in debian-12.qcow2.")
     with transaction.atomic():

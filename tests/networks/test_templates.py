@@ -133,6 +133,16 @@ class TestChanges:
         body = root.call("registerTemplate", **self.WANTED).body
         assert (body["count"], [row["name"] for row in body["template"]]) == (1, ["t"])
 
+    @pytest.mark.parametrize(("hypervisor", "wanted"), [("XenServer", "VHD"), ("VMware", "OVA")])
+    def test_a_pools_or_vcenters_template_is_named_as_it_stands_there(self, root, hypervisor, wanted):
+        given = {**self.WANTED, "format": wanted, "hypervisor": hypervisor, "url": "Debian 12 (64-bit)/golden"}
+        shown = root.call("registerTemplate", **given).body["template"][0]
+        assert (shown["format"], shown["hypervisor"]) == (wanted, hypervisor)
+
+    def test_a_format_of_another_hypervisor_is_refused(self, root):
+        refused(root.call("registerTemplate", **{**self.WANTED, "format": "OVA"}), "are for VMware, not KVM")
+        assert not Template.objects.exists()
+
     def test_an_unknown_operating_system_is_refused(self, root):
         refused(root.call("registerTemplate", **self.WANTED, ostypeid=uuid.uuid4()), "See listOsTypes")
         assert not Template.objects.exists()
