@@ -49,6 +49,7 @@ from networks.hypervisors.base import (
     VmSpec,
     beat,
 )
+from networks.hypervisors.hosts import uri_host
 from networks.hypervisors.kvm_agent import read_vm, side_by_side
 from networks.hypervisors.kvm_connection import (
     CONNECTIONS,
@@ -56,7 +57,6 @@ from networks.hypervisors.kvm_connection import (
     Session,
     error_code,
     libvirt_uri,
-    uri_host,
 )
 from networks.hypervisors.kvm_events import KvmWatch
 from networks.hypervisors.kvm_neighbours import neighbours

@@ -5,7 +5,6 @@ Sources: libvirt's remote URI reference and virterror.h; what was measured is sa
 
 import contextlib
 import errno
-import ipaddress
 import os
 import re
 import threading
@@ -31,14 +30,12 @@ from networks.hypervisors.base import (
     TryAgainLater,
     call_within,
 )
+from networks.hypervisors.hosts import uri_host
 
 T = TypeVar("T")
 
 # The URI ----------------------------------------------------------------------------------------
 
-_DNS_NAME = re.compile(r"(?!-)[A-Za-z0-9-]{1,63}(?<!-)(\.(?!-)[A-Za-z0-9-]{1,63}(?<!-))*")
-# What the C library's resolver would take for an IPv4 address in an odd spelling: 127.1, 0x7f000001.
-_NUMBER = re.compile(r"[0-9]+|0[xX][0-9A-Fa-f]*")
 _USER = re.compile(r"[A-Za-z_][A-Za-z0-9_.-]{0,31}")
 _SOCKET_PATH = re.compile(r"(/[A-Za-z0-9_.-]+)+")
 SOCKET_PATH_MAX = 107  # sun_path, unix(7)
@@ -66,22 +63,6 @@ def libvirt_uri(address: EndpointAddress) -> str:
     # Without no_tty, ssh asks for a password on the terminal of whoever started the server.
     parameters = "?no_tty=1" if address.transport is Transport.SSH else ""
     return f"qemu+{address.transport.value}://{user}{uri_host(address.host)}{port}/system{parameters}"
-
-
-def uri_host(host: str) -> str:
-    """`host` as it stands in a URI: a DNS name, an IPv4 address, or an IPv6 address in brackets."""
-    try:
-        literal = ipaddress.ip_address(host)
-    except ValueError:
-        last_label = host.rpartition(".")[2]
-        if len(host) > 253 or not _DNS_NAME.fullmatch(host) or _NUMBER.fullmatch(last_label):
-            raise Refused("The host is neither a DNS name nor an IP address.") from None
-        return host
-    if isinstance(literal, ipaddress.IPv4Address):
-        return str(literal)
-    if literal.scope_id is not None:
-        raise Refused("An IPv6 address with a zone cannot be used.")
-    return f"[{literal}]"
 
 
 def _refuse_remote_fields(address: EndpointAddress) -> None:

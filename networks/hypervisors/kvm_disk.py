@@ -38,7 +38,8 @@ from networks.hypervisors.base import (
     Transport,
     beat,
 )
-from networks.hypervisors.kvm_connection import libvirt_uri, uri_host
+from networks.hypervisors.hosts import uri_host
+from networks.hypervisors.kvm_connection import libvirt_uri
 
 # Directories, because what is in them is named by the guest, and no such name may get into a command. They
 # come as tar archives, which keep the files and their times apart: two clients write no time into them.
