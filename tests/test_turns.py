@@ -1,8 +1,9 @@
-"""Requests beyond a number wait for their turn; who waits for news gives theirs up."""
+"""Requests beyond a number wait for their turn; who waits for news gives theirs up. A turn has its connection."""
 
 import threading
 
 import pytest
+from django.db import close_old_connections, connection
 
 from extdhcp_site.turns import TURN, InTurn
 
@@ -75,3 +76,61 @@ def test_the_applications_own_answer_is_closed():
     content = Closing()
     InTurn(lambda environ, start_response: content, 1)({}, None).close()
     assert content.closed
+
+
+class TestConnections:
+    """The connections are the stock's own: no test's transaction sees what they see."""
+
+    pytestmark = pytest.mark.django_db
+
+    @pytest.fixture
+    def used(self):
+        return []
+
+    @pytest.fixture
+    def application(self, used):
+        """Asks the database, and notes with which connection."""
+
+        def ask(environ, start_response):
+            connection.ensure_connection()
+            used.append(connection.connection)
+            return [environ[TURN]]
+
+        application = InTurn(ask)
+        yield application
+        for kept in application._stock._free:
+            kept.close()
+
+    def test_a_request_has_that_of_the_one_before_in_whatever_thread(self, application, used):
+        application({}, None).close()
+        other = threading.Thread(target=lambda: application({}, None).close())
+        other.start()
+        other.join()
+        assert used[0] is used[1]
+
+    def test_two_at_a_time_have_two(self, application, used):
+        first, second = application({}, None), application({}, None)
+        second.close()
+        first.close()
+        assert used[0] is not used[1]
+
+    def test_who_ends_their_turn_leaves_it_to_the_next(self, application, used):
+        waiting = application({}, None)
+        [turn] = waiting
+        turn.end()
+        application({}, None).close()
+        waiting.close()
+        assert used[0] is used[1]
+
+    def test_the_thread_has_its_own_again_afterwards(self, application, used):
+        connection.ensure_connection()
+        own = connection.connection
+        application({}, None).close()
+        assert connection.connection is own is not used[0]
+
+    def test_it_is_kept_between_requests(self, application, used):
+        answer = application({}, None)
+        close_old_connections()
+        kept = connection.connection
+        answer.close()
+        assert kept is used[0]

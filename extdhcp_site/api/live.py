@@ -137,11 +137,12 @@ class Waiter(Generic[A, N]):
         self._news.put(found)
 
     def _hold_nothing(self) -> None:
+        if self._turn:
+            self._turn.end()
+        # What the thread has opened since.
         for connection in connections.all(initialized_only=True):
             if not connection.in_atomic_block:
                 connection.close()
-        if self._turn:
-            self._turn.end()
 
 
 class Room:
