@@ -23,10 +23,10 @@ from rest_framework.reverse import reverse
 from rest_framework.viewsets import ViewSetMixin
 
 from extdhcp_site.api import parameters, registry
+from extdhcp_site.api.carrying_out import carry_out
 from extdhcp_site.api.parameters import Json
 from extdhcp_site.api.registry import EVERYBODY, AsyncCommand, Command
 from extdhcp_site.api.resources import CallerView, Place, place_at, places, prefixes
-from extdhcp_site.jobs import services as jobs
 
 JOB = "jobs/{id}"
 WITHOUT_BODY = ("GET", "DELETE")
@@ -109,8 +109,7 @@ class RunsCommands(ViewSetMixin):
         if not isinstance(body, Mapping):
             raise ParseError("The body must be a JSON object.")
         json = Json(body, in_path, request.query_params.dict())
-        values = parameters.validate_json(command.params, json, self.caller)
-        answer = jobs.patiently(lambda: command().respond(self.caller, values))
+        answer = carry_out(command, self.caller, lambda: parameters.validate_json(command.params, json, self.caller))
         word = command.word()
         if issubclass(command, AsyncCommand):
             headers = {"Location": reverse(JOB, kwargs={"id": answer["jobid"]})}

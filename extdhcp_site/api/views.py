@@ -14,9 +14,9 @@ from rest_framework.exceptions import ValidationError
 
 from extdhcp_site.accounts.models import Caller
 from extdhcp_site.api import answers, authentication, parameters, registry, sessions
+from extdhcp_site.api.carrying_out import carry_out
 from extdhcp_site.api.parameters import Wire
 from extdhcp_site.errors import ApiError, InternalError, InvalidParameter, UnknownCommand
-from extdhcp_site.jobs import services as jobs
 
 log = structlog.get_logger(__name__)
 
@@ -68,8 +68,7 @@ def _carry_out(request: HttpRequest, exchange: Exchange) -> dict[str, Any]:
     exchange.command = found.name.lower() if found else ""
     exchange.caller = caller = authentication.authenticate(request, wire, timezone.now())
     command = registry.permitted(found, caller)
-    values = parameters.validate(command.params, command.name, wire, caller)
-    return jobs.patiently(lambda: command().respond(caller, values))
+    return carry_out(command, caller, lambda: parameters.validate(command.params, command.name, wire, caller))
 
 
 # What begins and ends a session has no caller yet, or no more: no role may call it, and listApis does not name it.

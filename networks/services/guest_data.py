@@ -12,7 +12,7 @@ import string
 from collections.abc import Sequence
 
 from django.core.exceptions import ValidationError
-from django.db import IntegrityError, transaction
+from django.db import transaction
 from django.utils import timezone
 
 from extdhcp_site.accounts.models import Caller
@@ -22,6 +22,7 @@ from extdhcp_site.events import models as events
 from extdhcp_site.events.models import EventType
 from extdhcp_site.jobs import services as jobs
 from extdhcp_site.jobs.models import AsyncJob
+from extdhcp_site.uniqueness import unless_taken
 from networks import elements
 from networks.configuration import PASSWORD_LENGTH, USER_DATA_MAX_LENGTH
 from networks.models import ConfigDriveUse, SshKeyPair, Template, VirtualMachine
@@ -186,11 +187,8 @@ def _rename(vm: VirtualMachine, name: str) -> None:
     except ValidationError as error:
         raise InvalidParameter(f"name: {error.messages[0]}") from None
     stopped = VirtualMachine.objects.filter(pk=vm.pk, state=VmState.STOPPED)
-    try:
-        with transaction.atomic():
-            renamed = stopped.update(name=name, taken_name=name.lower())
-    except IntegrityError:
-        raise InvalidParameter(f"You have a VM named {name} already. Choose another name.") from None
+    with unless_taken(InvalidParameter(f"You have a VM named {name} already. Choose another name.")):
+        renamed = stopped.update(name=name, taken_name=name.lower())
     if not renamed:
         raise not_now("A new name", vm, {VmState.STOPPED: VmState.STOPPED})
     vm.name = name

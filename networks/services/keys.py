@@ -4,12 +4,14 @@ from dataclasses import dataclass, field
 
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import rsa
-from django.db import IntegrityError, transaction
+from django.db import transaction
 
 from extdhcp_site.accounts.models import Account, Caller
+from extdhcp_site.accounts.services.removal import refuse_if_removed
 from extdhcp_site.errors import InvalidParameter
 from extdhcp_site.events import models as events
 from extdhcp_site.events.models import EventType
+from extdhcp_site.uniqueness import unless_taken
 from networks.models import SshKeyPair
 from networks.public_keys import NotAPublicKey, public_key_line
 
@@ -71,11 +73,9 @@ def _check_name(name: str, account: Account) -> None:
 
 def _keep(name: str, public_key: str, account: Account, by: Caller) -> SshKeyPair:
     with transaction.atomic():
-        try:
-            with transaction.atomic():
-                pair = SshKeyPair.objects.create(account=account, name=name, public_key=public_key)
-        except IntegrityError:
-            raise _taken(name) from None
+        with unless_taken(_taken(name)):
+            pair = SshKeyPair.objects.create(account=account, name=name, public_key=public_key)
+        refuse_if_removed(account)
         text = f"SSH key pair {pair} registered, fingerprint {pair.fingerprint}"
         events.record(EventType.SSH_KEY_PAIR_REGISTER, text, account=account, on=pair, by=by)
     return pair

@@ -8,6 +8,7 @@ from django.db import IntegrityError, transaction
 from django.db.models import ProtectedError
 
 from extdhcp_site.accounts.models import Account, Caller, Domain, Role
+from extdhcp_site.accounts.services.removal import refuse_if_removed
 from extdhcp_site.errors import InvalidParameter
 from extdhcp_site.events import models as events
 from extdhcp_site.events.models import EventType
@@ -105,6 +106,8 @@ def create_network(wanted: WantedNetwork, by: Caller) -> Network:
         except IntegrityError:
             _check_overlaps(wanted, vlan)
             raise
+        refuse_if_removed(wanted.account)
+        refuse_if_removed(domain)
         events.record(EventType.NETWORK_CREATE, f"Network {network} created", account=wanted.account, on=network, by=by)
     return network
 

@@ -3,7 +3,7 @@
 from datetime import datetime
 from ipaddress import AddressValueError, IPv4Address
 
-from django.db import IntegrityError, transaction
+from django.db import transaction
 from django.utils import timezone
 
 from extdhcp_site.accounts.models import Caller
@@ -12,6 +12,7 @@ from extdhcp_site.errors import InvalidParameter
 from extdhcp_site.events import models as events
 from extdhcp_site.events.models import EventType, Level
 from extdhcp_site.jobs.models import AsyncJob
+from extdhcp_site.uniqueness import unless_taken
 from networks import elements
 from networks.elements import AddressChange
 from networks.hypervisors.base import Source
@@ -57,6 +58,7 @@ def make_default(vm: VirtualMachine, nic: Nic, by: Caller) -> AsyncJob:
     with transaction.atomic():
         job = submit("updateDefaultNicForVirtualMachine", vm, by, AT_REST)
         if not Nic.objects.filter(pk=nic.pk, is_default=False).update(is_default=True):
+            nic.refresh_from_db(fields=["is_default"])  # unless it was removed meanwhile
             raise InvalidParameter(f"{nic} is the default NIC already.")
         Nic.objects.filter(vm=vm).exclude(pk=nic.pk).update(is_default=False)
         now = timezone.now()
@@ -70,11 +72,8 @@ def write_nic(
     vm: VirtualMachine, network: Network, device: int, *, is_default: bool = False, plugged: bool = True
 ) -> Nic:
     """In a transaction."""
-    try:
-        with transaction.atomic():
-            nic = Nic.objects.create(vm=vm, network=network, device_id=device, is_default=is_default, plugged=plugged)
-    except IntegrityError:
-        raise InvalidParameter(f"{vm} has a NIC on network {network} already.") from None
+    with unless_taken(InvalidParameter(f"{vm} has a NIC on network {network} already.")):
+        nic = Nic.objects.create(vm=vm, network=network, device_id=device, is_default=is_default, plugged=plugged)
     now = timezone.now()
     for element in elements.registered():
         element.nic_added(nic, now)

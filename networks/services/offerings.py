@@ -2,12 +2,13 @@
 
 from collections.abc import Mapping
 
-from django.db import IntegrityError, transaction
+from django.db import transaction
 
 from extdhcp_site.accounts.models import Caller
 from extdhcp_site.errors import InvalidParameter, NotInThisProduct, ResourceInUse
 from extdhcp_site.events import models as events
 from extdhcp_site.events.models import EventType
+from extdhcp_site.uniqueness import unless_taken
 from networks.models import GuestType, NetworkOffering, OfferedService, Provider, Service, ServiceOffering
 from networks.models.infrastructure import AllocationState
 
@@ -30,18 +31,15 @@ def create_offering(
     if guest_type == GuestType.SHARED and not specify_vlan:
         raise InvalidParameter("A Shared network lies on a VLAN of its own: say specifyvlan=true.")
     with transaction.atomic():
-        try:
-            with transaction.atomic():
-                offering = NetworkOffering.objects.create(
-                    name=name,
-                    display_text=display_text,
-                    guest_type=guest_type,
-                    specify_vlan=specify_vlan,
-                    specify_ip_ranges=specify_ip_ranges,
-                    state=AllocationState.ENABLED if enable else AllocationState.DISABLED,
-                )
-        except IntegrityError:
-            raise InvalidParameter(f"There is a network offering named {name} already.") from None
+        with unless_taken(_taken(name)):
+            offering = NetworkOffering.objects.create(
+                name=name,
+                display_text=display_text,
+                guest_type=guest_type,
+                specify_vlan=specify_vlan,
+                specify_ip_ranges=specify_ip_ranges,
+                state=AllocationState.ENABLED if enable else AllocationState.DISABLED,
+            )
         OfferedService.objects.bulk_create(
             OfferedService(offering=offering, service=service, provider=provider)
             for service, provider in services.items()
@@ -59,13 +57,14 @@ def update_offering(
     offering.display_text = display_text or offering.display_text
     offering.state = state or offering.state
     with transaction.atomic():
-        try:
-            with transaction.atomic():
-                offering.save(update_fields=["name", "display_text", "state"])
-        except IntegrityError:
-            raise InvalidParameter(f"There is a network offering named {name} already.") from None
+        with unless_taken(_taken(name)):
+            offering.save(update_fields=["name", "display_text", "state"])
         _record(EventType.NETWORK_OFFERING_EDIT, f"Network offering {offering} is {offering.state}", offering, by)
     return offering
+
+
+def _taken(name: str) -> InvalidParameter:
+    return InvalidParameter(f"There is a network offering named {name} already.")
 
 
 def delete_offering(offering: NetworkOffering, by: Caller) -> None:

@@ -5,7 +5,7 @@ They are written while the request is answered; the job that is submitted with i
 
 from ipaddress import AddressValueError, IPv6Address
 
-from django.db import IntegrityError, transaction
+from django.db import transaction
 from django.db.models import Q
 
 from extdhcp_site.accounts.models import Caller
@@ -13,6 +13,7 @@ from extdhcp_site.errors import InvalidParameter
 from extdhcp_site.events.models import EventType
 from extdhcp_site.jobs import services as jobs
 from extdhcp_site.jobs.models import AsyncJob
+from extdhcp_site.uniqueness import unless_taken
 from networks.models import Network, Nic, NicSecondaryIp, VmState
 from networks.services.nics import leasable
 
@@ -30,11 +31,8 @@ def add(nic: Nic, address: str, by: Caller) -> AsyncJob:
             raise _in_use(ip, nic.network)
         if nic.secondary_ips.count() >= MOST:
             raise InvalidParameter(f"A NIC has at most {MOST} secondary addresses. Remove one first.")
-        try:
-            with transaction.atomic():
-                row = NicSecondaryIp.objects.create(nic=nic, network=nic.network, address=ip)
-        except IntegrityError:
-            raise _in_use(ip, nic.network) from None
+        with unless_taken(_in_use(ip, nic.network)):
+            row = NicSecondaryIp.objects.create(nic=nic, network=nic.network, address=ip)
         return jobs.submit("addIpToNic", row, account=nic.vm.account, by=by)
 
 

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from django.db import IntegrityError, transaction
+from django.db import transaction
 from django.db.models import Q
 
 from extdhcp_site.accounts.models import Caller
@@ -11,6 +11,7 @@ from extdhcp_site.errors import InvalidParameter
 from extdhcp_site.events.models import EventType
 from extdhcp_site.jobs import services as jobs
 from extdhcp_site.jobs.models import AsyncJob
+from extdhcp_site.uniqueness import unless_taken
 from networks.models import Network, ResourceTag, Template, VirtualMachine
 from networks.models.tags import TAGGED
 
@@ -36,11 +37,8 @@ def create(resources: Sequence[Taggable], tags: Sequence[Tag], by: Caller) -> As
     with transaction.atomic():
         for row in resources:
             _check_room(row, tags)
-        try:
-            with transaction.atomic():
-                ResourceTag.objects.bulk_create(new)
-        except IntegrityError:
-            raise InvalidParameter("One of these tags was put on meanwhile. Look at listTags.") from None
+        with unless_taken(InvalidParameter("One of these tags was put on meanwhile. Look at listTags.")):
+            ResourceTag.objects.bulk_create(new)
         return jobs.submit("createTags", new[0], account=resources[0].account, by=by)
 
 

@@ -4,6 +4,7 @@ from django.db import transaction
 from django.db.models import ProtectedError
 
 from extdhcp_site.accounts.models import Caller
+from extdhcp_site.accounts.services.removal import refuse_if_removed
 from extdhcp_site.errors import InvalidParameter
 from extdhcp_site.events import models as events
 from extdhcp_site.events.models import EventType
@@ -36,6 +37,7 @@ def register_template(template: Template, by: Caller) -> Template:
         raise InvalidParameter("url must name an image in the primary storage, without a path, as in debian-12.qcow2.")
     with transaction.atomic():
         template.save()
+        refuse_if_removed(template.account)
         _record(EventType.TEMPLATE_CREATE, f"Template {template} registered", template, by)
     return template
 

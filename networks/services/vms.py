@@ -7,15 +7,17 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from django.core.exceptions import ValidationError
-from django.db import IntegrityError, transaction
+from django.db import transaction
 from django.utils import timezone
 
 from extdhcp_site.accounts.models import Account, Caller, Role
+from extdhcp_site.accounts.services.removal import refuse_if_removed
 from extdhcp_site.errors import InvalidParameter
 from extdhcp_site.events import models as events
 from extdhcp_site.events.models import EventType
 from extdhcp_site.jobs import services as jobs
 from extdhcp_site.jobs.models import AsyncJob
+from extdhcp_site.uniqueness import unless_taken
 from networks.models import (
     Cluster,
     ConfigDriveUse,
@@ -169,13 +171,9 @@ def recover(vm: VirtualMachine, by: Caller) -> None:
     with transaction.atomic():
         if AsyncJob.objects.filter(busy_with=vm.uuid).exists():
             raise InvalidParameter(f"A job works on {vm}. Wait for it to end, then try again.")
-        try:
-            with transaction.atomic():
-                recovered = destroyed.update(**stopped, taken_name=vm.name.lower())
-        except IntegrityError:
-            raise InvalidParameter(
-                f"Another VM of the account is named {vm.name} by now. Rename or destroy it."
-            ) from None
+        taken = InvalidParameter(f"Another VM of the account is named {vm.name} by now. Rename or destroy it.")
+        with unless_taken(taken):
+            recovered = destroyed.update(**stopped, taken_name=vm.name.lower())
         if not recovered:
             raise InvalidParameter(f"{vm} is not Destroyed: there is nothing to recover.")
         events.record(EventType.VM_RECOVER, f"{vm} recovered", account=vm.account, on=vm, by=by)
@@ -257,11 +255,9 @@ def _create(wanted: Deployment, account: Account, password: str) -> VirtualMachi
     vm.name = wanted.name or f"VM-{vm.uuid}"
     vm.taken_name = vm.name.lower()
     vm.display_name = wanted.display_name or vm.name
-    try:
-        with transaction.atomic():
-            vm.save()
-    except IntegrityError:
-        raise InvalidParameter(f"You have a VM named {vm.name} already. Choose another name.") from None
+    with unless_taken(InvalidParameter(f"You have a VM named {vm.name} already. Choose another name.")):
+        vm.save()
+    refuse_if_removed(vm.account)
     Volume.objects.create(vm=vm, size=wanted.template.size)
     for device, network in enumerate(wanted.default_first):
         write_nic(vm, network, device, is_default=device == 0)

@@ -283,10 +283,11 @@ def test_a_password_is_written_and_kept(client):
     assert "hunter2" not in page.text
 
 
-def test_a_new_address_clears_the_password_and_says_so(client):
+@pytest.mark.parametrize("moved", [{"host": "new.example.org"}, {"fingerprint": "ab" * 32}])
+def test_a_new_address_or_trust_clears_the_password_and_says_so(client, moved):
     endpoint = Endpoint.objects.create(**wanted_endpoint(), password="hunter2")
 
-    page = change(client, endpoint, **wanted_endpoint(host="evil.example.org"))
+    page = change(client, endpoint, **wanted_endpoint(**moved))
 
     endpoint.refresh_from_db()
     assert endpoint.password is None

@@ -2,17 +2,18 @@
 
 from dataclasses import dataclass
 
-from django.db import IntegrityError, transaction
+from django.db import transaction
 from django.utils import timezone
 
 from extdhcp_site.accounts.models import Account, Caller, Domain, Role, User
 from extdhcp_site.accounts.services import users
-from extdhcp_site.accounts.services.removal import belongings, retired_name
+from extdhcp_site.accounts.services.removal import belongings, refuse_if_removed, retired_name
 from extdhcp_site.errors import InvalidParameter, PermissionDenied, ResourceInUse
 from extdhcp_site.events import models as events
 from extdhcp_site.events.models import EventType
 from extdhcp_site.jobs import services as jobs
 from extdhcp_site.jobs.models import AsyncJob
+from extdhcp_site.uniqueness import unless_taken
 
 
 @dataclass(frozen=True)
@@ -29,7 +30,9 @@ def create(new: NewAccount, first_user: users.NewUser, by: Caller) -> Account:
     name = _checked_name(new.name, new.domain)
     account = Account(name=name, domain=new.domain, role=new.role)
     with transaction.atomic():
-        _save(account)
+        with unless_taken(_taken(new.domain)):
+            account.save()
+        refuse_if_removed(new.domain)
         events.record(EventType.ACCOUNT_CREATE, f"Account {account} created", account=account, on=account, by=by)
         users.create(account, first_user, by)
     return account
@@ -39,9 +42,11 @@ def rename(account: Account, name: str, by: Caller) -> Account:
     """Raises InvalidParameter for a name that is taken."""
     before, name = account.name, _checked_name(name, account.domain, but=account)
     if name != before:
-        account.name = name
         with transaction.atomic():
-            _save(account, update_fields=["name"])
+            with unless_taken(_taken(account.domain)):
+                Account.objects.live().filter(pk=account.pk).update(name=name)
+            refuse_if_removed(account)
+            account.name = name
             text = f"Account {before} renamed to {name}"
             events.record(EventType.ACCOUNT_UPDATE, text, account=account, on=account, by=by)
     return account
@@ -59,14 +64,6 @@ def _checked_name(name: str, domain: Domain, but: Account | None = None) -> str:
 
 def _taken(domain: Domain) -> InvalidParameter:
     return InvalidParameter(f"{domain} has an account of this name already.")
-
-
-def _save(account: Account, **options: list[str]) -> None:
-    try:
-        with transaction.atomic():
-            account.save(**options)
-    except IntegrityError:
-        raise _taken(account.domain) from None
 
 
 def disable(account: Account, lock: bool, by: Caller) -> AsyncJob:

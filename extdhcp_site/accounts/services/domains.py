@@ -3,15 +3,16 @@
 import re
 from uuid import UUID
 
-from django.db import IntegrityError, transaction
+from django.db import transaction
 
 from extdhcp_site.accounts.models import Account, Caller, Domain
-from extdhcp_site.accounts.services.removal import belongings
+from extdhcp_site.accounts.services.removal import belongings, refuse_if_removed
 from extdhcp_site.errors import InvalidParameter, ResourceInUse
 from extdhcp_site.events import models as events
 from extdhcp_site.events.models import EventType
 from extdhcp_site.jobs import services as jobs
 from extdhcp_site.jobs.models import AsyncJob
+from extdhcp_site.uniqueness import unless_taken
 
 LONGEST_PATH = Domain._meta.get_field("path").max_length
 # RFC 1123, section 2.1: labels of letters, digits and inner hyphens.
@@ -28,12 +29,11 @@ def create(name: str, parent: Domain, network_domain: str, by: Caller) -> Domain
         raise InvalidParameter(f"Too deep in the tree: the path would be longer than {LONGEST_PATH} characters.")
     _check_network_domain(network_domain)
     domain = Domain(name=name, parent=parent, network_domain=network_domain)
-    try:
-        with transaction.atomic():
+    with transaction.atomic():
+        with unless_taken(InvalidParameter(f"{parent} has a domain of this name already.")):
             domain.save()
-            events.record(EventType.DOMAIN_CREATE, f"Domain {domain} created", account=by.account, on=domain, by=by)
-    except IntegrityError:
-        raise InvalidParameter(f"{parent} has a domain of this name already.") from None
+        refuse_if_removed(parent)
+        events.record(EventType.DOMAIN_CREATE, f"Domain {domain} created", account=by.account, on=domain, by=by)
     return domain
 
 

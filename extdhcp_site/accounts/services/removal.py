@@ -5,6 +5,8 @@ from collections.abc import Iterator
 
 from django.db import models
 
+from extdhcp_site.accounts.models import Account, Domain, User
+from extdhcp_site.errors import InvalidParameter
 from extdhcp_site.events.models import Event
 from extdhcp_site.jobs.models import AsyncJob
 
@@ -28,6 +30,16 @@ def _counted(row: models.Model, but: tuple[type[models.Model], ...]) -> Iterator
         if number:
             words = relation.related_model._meta
             yield f"{number} {words.verbose_name if number == 1 else words.verbose_name_plural}"
+
+
+def refuse_if_removed(owner: Account | Domain | User) -> None:
+    """Raises InvalidParameter when `owner` has been removed.
+
+    In the transaction that gave it something, and after that was written: by its foreign key whoever removes the owner
+    waits for us, or we have waited for them and see what they did.
+    """
+    if not type(owner).objects.live().filter(pk=owner.pk).exists():
+        raise InvalidParameter(f"The {owner._meta.verbose_name} {owner} has been deleted meanwhile.")
 
 
 def retired_name(name: str) -> str:

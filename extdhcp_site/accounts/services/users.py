@@ -5,17 +5,18 @@ from datetime import datetime
 
 from django.contrib.auth.password_validation import validate_password
 from django.core.exceptions import ValidationError
-from django.db import IntegrityError, transaction
+from django.db import transaction
 from django.utils import timezone
 
 from extdhcp_site.accounts.models import Account, ApiKey, Caller, User
-from extdhcp_site.accounts.services.removal import retired_name
+from extdhcp_site.accounts.services.removal import refuse_if_removed, retired_name
 from extdhcp_site.api import throttling
 from extdhcp_site.errors import InvalidParameter
 from extdhcp_site.events import models as events
 from extdhcp_site.events.models import EventType
 from extdhcp_site.jobs import services as jobs
 from extdhcp_site.jobs.models import AsyncJob
+from extdhcp_site.uniqueness import unless_taken
 
 
 @dataclass(frozen=True)
@@ -55,7 +56,9 @@ def create(account: Account, new: NewUser, by: Caller) -> User:
     _set_password(user, new.password)
     _check(user)
     with transaction.atomic():
-        _save(user)
+        with unless_taken(_taken()):
+            user.save()
+        refuse_if_removed(account)
         events.record(EventType.USER_CREATE, f"User {user} created", account=account, on=user, by=by)
     return user
 
@@ -73,7 +76,9 @@ def update(user: User, changes: Changes, by: Caller) -> User:
     _check(user)
     if columns:
         with transaction.atomic():
-            _save(user, columns)
+            with unless_taken(_taken()):
+                User.objects.live().filter(pk=user.pk).update(**columns)
+            refuse_if_removed(user)
             what = ", ".join(sorted(name.replace("_", " ") for name in columns))
             events.record(EventType.USER_UPDATE, f"User {user}: {what} changed", account=user.account, on=user, by=by)
     return user
@@ -105,12 +110,8 @@ def _check(user: User) -> None:
         ) from None
 
 
-def _save(user: User, columns: dict[str, str] | None = None) -> None:
-    try:
-        with transaction.atomic():
-            user.save(update_fields=columns)
-    except IntegrityError:
-        raise InvalidParameter("username: A user with that username already exists.") from None
+def _taken() -> InvalidParameter:
+    return InvalidParameter("username: A user with that username already exists.")
 
 
 def disable(user: User, by: Caller) -> AsyncJob:
