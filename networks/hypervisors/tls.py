@@ -124,7 +124,7 @@ def _context(address: EndpointAddress) -> ssl.SSLContext:
     context.verify_flags |= ssl.VERIFY_X509_PARTIAL_CHAIN
     try:
         context.load_verify_locations(cadata=address.ca_certificates)
-    except (ssl.SSLError, ValueError) as error:
+    except (ssl.SSLError, TypeError, ValueError) as error:
         raise Refused("The CA certificates are not certificates in PEM form.") from error
     return context
 
