@@ -125,7 +125,7 @@ def _object(pairs: list[tuple[str, object]]) -> dict[str, object]:
     return found
 
 
-@extend_schema_field({"type": "string", "example": "06:4d:83:65:4d:c9"})
+@extend_schema_field({"type": "string", "example": "06:4d:83:65:4d:c9", "description": "The guest's MAC address"})
 class MacField(serializers.Field):
     """Lower case, colon-separated, two digits each."""
 
@@ -198,10 +198,16 @@ class ExpiryField(serializers.Field):
 class ReportSerializer(serializers.Serializer):
     """A lease as the DHCP server's script has it: dnsmasq's own words for what happened."""
 
-    event = serializers.ChoiceField(["add", "old", "del"], error_messages={"invalid_choice": "add, old or del."})
+    event = serializers.ChoiceField(
+        ["add", "old", "del"],
+        error_messages={"invalid_choice": "add, old or del."},
+        help_text="add or old: the lease holds; del: it is gone.",
+    )
     mac = MacField()
     ip = AddressField()
-    hostname = serializers.CharField(required=False, allow_null=True, allow_blank=True, max_length=255)
+    hostname = serializers.CharField(
+        required=False, allow_null=True, allow_blank=True, max_length=255, help_text="What the guest calls itself."
+    )
     expires = ExpiryField(required=False, allow_null=True)
 
     def to_internal_value(self, data: dict[str, object]) -> dict[str, Any]:
@@ -240,7 +246,7 @@ class LeaseReports(APIView):
         request=ReportSerializer,
         responses={
             202: OpenApiResponse(
-                inline_serializer("AcceptedReport", {"accepted": serializers.BooleanField()}),
+                inline_serializer("AcceptedReport", {"accepted": serializers.BooleanField(help_text="True.")}),
                 description="Accepted, whether or not a NIC of the network has this MAC address.",
             ),
             400: OpenApiResponse(description="Not a report."),

@@ -71,11 +71,22 @@ class Moment(serializers.DateTimeField):
 
 
 class Computed(serializers.SerializerMethodField):
-    """A field `x` that the answer's `get_x` makes, from the object; in a ColumnAnswer from these `columns`."""
+    """A field `x` that the answer's `get_x` makes, from the object; in a ColumnAnswer from these `columns`.
 
-    def __init__(self, *columns: str, **options: Any) -> None:
-        self.columns = columns
+    `entries` is what each of its objects holds, when it makes a list of some.
+    """
+
+    def __init__(self, *columns: str, entries: type[Answer] | None = None, **options: Any) -> None:
+        self.columns, self.entries = columns, entries
         super().__init__(**options)
+
+
+def inner_answer(field: serializers.Field) -> type[Answer] | None:
+    """What each object in a field holds; None for a field of plain values."""
+    if isinstance(field, Computed):
+        return field.entries
+    inner = getattr(field, "child", field)
+    return type(inner) if isinstance(inner, Answer) else None
 
 
 class Constant(serializers.Field):

@@ -8,7 +8,7 @@ from rest_framework import serializers
 
 from extdhcp_site.accounts.models import Caller
 from extdhcp_site.api import registry
-from extdhcp_site.api.answers import CLOUDSTACK_VERSION, Answer, Constant
+from extdhcp_site.api.answers import CLOUDSTACK_VERSION, Answer, Constant, inner_answer
 from extdhcp_site.api.parameters import Params, Text, Values
 from extdhcp_site.api.registry import EVERYBODY, Command, command
 from extdhcp_site.configuration.models import PAGE_SIZE
@@ -98,9 +98,8 @@ def _response(answer: type[Answer]) -> list[dict[str, Any]]:
 
 def _field(answer: type[Answer], name: str, field: serializers.Field) -> dict[str, Any]:
     shown = {"name": name, "description": str(field.help_text or ""), "type": _type(answer, name, field)}
-    inner = getattr(field, "child", field)
-    if isinstance(inner, Answer):
-        shown["response"] = _response(type(inner))
+    if inner := inner_answer(field):
+        shown["response"] = _response(inner)
     return shown
 
 

@@ -7,11 +7,12 @@ from typing import Any, get_args, get_origin, get_type_hints
 
 from drf_spectacular.extensions import OpenApiAuthenticationExtension, OpenApiSerializerFieldExtension
 from drf_spectacular.openapi import AutoSchema
+from drf_spectacular.plumbing import ResolvedComponent, force_instance
 from drf_spectacular.utils import OpenApiExample, OpenApiParameter, OpenApiRequest, OpenApiResponse
 from rest_framework import serializers
 
 from extdhcp_site.api import routes
-from extdhcp_site.api.answers import Answer, Constant, Moment
+from extdhcp_site.api.answers import Answer, Computed, Constant, Moment, Success
 from extdhcp_site.api.parameters import (
     MOST_ITEMS,
     Bool,
@@ -27,13 +28,13 @@ from extdhcp_site.api.parameters import (
     Text,
     Uuid,
 )
-from extdhcp_site.api.registry import AsyncCommand, Command
+from extdhcp_site.api.registry import AsyncCommand, Command, commands
 from extdhcp_site.api.resources import CallerView
 from extdhcp_site.api.rest import BearerAuthentication
 
 JSON = "application/json"
 _UUID = {"type": "string", "format": "uuid"}
-_KINDS: dict[Any, str] = {bool: "boolean", int: "integer", float: "number", str: "string", dict: "object"}
+_KINDS: dict[Any, str] = {bool: "boolean", int: "integer", float: "number", str: "string"}
 _DATE = r"^\d{4}-\d{2}-\d{2}([T ]\d{2}:\d{2}:\d{2}.*)?$"
 
 
@@ -104,6 +105,13 @@ class Problem(serializers.Serializer):
     errorcode = serializers.IntegerField(help_text="CloudStack's error code, or the HTTP status where it has none.")
 
 
+class Failed(serializers.Serializer):
+    """Why a job failed."""
+
+    errorcode = serializers.IntegerField(help_text="CloudStack's error code.")
+    errortext = serializers.CharField(help_text="What is wrong, and what to do.")
+
+
 class Accepted(serializers.Serializer):
     """A job was submitted; `Location` is where it shows how far it has come."""
 
@@ -118,16 +126,53 @@ def schema_of_hint(hint: Any) -> dict[str, Any]:
             return schema_of_hint(next(kind for kind in get_args(hint) if kind is not types.NoneType))
         case kind if kind is list:
             return {"type": "array", "items": schema_of_hint(next(iter(get_args(hint)), Any))}
+        case kind if kind in _KINDS:
+            return {"type": _KINDS[kind]}
         case kind:
-            return {"type": _KINDS[kind]} if kind in _KINDS else {}
+            raise TypeError(f"{kind} has no JSON schema. Name what the field's objects hold.")
 
 
 class ConstantInSchema(OpenApiSerializerFieldExtension):
     target_class = Constant
 
     def map_serializer_field(self, auto_schema: AutoSchema, direction: str) -> dict[str, Any]:
-        value = self.target.value
-        return {"type": "array", "items": {}} if isinstance(value, list) else {"type": _KINDS[type(value)]}
+        match self.target.value:
+            case []:
+                return {"type": "array", "items": {"type": "string"}, "maxItems": 0}
+            case {}:
+                return {"type": "object", "additionalProperties": {"type": "string"}, "maxProperties": 0}
+            case value:
+                return {"type": _KINDS[type(value)], "const": value}
+
+
+class ComputedInSchema(OpenApiSerializerFieldExtension):
+    target_class = Computed
+
+    def map_serializer_field(self, auto_schema: AutoSchema, direction: str) -> dict[str, Any]:
+        if self.target.entries:
+            return {"type": "array", "items": auto_schema.resolve_serializer(self.target.entries, direction).ref}
+        method = getattr(self.target.parent, f"get_{self.target.field_name}")
+        return schema_of_hint(get_type_hints(method).get("return"))
+
+
+class JobResultInSchema(OpenApiSerializerFieldExtension):
+    target_class = "extdhcp_site.jobs.api.JobResult"
+
+    def map_serializer_field(self, auto_schema: AutoSchema, direction: str) -> dict[str, Any]:
+        """What commands that submit jobs answer, and why a job failed."""
+        found = {command.word(): command.answer_class() for command in commands() if issubclass(command, AsyncCommand)}
+        objects = {word: auto_schema.resolve_serializer(found[word], direction).ref for word in found if word}
+        success = auto_schema.resolve_serializer(Success, direction).ref
+        failed = auto_schema.resolve_serializer(Failed, direction).ref
+        shapes = [
+            {"type": "object", "properties": {word: shown}, "required": [word]}
+            for word, shown in sorted(objects.items())
+        ]
+        component = ResolvedComponent(
+            "JobResult", ResolvedComponent.SCHEMA, {"anyOf": [*shapes, success, failed]}, type(self.target)
+        )
+        auto_schema.registry.register_on_missing(component)
+        return component.ref
 
 
 class MomentInSchema(OpenApiSerializerFieldExtension):
@@ -304,6 +349,16 @@ class Schema(AutoSchema):
         if body and self.command:
             body["required"] = bool(body["content"][JSON]["schema"].get("required"))
         return body
+
+    def get_serializer_name(self, serializer: serializers.Serializer, direction: str) -> str:
+        return super().get_serializer_name(serializer, direction).removesuffix("Answer")
+
+    def _map_basic_serializer(self, serializer: Any, direction: str) -> dict[str, Any]:
+        schema = super()._map_basic_serializer(serializer, direction)
+        if isinstance(force_instance(serializer), Answer):
+            # What its class says is for programmers.
+            schema.pop("description", None)
+        return schema
 
     def _map_response_type_hint(self, method: Callable) -> dict[str, Any]:
         return schema_of_hint(get_type_hints(method).get("return"))

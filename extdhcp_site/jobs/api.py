@@ -20,6 +20,10 @@ def _jobs(caller: Caller) -> QuerySet[AsyncJob]:
     return AsyncJob.objects.visible_to(caller).select_related("account__domain", "user")
 
 
+class JobResult(serializers.SerializerMethodField):
+    """What an ended job's command declares that it answers."""
+
+
 class ListedJobAnswer(Answer):
     """A job without its result, which holds a whole object and, once, a password."""
 
@@ -51,7 +55,7 @@ class ListedJobAnswer(Answer):
 class JobAnswer(ListedJobAnswer):
     """Every client's polling loop reads these: numbers are numbers, and an ended job has a result."""
 
-    jobresult = serializers.SerializerMethodField(help_text="The object as it is now, or why the job failed.")
+    jobresult = JobResult(help_text="The object as it is now, or why the job failed.")
 
     def get_jobresult(self, job: AsyncJob) -> dict[str, Any] | None:
         return services.result(job, self.caller)

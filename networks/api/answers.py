@@ -3,8 +3,8 @@
 from extdhcp_site.api.answers import Answer, Constant, Moment
 from networks import os_types
 from networks.api.fields import computed, flag, number, text
-from networks.api.tag_answers import tags_of
-from networks.models import Network, NetworkOffering, PrimaryStorage, ServiceOffering, Template
+from networks.api.tag_answers import OwnTagAnswer
+from networks.models import Network, OfferedService, PrimaryStorage, ServiceOffering, Template
 
 
 class ZoneAnswer(Answer):
@@ -137,7 +137,7 @@ class TemplateAnswer(Answer):
     domainid = text("account.domain.uuid", "the id of that domain")
     created = Moment(source="created_at", help_text="when it was registered")
     templatetype = Constant("USER", "always USER")
-    tags = computed("its tags")
+    tags = OwnTagAnswer(many=True, help_text="its tags")
 
     def get_displaytext(self, template: Template) -> str:
         return template.display_text or template.name
@@ -152,15 +152,18 @@ class TemplateAnswer(Answer):
     def get_ostypename(self, template: Template) -> str:
         return template.guest_os_type or template.os_family
 
-    def get_tags(self, template: Template) -> list[dict[str, str]]:
-        return tags_of(template)
+
+class ProviderAnswer(Answer):
+    name = text("provider", "the provider: ConfigDrive")
 
 
-def _services(offering: NetworkOffering) -> list[dict[str, object]]:
-    return [
-        {"name": offered.service, "provider": [{"name": offered.provider}], "capability": []}
-        for offered in offering.services.all()
-    ]
+class ServiceAnswer(Answer):
+    name = text("service", "the service: UserData, Dhcp or Dns")
+    provider = computed("its one provider", entries=ProviderAnswer)
+    capability = Constant([], "always empty")
+
+    def get_provider(self, offered: OfferedService) -> list[dict[str, str]]:
+        return [ProviderAnswer(context=self.context).to_representation(offered)]
 
 
 class NetworkOfferingAnswer(Answer):
@@ -171,7 +174,9 @@ class NetworkOfferingAnswer(Answer):
     state = text("state", "Enabled or Disabled")
     specifyvlan = flag("specify_vlan", "true if a network of it names its VLAN")
     specifyipranges = flag("specify_ip_ranges", "true if a network of it names the external server's range")
-    service = computed("its services with their providers; empty where DHCP, DNS and user data are all external")
+    service = ServiceAnswer(
+        source="services", many=True, help_text="its services; empty where DHCP, DNS and user data are all external"
+    )
     traffictype = Constant("Guest", "always Guest")
     availability = Constant("Optional", "always Optional")
     conservemode = Constant(True, "always true")
@@ -182,9 +187,6 @@ class NetworkOfferingAnswer(Answer):
     serviceofferingid = Constant("", "empty: there is no router")
     tags = Constant("", "always empty")
     created = Moment(source="created_at", help_text="when it was made")
-
-    def get_service(self, offering: NetworkOffering) -> list[dict[str, object]]:
-        return _services(offering)
 
 
 class NetworkAnswer(Answer):
@@ -202,7 +204,7 @@ class NetworkAnswer(Answer):
     networkofferingdisplaytext = text("offering.display_text", "its offering in words")
     networkofferingavailability = Constant("Optional", "always Optional")
     networkofferingconservemode = Constant(True, "always true")
-    service = computed("its offering's services")
+    service = ServiceAnswer(source="offering.services", many=True, help_text="its offering's services")
     vlan = computed("the VLAN, for administrators")
     broadcasturi = computed("the VLAN as a URI, for administrators")
     broadcastdomaintype = Constant("Vlan", "always Vlan")
@@ -228,21 +230,15 @@ class NetworkAnswer(Answer):
     specifyipranges = flag("offering.specify_ip_ranges", "true if it names the external server's range")
     specifyvlan = flag("offering.specify_vlan", "true if it names its VLAN")
     created = Moment(source="created_at", help_text="when it was made")
-    tags = computed("its tags")
+    tags = OwnTagAnswer(many=True, help_text="its tags")
 
     for_root = ("vlan", "broadcasturi")
 
     def get_displaytext(self, network: Network) -> str:
         return network.display_text or network.name
 
-    def get_service(self, network: Network) -> list[dict[str, object]]:
-        return _services(network.offering)
-
     def get_vlan(self, network: Network) -> str | None:
         return str(network.vlan) if network.vlan else None
 
     def get_broadcasturi(self, network: Network) -> str | None:
         return f"vlan://{network.vlan}" if network.vlan else None
-
-    def get_tags(self, network: Network) -> list[dict[str, str]]:
-        return tags_of(network)

@@ -2,7 +2,7 @@
 
 from rest_framework import serializers
 
-from extdhcp_site.api.answers import Computed
+from extdhcp_site.api.answers import Answer, Computed
 
 
 class _From:
@@ -40,6 +40,6 @@ def flag(source: str, help_text: str) -> serializers.Field:
     return _Flag(source=source, help_text=help_text)
 
 
-def computed(help_text: str, *columns: str) -> Computed:
+def computed(help_text: str, *columns: str, entries: type[Answer] | None = None) -> Computed:
     """What the method `get_` and the field's name makes of the object; in a ColumnAnswer of these columns."""
-    return Computed(*columns, help_text=help_text)
+    return Computed(*columns, entries=entries, help_text=help_text)

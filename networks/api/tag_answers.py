@@ -7,20 +7,22 @@ from django.db.models import QuerySet
 from extdhcp_site.api.answers import Answer
 from extdhcp_site.api.parameters import MapList, Params, Text, Values
 from networks.api.fields import text
-from networks.models import Network, ResourceTag, Template, VirtualMachine
-from networks.models.tags import TAGGED
 
 Q_ = TypeVar("Q_", bound=QuerySet)
-_WORDS = {ResourceTag._meta.get_field(column).related_model: word for word, column in TAGGED.items()}
 
 
-class TagAnswer(Answer):
-    id = text("uuid", "the tag's id (not in CloudStack)")
+class OwnTagAnswer(Answer):
+    """A tag in its object's own answer, whose rows must come with `tags`."""
+
     key = text("key", "the tag's key")
-    value = text("value", "its value")
+    value = text("value", "its value", allow_blank=True)
     resourcetype = text("resource_type", "UserVm, Network or Template")
     resourceid = text("resource.uuid", "the id of the object that it is on")
     account = text("account.name", "the account that owns that object")
+
+
+class TagAnswer(OwnTagAnswer):
+    id = text("uuid", "the tag's id (not in CloudStack)")
     domain = text("account.domain.name", "that account's domain")
     domainid = text("account.domain.uuid", "the id of that domain")
 
@@ -43,17 +45,3 @@ def tagged(rows: Q_, params: Values) -> Q_:
             wanted["tags__value"] = entry["value"]
         rows = rows.filter(**wanted)
     return rows
-
-
-def tags_of(row: VirtualMachine | Network | Template) -> list[dict[str, str]]:
-    """Its tags as they stand in its own answer. Prefetch `tags`."""
-    return [
-        {
-            "key": tag.key,
-            "value": tag.value,
-            "resourcetype": _WORDS[type(row)],
-            "resourceid": str(row.uuid),
-            "account": row.account.name,
-        }
-        for tag in row.tags.all()
-    ]

@@ -13,6 +13,11 @@ from networks.models import VirtualMachine
 from networks.models.vms import instance_name, registered_addresses
 
 
+class OtherAddressAnswer(Answer):
+    id = text("id", "the address's id")
+    ipaddress = text("ipaddress", "the address, IPv4 or IPv6")
+
+
 class NicAnswer(ColumnAnswer):
     id = text("uuid", "the NIC's id")
     deviceid = computed("its place in the VM, from 0", "device_id")
@@ -41,6 +46,7 @@ class NicAnswer(ColumnAnswer):
         "uuid",
         "secondary_addresses",
         "registered",
+        entries=OtherAddressAnswer,
     )
     extradhcpoption = Constant([], "always empty")
     virtualmachineid = text("vm.uuid", "its VM's id")

@@ -185,6 +185,7 @@ class TestListing:
         assert found["count"] == 2
         account = user.user.account
         assert found["tag"][0] == {
+            "id": str(vm.tags.get().uuid),
             "key": "role",
             "value": "db",
             "resourcetype": "UserVm",
