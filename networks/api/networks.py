@@ -11,6 +11,7 @@ from extdhcp_site.jobs import services as jobs
 from extdhcp_site.jobs.models import AsyncJob
 from networks.api.answers import NetworkAnswer
 from networks.api.infrastructure import by_id, containing, is_constant, matching
+from networks.api.offerings import with_services
 from networks.api.tag_answers import tagged, tags_filter
 from networks.models import Network, NetworkOffering, Zone
 from networks.models.networks import AclType
@@ -58,8 +59,7 @@ class ListNetworks(ListCommand):
             params, traffictype="Guest", canusefordeploy=True, issystem=False, restartrequired=False, forvpc=False
         ):
             return networks.none()
-        for service in params["supportedservices"] or []:
-            networks = networks.filter(offering__services__service=service)
+        networks = with_services(networks, "offering__services", params["supportedservices"])
         if vlan := _vlan(caller, params):
             networks = networks.filter(vlan=int(vlan) if vlan.isascii() and vlan.isdecimal() and len(vlan) < 5 else -1)
         asked = matching(

@@ -1,5 +1,7 @@
 """Service offerings and network offerings."""
 
+from collections.abc import Sequence
+
 from django.db import models
 from django.db.models import Q, QuerySet
 
@@ -177,6 +179,16 @@ def spelt(word: str, words: type[models.TextChoices]) -> str:
     return next((known for known in words.values if known.lower() == word.lower()), word)
 
 
+def with_services(rows: QuerySet, services: str, words: Sequence[str] | None) -> QuerySet:
+    """Those that have all the services that `words` name; `services` leads from a row to them."""
+    wanted = {spelt(word, Service) for word in words or ()}
+    if not wanted.issubset(Service.values):
+        return rows.none()
+    for service in wanted:
+        rows = rows.filter(**{f"{services}__service": service})
+    return rows
+
+
 class ServiceProvider(Params):
     service = Text("The service.", required=True)
     provider = Text("Who provides it.", required=True)
@@ -317,8 +329,7 @@ class ListNetworkOfferings(ListCommand):
             params, traffictype="Guest", availability="Optional", forvpc=False, isdefault=False, istagged=False
         ):
             return offerings.none()
-        for service in params["supportedservices"] or []:
-            offerings = offerings.filter(services__service=spelt(service, Service))
+        offerings = with_services(offerings, "services", params["supportedservices"])
         asked = matching(
             params,
             name="name",

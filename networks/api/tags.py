@@ -96,7 +96,7 @@ class ListTags(ListCommand):
     answer = ("tag", TagAnswer)
 
     def rows(self, caller: Caller, params: Values) -> QuerySet[ResourceTag]:
-        words = [word for word in TAGGED if params["resourcetype"] in (None, word)]
+        words = [word for word in TAGGED if (params["resourcetype"] or word).lower() == word.lower()]
         wanted = Q(pk=None)
         for word in words:
             wanted |= _on(word, caller, params)

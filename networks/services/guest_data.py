@@ -148,10 +148,14 @@ def update(
     if drive_use is not None and drive_use != vm.drive_use:
         check_drive_use(drive_use, vm.template)
         changes["drive_use"] = ConfigDriveUse(drive_use)
+    is_renamed = name is not None and name != vm.name
+    is_retitled = bool(display_name) and display_name != vm.display_name
+    if not (is_renamed or is_retitled or changes):
+        return  # Terraform and Ansible say again what they said before
     with transaction.atomic():
-        if name is not None and name != vm.name:
+        if is_renamed:
             _rename(vm, name)
-        if display_name:
+        if is_retitled:
             VirtualMachine.objects.filter(pk=vm.pk).update(display_name=display_name)
         if changes:
             _change_at_rest("updateVirtualMachine", vm, by, **changes)

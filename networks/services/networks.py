@@ -174,7 +174,8 @@ def _columns(network: Network, changes: Changes) -> dict[str, object]:
         if network.ip4_network is None:
             raise InvalidParameter(f"Network {network} has no subnet that a range could be in.")
         start = changes.start_ip or network.start_ip or ""
-        columns["start_ip"], columns["end_ip"] = _range(network.ip4_network, start, changes.end_ip or start)
+        end = changes.end_ip or network.end_ip or start
+        columns["start_ip"], columns["end_ip"] = _range(network.ip4_network, start, end)
     return columns
 
 

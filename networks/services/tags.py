@@ -32,6 +32,7 @@ def create(resources: Sequence[Taggable], tags: Sequence[Tag], by: Caller) -> As
     """Put all `tags` on each of `resources` (of one kind), or none. Raises InvalidParameter for a key that one has."""
     _check(tags)
     resources = _once(resources)
+    _refuse_several_owners(resources)
     column = _column(resources[0])
     new = [ResourceTag(**{column: row}, key=tag.key, value=tag.value or "") for row in resources for tag in tags]
     with transaction.atomic():
@@ -44,6 +45,7 @@ def create(resources: Sequence[Taggable], tags: Sequence[Tag], by: Caller) -> As
 
 def delete(resources: Sequence[Taggable], tags: Sequence[Tag], by: Caller) -> AsyncJob:
     """Take those of `tags` from `resources` that they have; without `tags` all. Raises InvalidParameter for none."""
+    _refuse_several_owners(resources)
     wanted = Q()
     for tag in tags:
         wanted |= Q(key__iexact=tag.key) & (Q() if tag.value is None else Q(value__iexact=tag.value))
@@ -76,6 +78,12 @@ def _column(row: Taggable) -> str:
 
 def _once(resources: Sequence[Taggable]) -> list[Taggable]:
     return list({row.pk: row for row in resources}.values())
+
+
+def _refuse_several_owners(resources: Sequence[Taggable]) -> None:
+    # The job and its events are an account's.
+    if len({row.account_id for row in resources}) > 1:
+        raise InvalidParameter("These are several accounts' objects. Name those of one account at a time.")
 
 
 def _check(tags: Sequence[Tag]) -> None:

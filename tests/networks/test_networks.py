@@ -225,6 +225,12 @@ class TestUpdate:
         network.refresh_from_db()
         assert (network.start_ip, network.end_ip) == ("192.0.2.20", "192.0.2.30")
 
+    def test_one_end_of_the_range_leaves_the_other(self, root, network):
+        end = network.end_ip
+        run(root.call("updateNetwork", id=network.uuid, startip="192.0.2.20"), root)
+        network.refresh_from_db()
+        assert (network.start_ip, network.end_ip) == ("192.0.2.20", end)
+
     @pytest.mark.parametrize(
         ("changes", "says"),
         [
@@ -329,7 +335,11 @@ class TestFilters:
         assert ids(root, **{name: getattr(two.one, of).uuid}) == [str(two.one.uuid)]
 
     def test_the_services_of_its_offering_filter(self, root, two):
-        assert ids(root, supportedservices="UserData") == [str(two.other.uuid)]
+        assert ids(root, supportedservices="UserData,userdata") == [str(two.other.uuid)]
+
+    def test_services_that_no_offering_can_have_find_nothing(self, root, two):
+        """However many are named: as a join each, the database would refuse them."""
+        assert ids(root, supportedservices=",".join(f"service{number}" for number in range(100))) == []
 
     @pytest.mark.parametrize(
         "asked",

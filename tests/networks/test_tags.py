@@ -9,7 +9,7 @@ from extdhcp_site.jobs.models import AsyncJob
 from networks.models import Network, ResourceTag, VirtualMachine
 from networks.models.networks import AclType
 from networks.services.tags import MOST_TAGS
-from tests.api.client import Reply, Signer
+from tests.api.client import Reply, Signer, refused
 from tests.factories import make_account, make_network, make_template, make_vm
 from tests.life import run
 
@@ -200,6 +200,7 @@ class TestListing:
         [
             ({"resourcetype": "UserVm"}, {"role"}),
             ({"resourcetype": "Network"}, {"stage"}),
+            ({"resourcetype": "userVm"}, {"role"}),
             ({"resourcetype": "Volume"}, set()),
             ({"key": "stage"}, {"stage"}),
             ({"value": "db"}, {"role"}),
@@ -257,3 +258,10 @@ class TestFindingByThem:
 def test_a_tag_is_on_exactly_one_object(vm):
     with pytest.raises(IntegrityError, match="tag_is_on_one_object"):
         ResourceTag.objects.create(vm=vm, network=Network.objects.get(), key="x")
+
+
+@pytest.mark.parametrize("do", [put, take])
+def test_several_accounts_objects_at_once_are_refused(root, do):
+    """The job and its events are one account's: the others would never hear of it."""
+    refused(do(root, make_vm(), make_vm(), role="db"), "several accounts' objects")
+    assert not ResourceTag.objects.exists()

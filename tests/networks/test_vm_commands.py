@@ -369,3 +369,9 @@ def test_a_list_takes_the_same_queries_however_many_vms_nics_and_tags_there_are(
         vm = make_vm(user.user.account, networks)
         vm.tags.create(key=f"k{number}", value="v")
     assert queries() == before
+
+
+def test_an_update_that_changes_nothing_leaves_no_event(user, vm):
+    """Terraform says again what it said before."""
+    assert user.call("updateVirtualMachine", id=vm.uuid, name=vm.name).status == 200
+    assert not Event.objects.filter(type=EventType.VM_UPDATE).exists()

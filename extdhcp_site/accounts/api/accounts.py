@@ -9,7 +9,7 @@ from extdhcp_site.accounts.api.users import ROLE_NAMES, ROLE_TYPES, NewUserParam
 from extdhcp_site.accounts.models import Account, Caller, Domain, Role, User
 from extdhcp_site.accounts.services import accounts as services
 from extdhcp_site.accounts.services.accounts import NewAccount
-from extdhcp_site.api.answers import Answer, Constant, IdField
+from extdhcp_site.api.answers import Answer, Constant, IdField, Success
 from extdhcp_site.api.owners import ListParams
 from extdhcp_site.api.parameters import Bool, Choice, Int, ObjectField, Params, QuerySetFor, Text, Values, visible
 from extdhcp_site.api.registry import ADMINS, EVERYBODY, AsyncCommand, Command, ListCommand, command
@@ -199,7 +199,7 @@ class DeleteAccount(AsyncCommand):
     """Delete an account that owns nothing any more, with its users and their API keys."""
 
     params = DeleteAccountParams
-    answer = ("account", AccountAnswer)
+    answer = Success
 
     def submit(self, caller: Caller, params: Values) -> AsyncJob:
         return services.delete(params["id"], caller)

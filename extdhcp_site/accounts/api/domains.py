@@ -7,7 +7,7 @@ from rest_framework import serializers
 
 from extdhcp_site.accounts.models import Caller, Domain
 from extdhcp_site.accounts.services import domains as services
-from extdhcp_site.api.answers import Answer, Constant, IdField
+from extdhcp_site.api.answers import Answer, Constant, IdField, Success
 from extdhcp_site.api.owners import ListParams
 from extdhcp_site.api.parameters import Bool, Int, ObjectField, Params, Text, Values, visible
 from extdhcp_site.api.registry import ADMINS, EVERYBODY, AsyncCommand, Command, ListCommand, command
@@ -145,7 +145,7 @@ class DeleteDomain(AsyncCommand):
     """Delete a domain in which nothing is any more."""
 
     params = DeleteDomainParams
-    answer = ("domain", DomainAnswer)
+    answer = Success
 
     def submit(self, caller: Caller, params: Values) -> AsyncJob:
         return services.delete(params["id"], caller)
