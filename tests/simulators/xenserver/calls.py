@@ -9,7 +9,7 @@ import inspect
 import re
 import time
 import uuid
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 from xmlrpc.client import DateTime
@@ -23,6 +23,11 @@ if TYPE_CHECKING:
     from .simulator import XenServer
 
 
+def _sleep(seconds: float) -> bool:
+    time.sleep(seconds)
+    return False
+
+
 @dataclass
 class Call:
     """One call under way: by whom, and the task that it is, if it is asynchronous."""
@@ -30,7 +35,7 @@ class Call:
     xen: "XenServer"
     session: str
     task: str = field(default_factory=lambda: f"OpaqueRef:{uuid.uuid4()}")
-    cancelled: Callable[[float], bool] = field(default=lambda seconds: bool(time.sleep(seconds)))
+    cancelled: Callable[[float], bool] = field(default=_sleep)
 
     @property
     def db(self) -> Database:
@@ -48,6 +53,9 @@ class Work:
     ref: str
     operation: str
     seconds: float | None = None
+
+
+Steps = Generator[Work, None, Any]
 
 
 @dataclass(frozen=True)
@@ -90,19 +98,17 @@ def check(call: Call, name: str, parameters: Sequence[object]) -> None:
     _check_count(found, parameters)
 
 
-def _work(call: Call, steps: Iterator[Work]) -> object:
+def _work(call: Call, steps: Steps) -> object:
     try:
         with call.db.lock:
             work = next(steps)
             _begin(call, work)
-        try:
-            seconds = call.xen.pace.get(work.operation, 0.0) if work.seconds is None else work.seconds
-            if seconds and call.cancelled(seconds):
-                raise XenError("TASK_CANCELLED", call.task)
-        finally:
-            with call.db.lock:
-                _end(call, work)
+        seconds = call.xen.pace.get(work.operation, 0.0) if work.seconds is None else work.seconds
+        is_cancelled = seconds > 0 and call.cancelled(seconds)
         with call.db.lock:
+            _end(call, work)
+            if is_cancelled:
+                raise XenError("TASK_CANCELLED", call.task)
             next(steps)
     except StopIteration as end:
         return end.value
@@ -114,7 +120,7 @@ _AT_ONCE = {"hard_shutdown": ("clean_shutdown", "clean_reboot", "hard_reboot", "
 
 
 def _begin(call: Call, work: Work) -> None:
-    operations: Mapping[str, str] = call.db.get(work.class_name, work.ref)["current_operations"]  # type: ignore[assignment]
+    operations = call.db.get(work.class_name, work.ref).mapping("current_operations")
     for other in operations.values():
         if other not in _AT_ONCE.get(work.operation, ()):
             raise XenError("OTHER_OPERATION_IN_PROGRESS", work.class_name, work.ref, other)
@@ -124,7 +130,7 @@ def _begin(call: Call, work: Work) -> None:
 def _end(call: Call, work: Work) -> None:
     row = call.db.find(work.class_name, work.ref)
     if row is not None:
-        operations: Mapping[str, str] = row["current_operations"]  # type: ignore[assignment]
+        operations = row.mapping("current_operations")
         left = {task: operation for task, operation in operations.items() if task != call.task}
         call.db.set(work.class_name, work.ref, current_operations=left)
 
@@ -171,6 +177,16 @@ def native(kind: str, value: object, label: str) -> object:
         case ("record", dict()):
             return value
     raise XenError("FIELD_TYPE_ERROR", label)
+
+
+def native_set(value: object) -> tuple[str, ...]:
+    found = native("set", value, "set")
+    assert isinstance(found, tuple)
+    return found
+
+
+def native_float(value: object) -> float:
+    return float(str(native("float", value, "float")))
 
 
 def from_record(class_name: str, record: Mapping[str, object]) -> dict[str, object]:
@@ -248,7 +264,7 @@ def _one_field(name: str, class_name: str, verb: str) -> Message | None:
 
 def _add_to(class_name: str, one: Field) -> Callable[..., None]:
     def add(call: Call, ref: str, key: str, value: str) -> None:
-        present: Mapping[str, str] = call.db.get(class_name, ref)[one.name]  # type: ignore[assignment]
+        present = call.db.get(class_name, ref).mapping(one.name)
         if key in present:
             raise XenError("MAP_DUPLICATE_KEY", class_name, one.name, ref, key)
         call.db.set(class_name, ref, **{one.name: {**present, key: value}})
@@ -258,7 +274,7 @@ def _add_to(class_name: str, one: Field) -> Callable[..., None]:
 
 def _add(class_name: str, one: Field) -> Callable[..., None]:
     def add(call: Call, ref: str, value: str) -> None:
-        present: tuple[str, ...] = call.db.get(class_name, ref)[one.name]  # type: ignore[assignment]
+        present = call.db.get(class_name, ref).refs(one.name)
         if value not in present:
             call.db.set(class_name, ref, **{one.name: (*present, value)})
 
@@ -269,12 +285,13 @@ def _drop(class_name: str, one: Field) -> Callable[..., None]:
     """What is not there is dropped without a word."""
 
     def drop(call: Call, ref: str, key: str) -> None:
-        present = call.db.get(class_name, ref)[one.name]
+        row = call.db.get(class_name, ref)
         left: object
-        if isinstance(present, Mapping):
-            left = {name: value for name, value in present.items() if name != key}
+        if one.kind == "map":
+            left = {name: value for name, value in row.mapping(one.name).items() if name != key}
         else:
-            left = tuple(value for value in present if value != key)  # type: ignore[attr-defined]
+            present = row.refs(one.name)
+            left = tuple(value for value in present if value != key)
         call.db.set(class_name, ref, **{one.name: left})
 
     return drop

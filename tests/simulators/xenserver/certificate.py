@@ -3,7 +3,6 @@
 import ipaddress
 import ssl
 import tempfile
-from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -33,12 +32,11 @@ class Certificate:
         return context
 
 
-def make(addresses: Sequence[str]) -> Certificate:
-    """For these IP addresses and for localhost."""
+def make(address: str) -> Certificate:
+    """For this IP address and for localhost."""
     key = ec.generate_private_key(ec.SECP256R1())
-    name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "localhost")])
-    names: list[x509.GeneralName] = [x509.DNSName("localhost")]
-    names += [x509.IPAddress(ipaddress.ip_address(address)) for address in addresses]
+    name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, address)])
+    names = [x509.DNSName("localhost"), x509.IPAddress(ipaddress.ip_address(address))]
     now = datetime.now(UTC)
     certificate = (
         x509.CertificateBuilder()

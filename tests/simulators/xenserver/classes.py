@@ -7,7 +7,7 @@ that is not the empty value of its type. `*` marks what a constructor cannot do 
 Source: the data model of xapi 26 (ocaml/idl/datamodel*.ml, https://github.com/xapi-project/xen-api).
 """
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from types import MappingProxyType
@@ -567,7 +567,12 @@ _EMPTY: dict[str, object] = {
     "set": (),
     "map": MappingProxyType({}),
 }
-_READ = {"string": str, "int": int, "float": float, "bool": lambda text: text == "true"}
+_READ: dict[str, Callable[[str], object]] = {
+    "string": str,
+    "int": int,
+    "float": float,
+    "bool": lambda text: text == "true",
+}
 
 
 def _field(line: str) -> Field:

@@ -7,7 +7,7 @@ being written is never half of one state and half of another.
 import threading
 import uuid
 from collections import OrderedDict
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 
 from . import wire
@@ -31,6 +31,24 @@ class Row:
 
     def __getitem__(self, field: str) -> object:
         return self.values[field]
+
+    def text(self, field: str) -> str:
+        """A string, or a reference."""
+        return str(self.values[field])
+
+    def number(self, field: str) -> int:
+        return int(str(self.values[field]))
+
+    def refs(self, field: str) -> tuple[str, ...]:
+        """A set: of references, or of other strings."""
+        value = self.values[field]
+        assert isinstance(value, tuple), field
+        return value
+
+    def mapping(self, field: str) -> Mapping[str, str]:
+        value = self.values[field]
+        assert isinstance(value, Mapping), field
+        return value
 
     def record(self) -> wire.Fragment:
         if self._xml is None:
@@ -152,6 +170,15 @@ class Database:
         with self._changes:
             return self._changes.wait_for(until, timeout)
 
+    def touch(self, class_name: str, ref: str) -> None:
+        """An event for a row in which nothing changed."""
+        with self._changes:
+            self._touch(self.get(class_name, ref))
+            self._changes.notify_all()
+
+    def listed(self, class_name: str, refs: Iterable[str]) -> list[Row]:
+        return [self.get(class_name, ref) for ref in refs]
+
     def wake(self) -> None:
         """Have those that wait look again."""
         with self._changes:
@@ -172,7 +199,7 @@ class Database:
             row = self._tables[other_class].get(other_ref)
             if row is None:
                 continue
-            members: tuple[str, ...] = row.values[other_field]  # type: ignore[assignment]
+            members = row.refs(other_field)
             row.values[other_field] = (*members, ref) if there else tuple(one for one in members if one != ref)
             self._touch(row)
 

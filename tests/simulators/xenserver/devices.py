@@ -7,10 +7,10 @@ the guest refuses, SR-IOV.
 
 import os
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 
 from . import storage
-from .calls import Call, Work, from_record, message
+from .calls import Call, Steps, Work, from_record, message
 from .classes import NULL
 from .database import Database, Row
 from .errors import XenError, bad_power_state, handle_invalid
@@ -21,8 +21,7 @@ _MIGRATING = ("pool_migrate", "migrate_send")
 
 
 def _of_vm(db: Database, class_name: str, vm: str) -> list[Row]:
-    refs = db.get("VM", vm)["VBDs" if class_name == "VBD" else "VIFs"]
-    return [db.get(class_name, ref) for ref in refs]  # type: ignore[attr-defined]
+    return db.listed(class_name, db.get("VM", vm).refs(f"{class_name}s"))
 
 
 def free_vbd_devices(db: Database, vm: str) -> list[str]:
@@ -55,7 +54,7 @@ def create_vbd(call: Call, record: Mapping[str, object]) -> str:
         storage.assert_is_iso(db, str(values["VDI"]))
     if not empty and values["mode"] == "RW" and db.get("VDI", values["VDI"])["read_only"]:
         raise XenError("VDI_READONLY", values["VDI"])
-    operations: Mapping[str, str] = vm["current_operations"]  # type: ignore[assignment]
+    operations = vm.mapping("current_operations")
     for operation in operations.values():
         if operation in _MIGRATING:
             raise XenError("OTHER_OPERATION_IN_PROGRESS", "VM", vm.ref, operation)
@@ -90,7 +89,7 @@ def _vbd_device(db: Database, vm: str, wanted: str) -> str:
 
 def copy_vbd(call: Call, vbd: Row, vm: str) -> None:
     """A disk is cloned with its VM; a disc is shared, an empty drive stays empty."""
-    disk = str(vbd["VDI"])
+    disk = vbd.text("VDI")
     if vbd["type"] != "CD":
         disk = storage.clone_vdi(call, disk)
     own = ("uuid", "VM", "VDI", "currently_attached", "current_operations", "device")
@@ -107,7 +106,7 @@ def destroy_vbd(call: Call, vbd: str) -> None:
 
 
 @message("VBD.insert", "VBD", "VDI")
-def insert(call: Call, vbd: str, vdi: str) -> Iterator[Work]:
+def insert(call: Call, vbd: str, vdi: str) -> Steps:
     db = call.db
     row = _removable(db, vbd)
     if not row["empty"]:
@@ -120,19 +119,19 @@ def insert(call: Call, vbd: str, vdi: str) -> Iterator[Work]:
         if not row["currently_attached"]:
             raise XenError("DEVICE_NOT_ATTACHED", vbd)
         storage.assert_present(call, vdi)
-        if not storage.reaches(db, str(vm["resident_on"]), str(db.get("VDI", vdi)["SR"])):
+        if not storage.reaches(db, vm.text("resident_on"), db.get("VDI", vdi).text("SR")):
             raise XenError("VM_REQUIRES_SR", vm.ref, db.get("VDI", vdi)["SR"])
     yield Work("VBD", vbd, "insert")
     db.set("VBD", vbd, VDI=vdi, empty=False, allowed_operations=("attach", "eject"))
 
 
 @message("VBD.eject", "VBD")
-def eject(call: Call, vbd: str) -> Iterator[Work]:
+def eject(call: Call, vbd: str) -> Steps:
     """A guest that keeps the door locked has it until time is up."""
     row = _removable(call.db, vbd)
     if row["empty"]:
         raise XenError("VBD_IS_EMPTY", vbd)
-    locked = bool(row["currently_attached"]) and call.xen.guests.has_locked_door(str(row["VM"]))
+    locked = bool(row["currently_attached"]) and call.xen.guests.has_locked_door(row.text("VM"))
     yield Work("VBD", vbd, "eject", call.xen.guests.door_seconds if locked else None)
     if locked:
         raise XenError("VBD_TRAY_LOCKED", vbd)
@@ -154,7 +153,7 @@ def _removable(db: Database, vbd: str) -> Row:
 
 
 @message("VBD.plug", "VBD")
-def plug_vbd(call: Call, vbd: str) -> Iterator[Work]:
+def plug_vbd(call: Call, vbd: str) -> Steps:
     row = _pluggable(call.db, vbd)
     if row["currently_attached"]:
         raise XenError("DEVICE_ALREADY_ATTACHED", vbd)
@@ -164,7 +163,7 @@ def plug_vbd(call: Call, vbd: str) -> Iterator[Work]:
 
 
 @message("VBD.unplug", "VBD")
-def unplug_vbd(call: Call, vbd: str) -> Iterator[Work]:
+def unplug_vbd(call: Call, vbd: str) -> Steps:
     row = _pluggable(call.db, vbd)
     if not row["currently_attached"]:
         raise XenError("DEVICE_ALREADY_DETACHED", vbd)
@@ -178,7 +177,7 @@ def _pluggable(db: Database, vbd: str) -> Row:
     row = db.get("VBD", vbd)
     vm = db.get("VM", row["VM"])
     if vm["power_state"] != "Running":
-        raise bad_power_state(vm.ref, "running", str(vm["power_state"]))
+        raise bad_power_state(vm.ref, "running", vm.text("power_state"))
     if row["type"] == "CD" and vm["domain_type"] == "hvm":
         words = "HVM CDROMs cannot be hotplugged/unplugged, only inserted or ejected"
         raise XenError("OPERATION_NOT_ALLOWED", words)
@@ -189,7 +188,7 @@ def _pluggable(db: Database, vbd: str) -> Row:
 def set_mode(call: Call, vbd: str, mode: str) -> None:
     vm = call.db.get("VM", call.db.get("VBD", vbd)["VM"])
     if vm["power_state"] != "Halted":
-        raise bad_power_state(vm.ref, "halted", str(vm["power_state"]))
+        raise bad_power_state(vm.ref, "halted", vm.text("power_state"))
     call.db.set("VBD", vbd, mode=mode)
 
 
@@ -200,7 +199,7 @@ def assert_attachable(db: Database, vbd: Row) -> None:
         if vbd["empty"]:
             return
         raise handle_invalid("VDI", vbd["VDI"])
-    for other in disk["VBDs"]:  # type: ignore[attr-defined]
+    for other in disk.refs("VBDs"):
         row = db.get("VBD", other)
         if (
             other != vbd.ref
@@ -212,7 +211,7 @@ def assert_attachable(db: Database, vbd: Row) -> None:
 
 
 def _attach_vbd(db: Database, vbd: Row) -> None:
-    device = f"xvd{chr(ord('a') + int(str(vbd['userdevice'])))}"
+    device = f"xvd{chr(ord('a') + vbd.number('userdevice'))}"
     db.set("VBD", vbd.ref, currently_attached=True, device=device)
 
 
@@ -265,7 +264,7 @@ def destroy_vif(call: Call, vif: str) -> None:
 
 
 @message("VIF.plug", "VIF")
-def plug_vif(call: Call, vif: str) -> Iterator[Work]:
+def plug_vif(call: Call, vif: str) -> Steps:
     row = _running_vif(call.db, vif)
     if row["currently_attached"]:
         raise XenError("DEVICE_ALREADY_ATTACHED", vif)
@@ -274,17 +273,17 @@ def plug_vif(call: Call, vif: str) -> Iterator[Work]:
 
 
 @message("VIF.unplug", "VIF")
-def unplug_vif(call: Call, vif: str) -> Iterator[Work]:
+def unplug_vif(call: Call, vif: str) -> Steps:
     row = _running_vif(call.db, vif)
     if not row["currently_attached"]:
         raise XenError("DEVICE_ALREADY_DETACHED", vif)
-    call.xen.guests.assert_has_drivers(str(row["VM"]))
+    call.xen.guests.assert_has_drivers(row.text("VM"))
     yield Work("VIF", vif, "unplug")
     call.db.set("VIF", vif, currently_attached=False, allowed_operations=("attach", "plug"))
 
 
 @message("VIF.move", "VIF", "network")
-def move_vif(call: Call, vif: str, network: str) -> Iterator[Work]:
+def move_vif(call: Call, vif: str, network: str) -> Steps:
     yield Work("VIF", vif, "plug")
     call.db.set("VIF", vif, network=network)
 
@@ -293,7 +292,7 @@ def _running_vif(db: Database, vif: str) -> Row:
     row = db.get("VIF", vif)
     vm = db.get("VM", row["VM"])
     if vm["power_state"] != "Running":
-        raise bad_power_state(vm.ref, "running", str(vm["power_state"]))
+        raise bad_power_state(vm.ref, "running", vm.text("power_state"))
     return row
 
 
@@ -320,7 +319,7 @@ def detach_all(db: Database, vm: str) -> None:
 
 def let_go(call: Call, vdi: str) -> None:
     """What xapi's collector does after a disk is gone: drives are emptied, other VBDs removed."""
-    for vbd in tuple(call.db.get("VDI", vdi)["VBDs"]):  # type: ignore[arg-type]
+    for vbd in call.db.get("VDI", vdi).refs("VBDs"):
         if call.db.get("VBD", vbd)["type"] == "CD":
             empty(call.db, vbd)
         else:
@@ -328,4 +327,4 @@ def let_go(call: Call, vdi: str) -> None:
 
 
 def used_vdi(db: Database, vdi: str) -> bool:
-    return any(db.get("VBD", ref)["currently_attached"] for ref in db.get("VDI", vdi)["VBDs"])  # type: ignore[attr-defined]
+    return any(db.get("VBD", ref)["currently_attached"] for ref in db.get("VDI", vdi).refs("VBDs"))

@@ -7,11 +7,11 @@ Source: ocaml/xapi/xapi_event.ml, https://github.com/xapi-project/xen-api
 
 import re
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from .calls import Call, native
+from .calls import Call, message, native_float, native_set
 from .classes import CLASSES
 from .database import Row
 from .errors import XenError
@@ -64,38 +64,50 @@ def events_from(call: Call, parameters: Sequence[object]) -> Fragment:
     if len(parameters) != 3:
         raise XenError("MESSAGE_PARAMETER_COUNT_MISMATCH", "event.from", 4, len(parameters) + 1)
     classes, token, timeout = parameters
-    wanted = [Subscription.parse(one) for one in native("set", classes, "classes")]  # type: ignore[attr-defined]
+    wanted = [Subscription.parse(one) for one in native_set(classes)]
     generation = since(token)
-    seconds: float = native("float", timeout, "timeout")  # type: ignore[assignment]
-    give_up = time.monotonic() + seconds
+    give_up = time.monotonic() + native_float(timeout)
     while True:
         with call.db.lock:
             call.xen.sessions.check(call.session)
-            events = _events(call.xen, wanted, generation)
-            reached = call.db.generation
+            events, reached = _events(call.xen, wanted, generation)
             left = give_up - time.monotonic()
             if events or left <= 0:
                 return _answer(call.xen, events, reached)
-            call.db.wait(lambda seen=reached: call.db.generation > seen or call.xen.is_closing, left)  # type: ignore[misc]
+            generation = reached
+            seen = call.db.generation
+            call.db.wait(_moved_on(call.xen, seen), left)
         time.sleep(min(BATCHING_SECONDS, max(0.0, give_up - time.monotonic())))
 
 
-def _events(xen: "XenServer", wanted: Sequence[Subscription], generation: int) -> list[tuple[int, str]]:
+def _moved_on(xen: "XenServer", seen: int) -> Callable[[], bool]:
+    return lambda: xen.db.generation > seen or xen.is_closing
+
+
+def _events(xen: "XenServer", wanted: Sequence[Subscription], generation: int) -> tuple[list[tuple[int, str]], int]:
+    """Events later than `generation`, and the generation of the last row of those asked for that changed.
+
+    That one is the next token's: it is not the database's, which may be far ahead of it.
+    """
     events = []
+    reached = generation
     for class_name in CLASSES:
         if not any(one.wants_some_of(class_name) for one in wanted):
             continue
         for row in xen.db.changed_since(class_name, generation):
             if any(one.wants(class_name, row.ref) for one in wanted):
+                reached = max(reached, row.modified)
                 events.append((row.modified, _change(row, generation)))
     for deletion in reversed(xen.db.deletions):
         if deletion.generation <= generation:
             break
-        # What came and went in between was never there for this caller.
-        known = deletion.created <= generation
-        if known and any(one.wants(deletion.class_name, deletion.ref) for one in wanted):
-            events.append((deletion.generation, _event(deletion.generation, deletion.class_name, "del", deletion.ref)))
-    return sorted(events)
+        if any(one.wants(deletion.class_name, deletion.ref) for one in wanted):
+            reached = max(reached, deletion.generation)
+            # What came and went in between was never there for this caller.
+            if deletion.created <= generation:
+                gone = _event(deletion.generation, deletion.class_name, "del", deletion.ref)
+                events.append((deletion.generation, gone))
+    return sorted(events), reached
 
 
 def _change(row: Row, generation: int) -> str:
@@ -119,6 +131,21 @@ def _answer(xen: "XenServer", events: list[tuple[int, str]], reached: int) -> Fr
     members = [
         ("events", f"<value><array><data>{''.join([text for _, text in events])}</data></array></value>"),
         ("valid_ref_counts", value_xml(counts)),
-        ("token", value_xml(f"{reached:020d},{0:020d}")),
+        ("token", value_xml(_token(reached))),
     ]
     return Fragment(struct_xml(members))
+
+
+def _token(generation: int) -> str:
+    return f"{generation:020d},{0:020d}"
+
+
+@message("event.inject", "string", "string")
+def inject(call: Call, class_name: str, ref: str) -> str:
+    """An event for an object in which nothing changed; the token of the moment before it."""
+    before = call.db.generation
+    real = {name.lower(): name for name in CLASSES}.get(class_name.lower())
+    if real is None:
+        raise XenError("INTERNAL_ERROR", f"Db_exn.DBCache_NotFound(missing table, {class_name}, )")
+    call.db.touch(real, ref)
+    return _token(before)

@@ -67,7 +67,7 @@ class Guests:
             row = db.get("VM", vm)
             assert row["power_state"] != "Halted", "a guest that is off reports nothing"
             values = {"networks": dict(networks), "last_updated": datetime.now(UTC), **more}
-            metrics = str(row["guest_metrics"])
+            metrics = row.text("guest_metrics")
             if metrics == NULL:
                 metrics = db.create("VM_guest_metrics", **{**ABOUT, **values})
                 db.set("VM", vm, guest_metrics=metrics)
@@ -79,10 +79,10 @@ class Guests:
         """As today's agents report it: by the device number of the VIF with this MAC. Other VIFs keep what they had."""
         db = self._xen.db
         row = db.get("VM", vm)
-        vif = next(one for one in self._vifs(row) if str(one["MAC"]).lower() == mac.lower())
-        device = str(vif["device"])
+        vif = next(one for one in self._vifs(row) if one.text("MAC").lower() == mac.lower())
+        device = vif.text("device")
         known = db.find("VM_guest_metrics", row["guest_metrics"])
-        before: Mapping[str, str] = known["networks"] if known else {}  # type: ignore[assignment]
+        before = known.mapping("networks") if known else {}
         others = {key: value for key, value in before.items() if not key.startswith(f"{device}/")}
         return self.report(vm, others | by_device(device, addresses))
 
@@ -94,7 +94,7 @@ class Guests:
 
     def falls_silent(self, vm: str) -> None:
         """The agent died: what it said last stays."""
-        self._xen.db.set("VM_guest_metrics", str(self._xen.db.get("VM", vm)["guest_metrics"]), live=False)
+        self._xen.db.set("VM_guest_metrics", self._xen.db.get("VM", vm).text("guest_metrics"), live=False)
 
     def automatic(self, seconds: float, cidr: str) -> None:
         """From now on each guest that starts has an address of `cidr` on every VIF `seconds` later."""
@@ -116,12 +116,12 @@ class Guests:
             networks: dict[str, str] = {}
             for vif in self._vifs(row):
                 # The same NIC is always given the same one, as a DHCP server would.
-                number = int(str(vif["MAC"]).replace(":", "")[-6:], 16) % (network.num_addresses - 20) + 10
-                networks |= by_device(str(vif["device"]), [str(network[number])])
+                number = int(vif.text("MAC").replace(":", "")[-6:], 16) % (network.num_addresses - 20) + 10
+                networks |= by_device(vif.text("device"), [str(network[number])])
             self.report(vm, networks)
 
     def _vifs(self, row: Row) -> list[Row]:
-        return [self._xen.db.get("VIF", ref) for ref in row["VIFs"]]  # type: ignore[attr-defined]
+        return [self._xen.db.get("VIF", ref) for ref in row.refs("VIFs")]
 
     # How it behaves
 

@@ -16,6 +16,11 @@ def servertime(call: Call, host: str) -> datetime:
     return datetime.now(UTC)
 
 
+@message("host.get_server_certificate", "host")
+def server_certificate(call: Call, host: str) -> str:
+    return call.xen.certificates[host].pem
+
+
 @message("host.disable", "host")
 def disable(call: Call, host: str) -> None:
     call.db.set("host", host, enabled=False)

@@ -1,5 +1,5 @@
 """Loads every module that registers messages."""
 
-from . import devices, hosts, networks, sessions, storage, tasks, vms
+from . import devices, events, hosts, networks, sessions, storage, tasks, vms
 
-__all__ = ["devices", "hosts", "networks", "sessions", "storage", "tasks", "vms"]
+__all__ = ["devices", "events", "hosts", "networks", "sessions", "storage", "tasks", "vms"]

@@ -53,7 +53,7 @@ def _create_on_all(call: Call, device: str, network: str, tag: int) -> list[str]
     for interface in interfaces:
         _check(call, interface, tag, network)
     vlans = [_add(call, interface, tag, network) for interface in interfaces]
-    return [str(call.db.get("VLAN", vlan)["untagged_PIF"]) for vlan in vlans]
+    return [call.db.get("VLAN", vlan).text("untagged_PIF") for vlan in vlans]
 
 
 def _check(call: Call, pif: Row, tag: int, network: str) -> None:
@@ -80,9 +80,9 @@ def _add(call: Call, pif: Row, tag: int, network: str) -> str:
 
 @message("VLAN.destroy", "VLAN")
 def destroy_vlan(call: Call, vlan: str) -> None:
-    untagged = str(call.db.get("VLAN", vlan)["untagged_PIF"])
+    untagged = call.db.get("VLAN", vlan).text("untagged_PIF")
     pif = call.db.get("PIF", untagged)
-    for vif in call.db.get("network", pif["network"])["VIFs"]:  # type: ignore[attr-defined]
+    for vif in call.db.get("network", pif["network"]).refs("VIFs"):
         row = call.db.get("VIF", vif)
         if row["currently_attached"] and call.db.get("VM", row["VM"])["resident_on"] == pif["host"]:
             raise XenError("VIF_IN_USE", pif["network"], vif)

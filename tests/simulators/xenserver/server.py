@@ -55,7 +55,7 @@ class Listener(socketserver.ThreadingTCPServer):
             with self._context.wrap_socket(request, server_side=True) as secured:
                 self._connections.add(secured)
                 secured.settimeout(None)
-                self.RequestHandlerClass(secured, client_address, self)
+                Handler(secured, client_address, self)
         except (OSError, ssl.SSLError):
             pass  # whoever called has gone, or does not trust us
         finally:
@@ -131,7 +131,7 @@ class Handler(BaseHTTPRequestHandler):
 
     def refuse(self, status: int, *headers: str) -> None:
         """An answer without a body."""
-        words = self.responses[status][0]  # type: ignore[index]
+        words = self.responses[status][0]
         lines = [f"HTTP/1.1 {status} {words}", *headers, "Content-Length: 0", "Connection: close"]
         self._send(("\r\n".join(lines) + "\r\n\r\n").encode())
 

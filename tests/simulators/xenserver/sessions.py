@@ -4,7 +4,6 @@ Not modelled: external authentication, subjects, and the limit of 500 sessions p
 """
 
 import time
-from collections.abc import Sequence
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
@@ -84,8 +83,8 @@ class Sessions:
 
     def check_role(self, ref: str, name: str) -> None:
         """Raises RBAC_PERMISSION_DENIED."""
-        allowed: Sequence[str] = self._xen.db.get("session", ref)["rbac_permissions"]  # type: ignore[assignment]
-        if any(part in name for part in _READING) or name.startswith(tuple(allowed)):
+        allowed = self._xen.db.get("session", ref).refs("rbac_permissions")
+        if any(part in name for part in _READING) or name.startswith(allowed):
             return
         raise XenError("RBAC_PERMISSION_DENIED", name.lower(), "No permission in user session")
 

@@ -52,7 +52,8 @@ class XenServer:
         self._numbers = {"domid": 0, "bridge": 0}
         world.build(self)
         self.sessions = Sessions(self)
-        self._present(certificate.make(self.addresses))
+        self.certificates: dict[str, certificate.Certificate] = {}
+        self.change_certificate()
 
     # Where it is
 
@@ -67,11 +68,13 @@ class XenServer:
 
     @property
     def ca_certificates(self) -> str:
-        return self._certificate.pem
+        """Those of all hosts: each has signed its own."""
+        return "".join(one.pem for one in self.certificates.values())
 
     @property
     def fingerprint(self) -> str:
-        return self._certificate.fingerprint
+        """The master's."""
+        return self.certificates[self.master.ref].fingerprint
 
     @property
     def is_closing(self) -> bool:
@@ -102,7 +105,7 @@ class XenServer:
                 break
         self.port = self._listeners[0].server_address[1]
         for listener in self._listeners:
-            listener.present(self._certificate)
+            listener.present(self.certificates[listener.host])
             threading.Thread(target=listener.serve_forever, kwargs={"poll_interval": 0.05}, daemon=True).start()
 
     def _listen(self) -> None:
@@ -140,13 +143,11 @@ class XenServer:
         self.sessions.end_all()
 
     def change_certificate(self) -> None:
-        """Another key, for the same names."""
-        self._present(certificate.make(self.addresses))
-
-    def _present(self, new: certificate.Certificate) -> None:
-        self._certificate = new
+        """Every host has another key and certificate from now on, for the same names."""
+        for row in self.db.rows("host"):
+            self.certificates[row.ref] = certificate.make(row.text("address"))
         for listener in self._listeners:
-            listener.present(new)
+            listener.present(self.certificates[listener.host])
 
     # What is in it
 

@@ -10,13 +10,13 @@ Not modelled: snapshots, chains of VHD files and their sizes, SMB's credentials,
 
 import re
 import shutil
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from . import devices
-from .calls import Call, Work, from_record, message
+from .calls import Call, Steps, Work, from_record, message
 from .classes import NULL
 from .database import Database, Row
 from .errors import XenError, backend_failure
@@ -49,8 +49,8 @@ class Disks:
     def directory(self, sr: Row) -> Path:
         """Where an ISO repository's files lie."""
         db = self._xen.db
-        pbd = db.get("PBD", sr["PBDs"][0])  # type: ignore[index]
-        return self.of_config(pbd["device_config"], str(db.get("host", pbd["host"])["hostname"]))  # type: ignore[arg-type]
+        pbd = db.get("PBD", sr.refs("PBDs")[0])
+        return self.of_config(pbd.mapping("device_config"), db.get("host", pbd["host"]).text("hostname"))
 
     def of_config(self, config: Mapping[str, str], hostname: str) -> Path:
         if "legacy_mode" in config:
@@ -60,7 +60,7 @@ class Disks:
     def file(self, vdi: Row) -> Path:
         sr = self._xen.db.get("SR", vdi["SR"])
         if sr["type"] == "iso":
-            return self.directory(sr) / str(vdi["location"])
+            return self.directory(sr) / vdi.text("location")
         return self._root / "disks" / f"{vdi['uuid']}.raw"
 
 
@@ -82,9 +82,9 @@ def create(
     content_type: str,
     shared: bool,
     sm_config: Mapping[str, str] | None = None,
-) -> Iterator[Work]:
+) -> Steps:
     if kind == "iso":
-        _assert_mountable(call, device_config, str(call.db.get("host", host)["hostname"]))
+        _assert_mountable(call, device_config, call.db.get("host", host).text("hostname"))
     elif kind not in _DISK_TYPES:
         raise XenError("SR_UNKNOWN_DRIVER", kind)
     yield Work("host", host, "sr_create")
@@ -137,7 +137,7 @@ def _assert_mountable(call: Call, config: Mapping[str, str], hostname: str) -> N
 
 
 @message("SR.scan", "SR")
-def scan(call: Call, sr: str) -> Iterator[Work]:
+def scan(call: Call, sr: str) -> Steps:
     """Of an ISO repository: files put there by other means are found, vanished ones forgotten."""
     row = _plugged(call.db, sr)
     if row["type"] == "iso" and not call.xen.disks.directory(row).is_dir():
@@ -154,7 +154,7 @@ def _find_files(call: Call, sr: Row) -> None:
     present = {
         file.name: file.stat().st_size for file in directory.iterdir() if file.is_file() and images.search(file.name)
     }
-    known = {str(row["location"]): row for row in (db.get("VDI", ref) for ref in sr["VDIs"])}  # type: ignore[attr-defined]
+    known = {row.text("location"): row for row in (db.get("VDI", ref) for ref in sr.refs("VDIs"))}
     for name, row in known.items():
         if name in present:
             db.set("VDI", row.ref, virtual_size=present[name], physical_utilisation=present[name])
@@ -168,23 +168,23 @@ def _find_files(call: Call, sr: Row) -> None:
 
 
 @message("SR.forget", "SR")
-def forget(call: Call, sr: str) -> Iterator[Work]:
+def forget(call: Call, sr: str) -> Steps:
     """The files stay."""
     row = call.db.get("SR", sr)
-    if any(call.db.get("PBD", ref)["currently_attached"] for ref in row["PBDs"]):  # type: ignore[attr-defined]
+    if any(call.db.get("PBD", ref)["currently_attached"] for ref in row.refs("PBDs")):
         raise XenError("SR_HAS_PBD", sr)
     yield Work("SR", sr, "forget")
     for class_name, field in (("VDI", "VDIs"), ("PBD", "PBDs")):
-        for ref in tuple(row[field]):  # type: ignore[arg-type]
+        for ref in row.refs(field):
             call.db.delete(class_name, ref)
     call.db.delete("SR", sr)
 
 
 @message("SR.destroy", "SR")
-def destroy(call: Call, sr: str) -> Iterator[Work]:
+def destroy(call: Call, sr: str) -> Steps:
     if call.db.get("SR", sr)["VDIs"]:
         raise XenError("SR_NOT_EMPTY")
-    return forget(call, sr)
+    return (yield from forget(call, sr))
 
 
 @message("SR.set_name_label", "SR", "string")
@@ -206,23 +206,23 @@ def create_pbd(call: Call, record: Mapping[str, object]) -> str:
 
 
 @message("PBD.plug", "PBD")
-def plug(call: Call, pbd: str) -> Iterator[Work]:
+def plug(call: Call, pbd: str) -> Steps:
     row = call.db.get("PBD", pbd)
     sr = call.db.get("SR", row["SR"])
     if sr["type"] == "iso":
-        hostname = str(call.db.get("host", row["host"])["hostname"])
-        _assert_mountable(call, row["device_config"], hostname)  # type: ignore[arg-type]
+        hostname = call.db.get("host", row["host"]).text("hostname")
+        _assert_mountable(call, row.mapping("device_config"), hostname)
     yield Work("SR", sr.ref, "plug")
     call.db.set("PBD", pbd, currently_attached=True)
 
 
 @message("PBD.unplug", "PBD")
-def unplug(call: Call, pbd: str) -> Iterator[Work]:
+def unplug(call: Call, pbd: str) -> Steps:
     row = call.db.get("PBD", pbd)
-    for vdi in call.db.get("SR", row["SR"])["VDIs"]:  # type: ignore[attr-defined]
+    for vdi in call.db.get("SR", row["SR"]).refs("VDIs"):
         if devices.used_vdi(call.db, vdi):
             raise XenError("VDI_IN_USE", vdi, "unplug")
-    yield Work("SR", str(row["SR"]), "unplug")
+    yield Work("SR", row.text("SR"), "unplug")
     call.db.set("PBD", pbd, currently_attached=False)
 
 
@@ -235,13 +235,13 @@ def destroy_pbd(call: Call, pbd: str) -> None:
 
 def reaches(db: Database, host: str, sr: str) -> bool:
     """Whether `host` is plugged into `sr`."""
-    pbds = [db.get("PBD", ref) for ref in db.get("SR", sr)["PBDs"]]  # type: ignore[attr-defined]
+    pbds = [db.get("PBD", ref) for ref in db.get("SR", sr).refs("PBDs")]
     return any(pbd["host"] == host and pbd["currently_attached"] for pbd in pbds)
 
 
 def _plugged(db: Database, sr: str) -> Row:
     row = db.get("SR", sr)
-    if not any(db.get("PBD", ref)["currently_attached"] for ref in row["PBDs"]):  # type: ignore[attr-defined]
+    if not any(db.get("PBD", ref)["currently_attached"] for ref in row.refs("PBDs")):
         raise XenError("SR_HAS_NO_PBDS", sr)
     return row
 
@@ -250,7 +250,7 @@ def _plugged(db: Database, sr: str) -> Row:
 
 
 @message("VDI.create", "record")
-def create_vdi(call: Call, record: Mapping[str, object]) -> Iterator[Work]:
+def create_vdi(call: Call, record: Mapping[str, object]) -> Steps:
     """In an ISO repository, a file of zeros with the name `sm_config["path"]`; it is not looked whether they fit."""
     values = from_record("VDI", record)
     sr = _plugged(call.db, str(values["SR"]))
@@ -270,7 +270,9 @@ def create_vdi(call: Call, record: Mapping[str, object]) -> Iterator[Work]:
 
 
 def _map(values: Mapping[str, object], name: str) -> dict[str, str]:
-    return dict(values.get(name, {}))  # type: ignore[call-overload, no-any-return]
+    value = values.get(name, {})
+    assert isinstance(value, Mapping), name
+    return dict(value)
 
 
 def _date() -> str:
@@ -301,7 +303,7 @@ def _assert_fits(sr: Row, size: int) -> None:
 
 
 def free_space(sr: Row) -> int:
-    return int(str(sr["physical_size"])) - int(str(sr["physical_utilisation"]))
+    return sr.number("physical_size") - sr.number("physical_utilisation")
 
 
 def _add_vdi(call: Call, sr: str, size: int, values: Mapping[str, object]) -> str:
@@ -315,10 +317,10 @@ def _add_vdi(call: Call, sr: str, size: int, values: Mapping[str, object]) -> st
 def _count(db: Database, sr: str) -> None:
     """What the disks of a repository take up, and what else is known to."""
     row = db.get("SR", sr)
-    disks = [db.get("VDI", ref) for ref in row["VDIs"]]  # type: ignore[attr-defined]
+    disks = [db.get("VDI", ref) for ref in row.refs("VDIs")]
     foreign = int(_map(row.values, "other_config").get(FOREIGN, "0"))
-    taken = sum(int(str(disk["physical_utilisation"])) for disk in disks) + foreign
-    db.set("SR", sr, physical_utilisation=taken, virtual_allocation=sum(int(str(d["virtual_size"])) for d in disks))
+    taken = sum(disk.number("physical_utilisation") for disk in disks) + foreign
+    db.set("SR", sr, physical_utilisation=taken, virtual_allocation=sum(d.number("virtual_size") for d in disks))
 
 
 FOREIGN = "simulator-foreign-bytes"
@@ -333,7 +335,7 @@ def fill(db: Database, sr: str) -> None:
 
 
 @message("VDI.clone", "VDI", "map", optional=1)
-def clone(call: Call, vdi: str, driver_params: Mapping[str, str] | None = None) -> Iterator[Work]:
+def clone(call: Call, vdi: str, driver_params: Mapping[str, str] | None = None) -> Steps:
     """Copy-on-write: takes up nothing yet, but a full repository refuses it too."""
     _clonable(call.db, vdi)
     yield Work("VDI", vdi, "clone")
@@ -342,12 +344,12 @@ def clone(call: Call, vdi: str, driver_params: Mapping[str, str] | None = None) 
 
 def clone_vdi(call: Call, vdi: str) -> str:
     row = _clonable(call.db, vdi)
-    return _copy_values(call, row, str(row["SR"]), 0)
+    return _copy_values(call, row, row.text("SR"), 0)
 
 
 def _clonable(db: Database, vdi: str) -> Row:
     row = db.get("VDI", vdi)
-    sr = _plugged(db, str(row["SR"]))
+    sr = _plugged(db, row.text("SR"))
     if sr["type"] == "iso":
         raise XenError("SR_OPERATION_NOT_SUPPORTED", sr.ref)
     _assert_fits(sr, 4096)
@@ -355,25 +357,22 @@ def _clonable(db: Database, vdi: str) -> Row:
 
 
 @message("VDI.copy", "VDI", "SR", "string", "string", optional=2)
-def copy(call: Call, vdi: str, sr: str, base: str = NULL, into: str = NULL) -> Iterator[Work]:
+def copy(call: Call, vdi: str, sr: str, base: str = NULL, into: str = NULL) -> Steps:
     row = call.db.get("VDI", vdi)
     target = _plugged(call.db, sr)
     if target["type"] == "iso":
         raise XenError("SR_OPERATION_NOT_SUPPORTED", sr)
-    if devices.used_vdi(call.db, vdi) and any(
-        call.db.get("VBD", ref)["mode"] == "RW"
-        for ref in row["VBDs"]  # type: ignore[attr-defined]
-    ):
+    if devices.used_vdi(call.db, vdi) and any(call.db.get("VBD", ref)["mode"] == "RW" for ref in row.refs("VBDs")):
         raise XenError("VDI_IN_USE", vdi, "copy")
-    _assert_fits(target, int(str(row["virtual_size"])))
+    _assert_fits(target, row.number("virtual_size"))
     yield Work("VDI", vdi, "copy")
-    return _copy_values(call, row, sr, int(str(row["virtual_size"])))
+    return _copy_values(call, row, sr, row.number("virtual_size"))
 
 
 def _copy_values(call: Call, row: Row, sr: str, utilisation: int) -> str:
     names = ("name_label", "name_description", "type", "sharable", "read_only", "other_config", "sm_config", "tags")
     values = {name: row[name] for name in names}
-    vdi = _add_vdi(call, sr, int(str(row["virtual_size"])), {**values, "physical_utilisation": utilisation})
+    vdi = _add_vdi(call, sr, row.number("virtual_size"), {**values, "physical_utilisation": utilisation})
     source = call.xen.disks.file(row)
     if source.exists():
         shutil.copyfile(source, call.xen.disks.file(call.db.get("VDI", vdi)))
@@ -381,14 +380,14 @@ def _copy_values(call: Call, row: Row, sr: str, utilisation: int) -> str:
 
 
 @message("VDI.resize", "VDI", "int")
-def resize(call: Call, vdi: str, size: int) -> Iterator[Work]:
+def resize(call: Call, vdi: str, size: int) -> Steps:
     row = call.db.get("VDI", vdi)
-    sr = _plugged(call.db, str(row["SR"]))
+    sr = _plugged(call.db, row.text("SR"))
     if sr["type"] == "iso":
         raise XenError("SR_OPERATION_NOT_SUPPORTED", sr.ref)
     if devices.used_vdi(call.db, vdi):
         raise XenError("VDI_IN_USE", vdi, "resize")
-    if size < int(str(row["virtual_size"])):
+    if size < row.number("virtual_size"):
         raise backend_failure(79)
     yield Work("VDI", vdi, "resize")
     call.db.set("VDI", vdi, virtual_size=size)
@@ -396,10 +395,10 @@ def resize(call: Call, vdi: str, size: int) -> Iterator[Work]:
 
 
 @message("VDI.destroy", "VDI")
-def destroy_vdi(call: Call, vdi: str) -> Iterator[Work]:
+def destroy_vdi(call: Call, vdi: str) -> Steps:
     """The record and the file."""
     row = call.db.get("VDI", vdi)
-    _plugged(call.db, str(row["SR"]))
+    _plugged(call.db, row.text("SR"))
     if devices.used_vdi(call.db, vdi):
         raise XenError("VDI_IN_USE", vdi, "destroy")
     yield Work("VDI", vdi, "destroy")
@@ -407,11 +406,11 @@ def destroy_vdi(call: Call, vdi: str) -> Iterator[Work]:
     devices.let_go(call, vdi)
     call.db.delete("VDI", vdi)
     file.unlink(missing_ok=True)
-    _count(call.db, str(row["SR"]))
+    _count(call.db, row.text("SR"))
 
 
 @message("VDI.forget", "VDI")
-def forget_vdi(call: Call, vdi: str) -> Iterator[Work]:
+def forget_vdi(call: Call, vdi: str) -> Steps:
     yield Work("VDI", vdi, "forget")
     devices.let_go(call, vdi)
     call.db.delete("VDI", vdi)
@@ -455,4 +454,4 @@ def took(db: Database, vdi: str, size: int) -> None:
     """A file of holes has been written to."""
     with db.lock:
         db.set("VDI", vdi, physical_utilisation=size)
-        _count(db, str(db.get("VDI", vdi)["SR"]))
+        _count(db, db.get("VDI", vdi).text("SR"))

@@ -80,7 +80,7 @@ def destroy(call: Call, task: str) -> None:
 
 @message("task.cancel", "task")
 def cancel(call: Call, task: str) -> None:
-    if "cancel" not in call.db.get("task", task)["allowed_operations"]:  # type: ignore[operator]
+    if "cancel" not in call.db.get("task", task).refs("allowed_operations"):
         raise XenError("OPERATION_NOT_ALLOWED", task)
     call.xen.tasks.cancel(task)
 

@@ -56,7 +56,7 @@ def give(xen: "XenServer", host: str, request: "Handler") -> None:
     task = xen.tasks.create("VDI.export")
     request.wfile.write(_head(task))
     file = xen.disks.file(vdi)
-    left = int(str(vdi["virtual_size"]))
+    left = vdi.number("virtual_size")
     with file.open("rb") if file.exists() else contextlib.nullcontext() as source:
         while left:
             size = min(left, _CHUNK)
@@ -82,7 +82,7 @@ def _asked_for(xen: "XenServer", host: str, request: "Handler") -> tuple[dict[st
     except XenError:
         request.refuse(500)
         return None
-    if storage.reaches(xen.db, host, str(vdi["SR"])):
+    if storage.reaches(xen.db, host, vdi.text("SR")):
         return query, vdi
     _send_elsewhere(xen, vdi, request)
     return None
@@ -90,7 +90,7 @@ def _asked_for(xen: "XenServer", host: str, request: "Handler") -> tuple[dict[st
 
 def _send_elsewhere(xen: "XenServer", vdi: Row, request: "Handler") -> None:
     """To a host that reaches the disk. Its body may be on its way already, so that is let in and dropped."""
-    hosts = [row for row in xen.db.rows("host") if storage.reaches(xen.db, row.ref, str(vdi["SR"]))]
+    hosts = [row for row in xen.db.rows("host") if storage.reaches(xen.db, row.ref, vdi.text("SR"))]
     if not hosts:
         request.refuse(500)
         return
@@ -131,7 +131,7 @@ def _store(xen: "XenServer", vdi: Row, request: "Handler") -> None:
             if not chunk:
                 raise _caught("End_of_file")
             stored += len(chunk)
-            if stored > int(str(vdi["virtual_size"])) or (grows and stored > storage.free_space(sr)):
+            if stored > vdi.number("virtual_size") or (grows and stored > storage.free_space(sr)):
                 raise XenError("VDI_IO_ERROR", "Device I/O errors")
             target.write(chunk)
     if grows:

@@ -1,14 +1,14 @@
 """VMs: made, started, stopped, moved; what runs where, and what each host has memory for.
 
-Not modelled: suspend and resume, snapshots of VMs, high availability, storage migration, GPUs, and guests that stop by
-themselves (`guests.py` plays the guests).
+Not modelled: the image of a suspended VM, snapshots of VMs, high availability, storage migration, GPUs, and guests that
+stop by themselves (`guests.py` plays the guests).
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from datetime import UTC, datetime
 
 from . import devices, storage
-from .calls import Call, Work, from_record, message, ref_or_null
+from .calls import Call, Steps, Work, from_record, message, ref_or_null
 from .classes import CLASSES, NULL
 from .database import Database, Row
 from .errors import XenError, bad_power_state
@@ -24,7 +24,12 @@ _HALTED = (
     "start",
 )
 _RUNNING = ("clean_reboot", "clean_shutdown", "hard_reboot", "hard_shutdown", "pause", "pool_migrate", "suspend")
-ALLOWED = {"Halted": (*_HALTED, "start_on"), "Running": _RUNNING, "Paused": ("hard_shutdown", "hard_reboot", "unpause")}
+ALLOWED = {
+    "Halted": (*_HALTED, "start_on"),
+    "Running": _RUNNING,
+    "Suspended": ("hard_shutdown", "resume", "resume_on"),
+    "Paused": ("hard_shutdown", "hard_reboot", "unpause"),
+}
 _TEMPLATE = ("clone", "copy", "destroy", "export", "provision")
 
 
@@ -59,8 +64,9 @@ def _new(db: Database, values: Mapping[str, object]) -> str:
 
 
 def _check_memory(values: Mapping[str, object]) -> None:
-    limits = [values[f"memory_{name}"] for name in ("static_min", "dynamic_min", "dynamic_max", "static_max")]
-    if limits != sorted(limits):  # type: ignore[type-var]
+    names = ("static_min", "dynamic_min", "dynamic_max", "static_max")
+    limits = [int(str(values[f"memory_{name}"])) for name in names]
+    if limits != sorted(limits):
         raise XenError(
             "MEMORY_CONSTRAINT_VIOLATION",
             "Memory limits must satisfy: static_min ≤ dynamic_min ≤ dynamic_max ≤ static_max",
@@ -68,7 +74,7 @@ def _check_memory(values: Mapping[str, object]) -> None:
 
 
 @message("VM.clone", "VM", "string")
-def clone(call: Call, vm: str, name: str) -> Iterator[Work]:
+def clone(call: Call, vm: str, name: str) -> Steps:
     """The new VM has clones of the disks, the same discs, and NICs with new MAC addresses."""
     source = _halted(call.db, vm)
     yield Work("VM", vm, "clone")
@@ -76,7 +82,7 @@ def clone(call: Call, vm: str, name: str) -> Iterator[Work]:
 
 
 @message("VM.copy", "VM", "string", "string")
-def copy(call: Call, vm: str, name: str, sr: str) -> Iterator[Work]:
+def copy(call: Call, vm: str, name: str, sr: str) -> Steps:
     source = _halted(call.db, vm)
     ref_or_null(call, "SR", sr)
     yield Work("VM", vm, "copy")
@@ -85,23 +91,32 @@ def copy(call: Call, vm: str, name: str, sr: str) -> Iterator[Work]:
 
 def copy_of(call: Call, source: Row, name: str) -> str:
     db = call.db
-    own = ("uuid", "name_label", "VIFs", "VBDs", "consoles", "metrics", "guest_metrics", "is_default_template")
+    own: tuple[str, ...] = (
+        "uuid",
+        "name_label",
+        "VIFs",
+        "VBDs",
+        "consoles",
+        "metrics",
+        "guest_metrics",
+        "is_default_template",
+    )
     own += ("current_operations", "allowed_operations", "children", "snapshots", "parent")
     values = {field: value for field, value in source.values.items() if field not in own}
     ref = _new(db, {**values, "name_label": name, "parent": source.ref})
-    for vbd in _rows(db, "VBD", source["VBDs"]):
+    for vbd in db.listed("VBD", source.refs("VBDs")):
         devices.copy_vbd(call, vbd, ref)
-    for vif in _rows(db, "VIF", source["VIFs"]):
+    for vif in db.listed("VIF", source.refs("VIFs")):
         devices.copy_vif(call, vif, ref)
     return ref
 
 
 @message("VM.destroy", "VM")
-def destroy(call: Call, vm: str) -> Iterator[Work]:
+def destroy(call: Call, vm: str) -> Steps:
     """Its disks stay; its VBDs and VIFs go with it."""
     row = call.db.get("VM", vm)
     if row["power_state"] != "Halted":
-        raise bad_power_state(vm, "halted", str(row["power_state"]))
+        raise bad_power_state(vm, "halted", row.text("power_state"))
     yield Work("VM", vm, "destroy")
     remove(call.db, vm)
 
@@ -113,15 +128,15 @@ def remove(db: Database, vm: str) -> None:
         if row is None:
             return
         for class_name, field in (("VBD", "VBDs"), ("VIF", "VIFs")):
-            for ref in tuple(row[field]):  # type: ignore[arg-type]
+            for ref in row.refs(field):
                 db.delete(class_name, ref)
         db.delete("VM", vm)
-        db.delete("VM_metrics", str(row["metrics"]))
-        db.delete("VM_guest_metrics", str(row["guest_metrics"]))
+        db.delete("VM_metrics", row.text("metrics"))
+        db.delete("VM_guest_metrics", row.text("guest_metrics"))
 
 
 @message("VM.provision", "VM")
-def provision(call: Call, vm: str) -> Iterator[Work]:
+def provision(call: Call, vm: str) -> Steps:
     call.db.get("VM", vm)
     yield Work("VM", vm, "provision")
 
@@ -130,7 +145,7 @@ def provision(call: Call, vm: str) -> Iterator[Work]:
 
 
 @message("VM.start", "VM", "bool", "bool")
-def start(call: Call, vm: str, paused: bool, force: bool) -> Iterator[Work]:
+def start(call: Call, vm: str, paused: bool, force: bool) -> Steps:
     _startable(call, vm)
     host = _choose_host(call, vm)
     yield Work("VM", vm, "start")
@@ -138,7 +153,7 @@ def start(call: Call, vm: str, paused: bool, force: bool) -> Iterator[Work]:
 
 
 @message("VM.start_on", "VM", "host", "bool", "bool")
-def start_on(call: Call, vm: str, host: str, paused: bool, force: bool) -> Iterator[Work]:
+def start_on(call: Call, vm: str, host: str, paused: bool, force: bool) -> Steps:
     _startable(call, vm)
     assert_can_run(call, vm, host)
     yield Work("VM", vm, "start_on")
@@ -149,7 +164,7 @@ def _startable(call: Call, vm: str) -> None:
     row = _halted(call.db, vm)
     if row["is_a_template"]:
         raise XenError("VM_IS_TEMPLATE", vm)
-    for vbd in _rows(call.db, "VBD", row["VBDs"]):
+    for vbd in call.db.listed("VBD", row.refs("VBDs")):
         devices.assert_attachable(call.db, vbd)
 
 
@@ -177,28 +192,28 @@ def assert_can_run(call: Call, vm: str, host: str, *, moving: bool = False) -> N
         raise XenError("HOST_DISABLED", host)
     if not db.get("host_metrics", target["metrics"])["live"]:
         raise XenError("HOST_OFFLINE", host)
-    for vbd in _rows(db, "VBD", row["VBDs"]):
+    for vbd in db.listed("VBD", row.refs("VBDs")):
         disk = db.find("VDI", vbd["VDI"])
-        if disk is not None and not storage.reaches(db, host, str(disk["SR"])):
+        if disk is not None and not storage.reaches(db, host, disk.text("SR")):
             raise XenError("VM_REQUIRES_SR", vm, disk["SR"])
-    for vif in _rows(db, "VIF", row["VIFs"]):
-        if not _reaches_network(db, host, str(vif["network"])):
+    for vif in db.listed("VIF", row.refs("VIFs")):
+        if not _reaches_network(db, host, vif.text("network")):
             raise XenError("VM_REQUIRES_NETWORK", vm, vif["network"])
-    needed, free = int(str(row["memory_dynamic_max"])), free_memory(db, host)
+    needed, free = row.number("memory_dynamic_max"), free_memory(db, host)
     if needed > free and not (moving and row["resident_on"] == host):
         raise XenError("HOST_NOT_ENOUGH_FREE_MEMORY", needed, free)
 
 
 def _reaches_network(db: Database, host: str, network: str) -> bool:
-    pifs = _rows(db, "PIF", db.get("network", network)["PIFs"])
+    pifs = db.listed("PIF", db.get("network", network).refs("PIFs"))
     # A network without any PIF is internal to a host.
     return not pifs or any(pif["host"] == host and pif["currently_attached"] for pif in pifs)
 
 
 def free_memory(db: Database, host: str) -> int:
     row = db.get("host", host)
-    total = int(str(db.get("host_metrics", row["metrics"])["memory_total"]))
-    return total - sum(int(str(vm["memory_dynamic_max"])) for vm in _rows(db, "VM", row["resident_VMs"]))
+    total = db.get("host_metrics", row["metrics"]).number("memory_total")
+    return total - sum(vm.number("memory_dynamic_max") for vm in db.listed("VM", row.refs("resident_VMs")))
 
 
 def power_on(call: Call, vm: str, host: str, state: str = "Running") -> None:
@@ -214,14 +229,14 @@ def _new_domain(call: Call, vm: str, **values: object) -> None:
     db = call.db
     row = db.get("VM", vm)
     now = datetime.now(UTC)
-    db.set("VM_metrics", str(row["metrics"]), start_time=now, last_updated=now, hvm=True, current_domain_type="hvm")
-    guest_metrics = str(row["guest_metrics"])
+    db.set("VM_metrics", row.text("metrics"), start_time=now, last_updated=now, hvm=True, current_domain_type="hvm")
+    guest_metrics = row.text("guest_metrics")
     db.set("VM", vm, domid=call.xen.next_domid(), domarch="x86_64", guest_metrics=NULL, **values)
     db.delete("VM_guest_metrics", guest_metrics)
 
 
 def power_off(db: Database, vm: str) -> None:
-    guest_metrics = str(db.get("VM", vm)["guest_metrics"])
+    guest_metrics = db.get("VM", vm).text("guest_metrics")
     devices.detach_all(db, vm)
     db.set("VM", vm, power_state="Halted", resident_on=NULL, domid=-1, guest_metrics=NULL)
     db.delete("VM_guest_metrics", guest_metrics)
@@ -231,19 +246,19 @@ def power_off(db: Database, vm: str) -> None:
 def _needs_power(db: Database, vm: str, *states: str) -> Row:
     row = db.get("VM", vm)
     if row["power_state"] not in states:
-        raise bad_power_state(vm, ", ".join(states), str(row["power_state"]))
+        raise bad_power_state(vm, ", ".join(states), row.text("power_state"))
     return row
 
 
 @message("VM.hard_shutdown", "VM")
-def hard_shutdown(call: Call, vm: str) -> Iterator[Work]:
+def hard_shutdown(call: Call, vm: str) -> Steps:
     _needs_power(call.db, vm, "Running", "Paused", "Suspended")
     yield Work("VM", vm, "hard_shutdown")
     power_off(call.db, vm)
 
 
 @message("VM.clean_shutdown", "VM")
-def clean_shutdown(call: Call, vm: str) -> Iterator[Work]:
+def clean_shutdown(call: Call, vm: str) -> Steps:
     _needs_power(call.db, vm, "Running")
     call.xen.guests.assert_has_drivers(vm)
     obeys = call.xen.guests.obeys(vm)
@@ -254,7 +269,7 @@ def clean_shutdown(call: Call, vm: str) -> Iterator[Work]:
 
 
 @message("VM.shutdown", "VM")
-def shutdown(call: Call, vm: str) -> Iterator[Work]:
+def shutdown(call: Call, vm: str) -> Steps:
     """Clean, and hard where the guest does not obey."""
     _needs_power(call.db, vm, "Running", "Paused", "Suspended")
     yield Work("VM", vm, "shutdown")
@@ -262,14 +277,14 @@ def shutdown(call: Call, vm: str) -> Iterator[Work]:
 
 
 @message("VM.hard_reboot", "VM")
-def hard_reboot(call: Call, vm: str) -> Iterator[Work]:
+def hard_reboot(call: Call, vm: str) -> Steps:
     _needs_power(call.db, vm, "Running", "Paused")
     yield Work("VM", vm, "hard_reboot")
     _reboot(call, vm)
 
 
 @message("VM.clean_reboot", "VM")
-def clean_reboot(call: Call, vm: str) -> Iterator[Work]:
+def clean_reboot(call: Call, vm: str) -> Steps:
     _needs_power(call.db, vm, "Running")
     call.xen.guests.assert_has_drivers(vm)
     yield Work("VM", vm, "clean_reboot")
@@ -285,7 +300,7 @@ def _reboot(call: Call, vm: str) -> None:
 
 
 @message("VM.pause", "VM")
-def pause(call: Call, vm: str) -> Iterator[Work]:
+def pause(call: Call, vm: str) -> Steps:
     _needs_power(call.db, vm, "Running")
     yield Work("VM", vm, "pause")
     call.db.set("VM", vm, power_state="Paused")
@@ -293,15 +308,47 @@ def pause(call: Call, vm: str) -> Iterator[Work]:
 
 
 @message("VM.unpause", "VM")
-def unpause(call: Call, vm: str) -> Iterator[Work]:
+def unpause(call: Call, vm: str) -> Steps:
     _needs_power(call.db, vm, "Paused")
     yield Work("VM", vm, "unpause")
     call.db.set("VM", vm, power_state="Running")
     update_allowed(call.db, vm)
 
 
+@message("VM.suspend", "VM")
+def suspend(call: Call, vm: str) -> Steps:
+    _needs_power(call.db, vm, "Running")
+    call.xen.guests.assert_has_drivers(vm)
+    yield Work("VM", vm, "suspend")
+    call.db.set("VM", vm, power_state="Suspended", resident_on=NULL, domid=-1)
+    update_allowed(call.db, vm)
+
+
+@message("VM.resume", "VM", "bool", "bool")
+def resume(call: Call, vm: str, paused: bool, force: bool) -> Steps:
+    _needs_power(call.db, vm, "Suspended")
+    host = _choose_host(call, vm)
+    yield Work("VM", vm, "resume")
+    _wake(call, vm, host, paused)
+
+
+@message("VM.resume_on", "VM", "host", "bool", "bool")
+def resume_on(call: Call, vm: str, host: str, paused: bool, force: bool) -> Steps:
+    _needs_power(call.db, vm, "Suspended")
+    assert_can_run(call, vm, host)
+    yield Work("VM", vm, "resume_on")
+    _wake(call, vm, host, paused)
+
+
+def _wake(call: Call, vm: str, host: str, paused: bool) -> None:
+    """It goes on where it was: the same guest, with what it had reported."""
+    state = "Paused" if paused else "Running"
+    call.db.set("VM", vm, power_state=state, resident_on=host, domid=call.xen.next_domid())
+    update_allowed(call.db, vm)
+
+
 @message("VM.pool_migrate", "VM", "host", "map")
-def pool_migrate(call: Call, vm: str, host: str, options: Mapping[str, str]) -> Iterator[Work]:
+def pool_migrate(call: Call, vm: str, host: str, options: Mapping[str, str]) -> Steps:
     """Live. A disc of a storage that the target does not reach is refused."""
     _needs_power(call.db, vm, "Running", "Paused")
     call.xen.guests.assert_has_drivers(vm)
@@ -328,7 +375,7 @@ def set_is_a_template(call: Call, vm: str, value: bool) -> None:
 @message("VM.set_VCPUs_max", "VM", "int")
 def set_vcpus_max(call: Call, vm: str, value: int) -> None:
     row = _halted(call.db, vm)
-    if value < int(str(row["VCPUs_at_startup"])):
+    if value < row.number("VCPUs_at_startup"):
         raise XenError("INVALID_VALUE", "VCPUs_max", value)
     call.db.set("VM", vm, VCPUs_max=value)
 
@@ -336,7 +383,7 @@ def set_vcpus_max(call: Call, vm: str, value: int) -> None:
 @message("VM.set_VCPUs_at_startup", "VM", "int")
 def set_vcpus_at_startup(call: Call, vm: str, value: int) -> None:
     row = _halted(call.db, vm)
-    if not 0 < value <= int(str(row["VCPUs_max"])):
+    if not 0 < value <= row.number("VCPUs_max"):
         raise XenError("INVALID_VALUE", "VCPUs_at_startup", value)
     call.db.set("VM", vm, VCPUs_at_startup=value)
 
@@ -358,7 +405,7 @@ def set_memory_limits(
 
 @message("VM.set_memory", "VM", "int")
 def set_memory(call: Call, vm: str, value: int) -> None:
-    set_memory_limits(call, vm, min(value, int(str(call.db.get("VM", vm)["memory_static_min"]))), value, value, value)
+    set_memory_limits(call, vm, min(value, call.db.get("VM", vm).number("memory_static_min")), value, value, value)
 
 
 @message("VM.get_possible_hosts", "VM")
@@ -390,11 +437,7 @@ def _halted(db: Database, vm: str) -> Row:
     return _needs_power(db, vm, "Halted")
 
 
-def _rows(db: Database, class_name: str, refs: object) -> list[Row]:
-    return [db.get(class_name, ref) for ref in refs]  # type: ignore[attr-defined]
-
-
 def update_allowed(db: Database, vm: str) -> None:
     row = db.get("VM", vm)
-    allowed = _TEMPLATE if row["is_a_template"] else ALLOWED[str(row["power_state"])]
+    allowed = _TEMPLATE if row["is_a_template"] else ALLOWED[row.text("power_state")]
     db.set("VM", vm, allowed_operations=allowed)

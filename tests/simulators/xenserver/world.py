@@ -171,7 +171,7 @@ def add_vms(xen: "XenServer", count: int, cidr: str) -> list[str]:
         memory = 256 * MIB
         for host in running_on:
             metrics = db.get("host_metrics", db.get("host", host)["metrics"])
-            db.set("host_metrics", metrics.ref, memory_total=int(str(metrics["memory_total"])) + count * memory)
+            db.set("host_metrics", metrics.ref, memory_total=metrics.number("memory_total") + count * memory)
         first = db.count("VM")
         return [
             _add_vm(
