@@ -60,12 +60,15 @@ _MEANINGS: dict[str, tuple[type[HypervisorError], str]] = {
     "VDI_NOT_AVAILABLE": (Busy, "The disk is in use."),
     "VM_SHUTDOWN_TIMEOUT": (Busy, "The guest does not shut down."),
     "VM_MIGRATE_FAILED": (TryAgainLater, "The migration failed; the pool's log says why."),
+    "INTERNAL_ERROR": (AskTheOperator, "The pool failed in itself: /var/log/xensource.log on its hosts says why."),
     # What is not there
     "HANDLE_INVALID": (NotFound, "The pool no longer knows an object of this operation."),
     "UUID_INVALID": (NotFound, "The pool does not know this UUID."),
+    # VMs
     "VM_MISSING_PV_DRIVERS": (Refused, _NO_TOOLS),
     "VM_OLD_PV_DRIVERS": (Refused, _NO_TOOLS),
-    # VMs
+    "VM_LACKS_FEATURE": (Refused, _NO_TOOLS),
+    "VM_LACKS_FEATURE_SHUTDOWN": (Refused, _NO_TOOLS),
     "VM_BAD_POWER_STATE": (Refused, "The VM is not in a state that allows this."),
     "VM_REQUIRES_SR": (Refused, "The host does not see a storage that the VM's disks or CD-ROMs are on."),
     "VM_REQUIRES_NETWORK": (NetworkMissing, "The host is not on a network of the VM: connect it there."),
@@ -94,6 +97,7 @@ _MEANINGS: dict[str, tuple[type[HypervisorError], str]] = {
     "SR_BACKEND_FAILURE": (StorageProblem, "The storage failed; the host's SMlog says why."),
     "SR_OPERATION_NOT_SUPPORTED": (Refused, "The storage cannot do this."),
     "SR_UNKNOWN_DRIVER": (Refused, "The pool has no driver for such a storage."),
+    "VDI_IO_ERROR": (StorageProblem, "The storage did not take all that was written: it is full, or broken."),
     "VDI_READONLY": (StorageProblem, "The storage is read-only."),
     "VDI_MISSING": (NotFound, "The disk's file is missing on its storage."),
     "VDI_CONTENT_ID_MISMATCH": (StorageProblem, "The storage failed; the host's SMlog says why."),
