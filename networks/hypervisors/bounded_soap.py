@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from http.cookies import CookieError, SimpleCookie
 from typing import Any, NoReturn
 
-from pyVmomi.SoapAdapter import COOKIE_NAME, SoapDeserializer, SoapResponseDeserializer, SoapStubAdapter
+from pyVmomi import SoapAdapter
 from pyVmomi.VmomiSupport import DataObject
 
 from networks.hypervisors.base import EndpointAddress, EndpointUnreachable
@@ -30,10 +30,11 @@ from networks.hypervisors.bounded import (
 from networks.hypervisors.hosts import uri_host
 from networks.hypervisors.tls import DEFAULT_PORT
 
+_pyvmomi: Any = SoapAdapter  # it is typed, but its functions are not
 _SCALAR_COST = 250  # bytes of a text, number, date or reference, besides its characters, about
 
 
-class SoapStub(SoapStubAdapter):  # type: ignore[misc]
+class SoapStub(_pyvmomi.SoapStubAdapter):  # type: ignore[misc]
     """What managed objects send their calls through, by any number of threads, each within `bounded.within`.
 
     Raises the faults of vim and vmodl, and what `Connections.ask` does.
@@ -70,7 +71,7 @@ class SoapStub(SoapStubAdapter):  # type: ignore[misc]
 
     def _keep_cookie(self, text: str) -> None:
         try:
-            session = SimpleCookie(text).get(COOKIE_NAME)
+            session = SimpleCookie(text).get(_pyvmomi.COOKIE_NAME)
         except CookieError as error:
             raise AnswerRefused("The endpoint's session has no proper name.") from error
         if session is not None:
@@ -79,7 +80,7 @@ class SoapStub(SoapStubAdapter):  # type: ignore[misc]
 
 def _deserialized(stub: SoapStub, response: http.client.HTTPResponse, kind: type, deadline: float) -> Any:
     budget = Budget()
-    reader = SoapResponseDeserializer(stub)
+    reader = _pyvmomi.SoapResponseDeserializer(stub)
     reader.deser = _Deserializer(stub, budget)
     source = _Guarded(blocks(response, deadline), budget)
     result = reader.Deserialize(source, kind)
@@ -87,7 +88,7 @@ def _deserialized(stub: SoapStub, response: http.client.HTTPResponse, kind: type
     return result
 
 
-class _Deserializer(SoapDeserializer):  # type: ignore[misc]
+class _Deserializer(_pyvmomi.SoapDeserializer):  # type: ignore[misc]
     """Counts what the values cost: an empty element can become an object of a hundred properties."""
 
     def __init__(self, stub: SoapStub, budget: Budget) -> None:
@@ -97,11 +98,12 @@ class _Deserializer(SoapDeserializer):  # type: ignore[misc]
     def StartElementHandler(self, tag: str, attr: Any) -> None:
         super().StartElementHandler(tag, attr)
         made = self.stack[-1]
-        self._budget.charge(_cost(type(made)) if isinstance(made, DataObject | list) else _SCALAR_COST)
+        kind: Any = type(made)
+        self._budget.charge(_cost(kind) if isinstance(made, DataObject | list) else _SCALAR_COST)
 
 
 @functools.cache
-def _cost(kind: type) -> int:
+def _cost(kind: type[Any]) -> int:
     """Bytes of a new object of this kind with its empty lists."""
     made = kind()
     properties = vars(made) if isinstance(made, DataObject) else {}
