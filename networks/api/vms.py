@@ -67,9 +67,11 @@ _NO_DETAILS = "Not in this product: a VM has what its service offering and templ
 
 
 @jobs.renders("VirtualMachine")
-def shown_as_result(uuid: str, caller: Caller) -> dict[str, object] | None:
+def shown_as_result(uuid: str, caller: Caller) -> dict[str, object]:
     vm = VirtualMachine.objects.for_listing().filter(uuid=uuid).first()
-    return {"virtualmachine": VmAnswer(vm, context={"caller": caller}).data} if vm else None
+    # An object even when it has been expunged: Go's clients take nothing else for the result of a destruction.
+    shown = VmAnswer(vm, context={"caller": caller}).data if vm else {"id": uuid, "state": VmState.EXPUNGING.value}
+    return {"virtualmachine": shown}
 
 
 # CloudStack's words for parts of the answer, and what is left out, or empty, unless `details` asks for it.
@@ -150,7 +152,8 @@ class ListVirtualMachines(ListCommand):
                 # As it is stored; inside of another value its quotes would have backslashes before them.
                 keys_as_text__contains=json.dumps({"name": params["keypair"]})[1:-1]
             )
-        return tagged(vms, params).for_listing()
+        # The oldest first, as in CloudStack: one that is deployed while a client pages comes at the end, and moves none.
+        return tagged(vms, params).for_listing().order_by("id")
 
     def complete(self, shown: list[dict[str, Any]], caller: Caller, params: Values) -> None:
         _cut(shown, params["details"])
@@ -404,8 +407,9 @@ class ScaleVirtualMachine(AsyncCommand):
         return services.scale(params["id"], params["serviceofferingid"], caller)
 
 
+@jobs.renders_job("expungeVirtualMachine")
 @jobs.renders_job("scaleVirtualMachine")
-def _scaled(job: AsyncJob, caller: Caller) -> None:
+def _only_success(job: AsyncJob, caller: Caller) -> None:
     """As CloudStack's: no more than that it was done."""
 
 

@@ -82,6 +82,14 @@ def test_ansible_matches_by_displayname_where_the_name_does_not(user):
     assert shown(user, vm)["displayname"] == vm.name
 
 
+def test_a_vm_that_is_deployed_between_two_pages_moves_no_other(user, vm):
+    """Ansible fails over an object that comes twice; `cs` would count it twice."""
+    first = user.call("listVirtualMachines", page=1, pagesize=1).body["virtualmachine"]
+    other = make_vm(user.user.account)
+    second = user.call("listVirtualMachines", page=2, pagesize=1).body["virtualmachine"]
+    assert [row["id"] for row in first + second] == [str(vm.uuid), str(other.uuid)]
+
+
 def test_ansible_finds_a_vm_by_keyword_in_pages_of_five_hundred(user, vm):
     found = user.call("listVirtualMachines", keyword=vm.name.upper(), page=1, pagesize=500).body
     assert (found["count"], found["virtualmachine"][0]["id"]) == (1, str(vm.uuid))

@@ -288,6 +288,12 @@ class TestTheEnd:
         assert not VirtualMachine.objects.exists()
         assert not Nic.objects.exists()
 
+    def test_one_destroyed_for_good_is_still_an_object(self, root, vm):
+        """Terraform's library fails on anything else: after the VM is gone."""
+        reply = root.call("destroyVirtualMachine", id=vm.uuid, expunge="true")
+        assert finished(root, reply) == {"virtualmachine": {"id": str(vm.uuid), "state": "Expunging"}}
+        assert not VirtualMachine.objects.exists()
+
     def test_one_that_was_not_is_refused(self, root, vm):
         refused(root.call("expungeVirtualMachine", id=vm.uuid), "is Stopped; expungeVirtualMachine needs it Destroyed")
 
