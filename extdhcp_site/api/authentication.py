@@ -2,6 +2,7 @@
 
 import secrets
 from datetime import datetime, timedelta
+from functools import partial
 
 from django.db.models import Q
 from django.http import HttpRequest
@@ -30,10 +31,13 @@ def authenticate(request: HttpRequest, wire: Wire, now: datetime) -> Caller:
 
 def _by_signature(wire: Wire, peer: str, now: datetime) -> Caller:
     key = _usable_key(wire.get("apikey"))
-    secret = key.secret if key else _NOBODYS_SECRET
-    signed = signing.matches(secret, wire.pairs, wire.get("signature"))
+    wrong = partial(throttling.wrong_signatures.spend, wire.get("apikey")[: LONGEST_KEY + 1], peer)
+    if key is None:
+        wrong()  # before the work: of a flood without keys most is refused for next to nothing
+    signed = signing.matches(key.secret if key else _NOBODYS_SECRET, wire.pairs, wire.get("signature"))
     if key is None or not signed or not _still_valid(wire, now):
-        throttling.wrong_signatures.spend(wire.get("apikey")[: LONGEST_KEY + 1], peer)
+        if key:
+            wrong()
         raise NotAuthenticated("unable to verify user credentials and/or request signature")
     note_use(key, now)
     return Caller.of(key.user)

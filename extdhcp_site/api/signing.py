@@ -9,7 +9,7 @@ import base64
 import hashlib
 import hmac
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from datetime import UTC, datetime, timedelta
 from urllib.parse import quote
 
@@ -30,15 +30,27 @@ def sign(secret: str, text: str) -> str:
 def matches(secret: str, pairs: Pairs, signature: str) -> bool:
     """Whether `signature` is any client's for these parameters (`signature` itself left out)."""
     given = signature.encode()
-    # All of them are compared: the same work whether and wherever it matches.
-    return sum(hmac.compare_digest(sign(secret, text).encode(), given) for text in canonical_forms(pairs)) > 0
+    # Which spelling a client signs is no secret: the first that matches is enough.
+    return any(hmac.compare_digest(sign(secret, text).encode(), given) for text in canonical_forms(pairs))
 
 
-def canonical_forms(pairs: Pairs) -> list[str]:
-    """Every way in which a client may have spelt the text that it signed."""
+def canonical_forms(pairs: Pairs) -> Iterator[str]:
+    """Every way in which a client may have spelt the text that it signed, each once.
+
+    One by one, and for most requests there is one only: a body may hold a megabyte.
+    """
     strict = [(name, quote(value, safe="~")) for name, value in pairs if name.lower() != "signature"]
-    spellings = [strict, *([(name, spell(text)) for name, text in strict] for spell in (_java, _literal, _libcloud))]
-    return list(dict.fromkeys(form for spelling in spellings for form in _sorted_forms(spelling)))
+    done: list[list[tuple[str, str]]] = []
+    for spell in (_rfc3986, _literal, _java, _libcloud):
+        spelling = [(name, spell(text)) for name, text in strict]
+        if spelling not in done:
+            done.append(spelling)
+            yield from _sorted_forms(spelling)
+
+
+def _rfc3986(text: str) -> str:
+    """csclient, and whoever uses a library for it."""
+    return text
 
 
 def _java(rfc3986: str) -> str:
@@ -47,7 +59,7 @@ def _java(rfc3986: str) -> str:
 
 
 def _literal(rfc3986: str) -> str:
-    """cs, cmk, the Go SDK: both `*` and `~` as they are. (csclient: RFC 3986 as it is.)"""
+    """cs, cmk, the Go SDK: both `*` and `~` as they are."""
     return rfc3986.replace("%2A", "*")
 
 
@@ -55,12 +67,15 @@ def _libcloud(rfc3986: str) -> str:
     return _literal(rfc3986).replace("%5B", "[").replace("%5D", "]")
 
 
-def _sorted_forms(encoded: list[tuple[str, str]]) -> Iterable[str]:
-    as_spelt = sorted(encoded)
-    by_lower_case = sorted(encoded, key=lambda pair: pair[0].lower())
-    for ordered in (as_spelt, by_lower_case):
-        yield "&".join(f"{name}={value}" for name, value in ordered).lower()
-    yield "&".join(sorted(f"{name}={value}" for name, value in encoded)).lower()
+def _sorted_forms(encoded: list[tuple[str, str]]) -> Iterator[str]:
+    orders = [
+        sorted(encoded),
+        sorted(encoded, key=lambda pair: pair[0].lower()),
+        sorted(encoded, key=lambda pair: f"{pair[0]}={pair[1]}"),
+    ]
+    for number, order in enumerate(orders):
+        if order not in orders[:number]:
+            yield "&".join(f"{name}={value}" for name, value in order).lower()
 
 
 def check_expiry(version: str, expires: str, now: datetime) -> None:

@@ -8,7 +8,7 @@ from django.test import Client
 from django.utils import timezone
 
 from extdhcp_site.accounts.models import Account, ApiKey, User
-from extdhcp_site.api import signing
+from extdhcp_site.api import signing, throttling
 from tests.api.client import ENDPOINT, Signer, as_cs_signs, reply_of, send
 from tests.factories import make_api_key
 
@@ -89,6 +89,25 @@ def test_the_same_work_is_done_for_a_key_that_does_not_exist(user, monkeypatch):
     signed_with.clear()
     send(signed(user.keys, LIST, apiKey="x" * 86))
     assert len(signed_with) == known > 0
+
+
+def test_a_flood_without_keys_is_refused_before_the_work(user, monkeypatch, settings):
+    signed_with = []
+    monkeypatch.setattr(signing, "sign", lambda secret, text: signed_with.append(secret) or "x")
+    monkeypatch.setattr(throttling.wrong_signatures, "peer", 1)
+    settings.WEB_PROCESSES = 1
+    assert reply_of(send(signed(user.keys, LIST, apiKey="x" * 86))).status == 401
+    done = len(signed_with)
+    assert reply_of(send(signed(user.keys, LIST, apiKey="y" * 86))).status == 429
+    assert len(signed_with) == done > 0
+
+
+def test_a_request_spelt_alike_by_all_is_compared_once(user, monkeypatch):
+    """A megabyte of user data is not signed twelve times over."""
+    signed_with = []
+    monkeypatch.setattr(signing, "sign", lambda secret, text: signed_with.append(text) or "x")
+    send(signed(user.keys, LIST))
+    assert len(signed_with) == 1
 
 
 def test_get_and_post_are_alike(user):
