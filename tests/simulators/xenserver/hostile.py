@@ -1,7 +1,8 @@
 """Answers that no honest xapi gives: each writes to the connection until it is done, or nobody listens any more."""
 
-import gzip
+import struct
 import threading
+import zlib
 from collections.abc import Callable, Iterator
 from functools import lru_cache
 
@@ -11,12 +12,14 @@ Hostile = Callable[[Send, threading.Event], None]
 _START = b'<?xml version="1.0"?><methodResponse><params><param>'
 _END = b"</param></params></methodResponse>"
 BOMB_BYTES = 400 * 1024 * 1024
+_BLOCK = 4 * 1024 * 1024
 DEPTH = 200_000
 
 
 def _head(length: int | None, *headers: str) -> bytes:
-    lines = ["HTTP/1.1 200 OK", "Content-Type: text/xml", *headers]
-    lines.append("Connection: close" if length is None else f"Content-Length: {length}")
+    lines = ["HTTP/1.1 200 OK", "Content-Type: text/xml", "Connection: close", *headers]
+    if length is not None:
+        lines.append(f"Content-Length: {length}")
     return ("\r\n".join(lines) + "\r\n\r\n").encode()
 
 
@@ -26,7 +29,21 @@ def _whole(send: Send, body: bytes, *headers: str) -> None:
 
 @lru_cache(maxsize=1)
 def _bomb() -> bytes:
-    return gzip.compress(_START + b"<value>" + b"A" * BOMB_BYTES + b"</value>" + _END, compresslevel=9)
+    """Made of one compressed block again and again: to pack 400 MB takes seconds."""
+    block, start, end = b"A" * _BLOCK, _START + b"<value>", b"</value>" + _END
+    packed = [_packed(start), _packed(block) * (BOMB_BYTES // _BLOCK), _packed(end, zlib.Z_FINISH)]
+    checksum = zlib.crc32(start)
+    for _ in range(BOMB_BYTES // _BLOCK):
+        checksum = zlib.crc32(block, checksum)
+    checksum = zlib.crc32(end, checksum)
+    length = len(start) + BOMB_BYTES + len(end)
+    head = b"\x1f\x8b\x08" + bytes(6) + b"\xff"
+    return head + b"".join(packed) + struct.pack("<II", checksum, length)
+
+
+def _packed(data: bytes, ending: int = zlib.Z_FULL_FLUSH) -> bytes:
+    packer = zlib.compressobj(9, zlib.DEFLATED, -zlib.MAX_WBITS)
+    return packer.compress(data) + packer.flush(ending)
 
 
 def gzip_bomb(send: Send, closing: threading.Event) -> None:
@@ -89,7 +106,7 @@ def not_xml(send: Send, closing: threading.Event) -> None:
 
 
 def server_error(send: Send, closing: threading.Event) -> None:
-    send(b"HTTP/1.1 500 Internal Server Error\r\nContent-Length: 0\r\n\r\n")
+    send(b"HTTP/1.1 500 Internal Server Error\r\nConnection: close\r\nContent-Length: 0\r\n\r\n")
 
 
 def no_status(send: Send, closing: threading.Event) -> None:

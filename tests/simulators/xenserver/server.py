@@ -19,6 +19,8 @@ if TYPE_CHECKING:
 
 HANDSHAKE_SECONDS = 10.0
 MOST_BYTES_OF_A_CALL = 16 * 1024 * 1024
+_DRAIN_SECONDS = 2.0
+_CHUNK = 65536
 
 
 class Listener(socketserver.ThreadingTCPServer):
@@ -78,12 +80,12 @@ class Handler(BaseHTTPRequestHandler):
     def do_POST(self) -> None:
         length = int(self.headers.get("Content-Length", 0))
         if self._path not in ("/", "/RPC2") or length > MOST_BYTES_OF_A_CALL:
-            self._refuse(404)
+            self.refuse(404)
             return
         try:
             parameters, name = xmlrpc.client.loads(self.rfile.read(length))
         except (xml.parsers.expat.ExpatError, xmlrpc.client.Error, ValueError, TypeError):
-            self._refuse(500)
+            self.refuse(500)
             return
         hostile = self._begin(str(name))
         if hostile is not None:
@@ -101,7 +103,7 @@ class Handler(BaseHTTPRequestHandler):
     def _transfer(self, path: str, transfer: Any) -> None:
         self.close_connection = True
         if self._path != path:
-            self._refuse(404)
+            self.refuse(404)
             return
         hostile = self._begin(f"{self.command} {path}")
         if hostile is not None:
@@ -125,15 +127,21 @@ class Handler(BaseHTTPRequestHandler):
         with contextlib.suppress(OSError):
             hostile(self._send, self.xen.closing)
 
-    def _refuse(self, status: int) -> None:
-        self.close_connection = True
-        self.refuse(status)
-
     def refuse(self, status: int, *headers: str) -> None:
-        """An answer without a body."""
+        """An answer without a body, and the end of the connection."""
+        self.close_connection = True
         words = self.responses[status][0]
         lines = [f"HTTP/1.1 {status} {words}", *headers, "Content-Length: 0", "Connection: close"]
         self._send(("\r\n".join(lines) + "\r\n\r\n").encode())
+        if self.command == "PUT":
+            self.drain()
+
+    def drain(self) -> None:
+        """Let in what is on its way: who is still sending when the connection ends may never see the answer."""
+        self.connection.settimeout(_DRAIN_SECONDS)
+        with contextlib.suppress(OSError):
+            while self.rfile.read1(_CHUNK):
+                pass
 
     def _send(self, data: bytes) -> None:
         self.wfile.write(data)

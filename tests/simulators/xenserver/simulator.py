@@ -106,7 +106,7 @@ class XenServer:
         self.port = self._listeners[0].server_address[1]
         for listener in self._listeners:
             listener.present(self.certificates[listener.host])
-            threading.Thread(target=listener.serve_forever, kwargs={"poll_interval": 0.05}, daemon=True).start()
+            threading.Thread(target=listener.serve_forever, kwargs={"poll_interval": 0.02}, daemon=True).start()
 
     def _listen(self) -> None:
         port = self.port

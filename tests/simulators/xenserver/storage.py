@@ -337,17 +337,18 @@ def fill(db: Database, sr: str) -> None:
 @message("VDI.clone", "VDI", "map", optional=1)
 def clone(call: Call, vdi: str, driver_params: Mapping[str, str] | None = None) -> Steps:
     """Copy-on-write: takes up nothing yet, but a full repository refuses it too."""
-    _clonable(call.db, vdi)
+    clonable(call.db, vdi)
     yield Work("VDI", vdi, "clone")
     return clone_vdi(call, vdi)
 
 
 def clone_vdi(call: Call, vdi: str) -> str:
-    row = _clonable(call.db, vdi)
+    row = clonable(call.db, vdi)
     return _copy_values(call, row, row.text("SR"), 0)
 
 
-def _clonable(db: Database, vdi: str) -> Row:
+def clonable(db: Database, vdi: str) -> Row:
+    """Raises SR_OPERATION_NOT_SUPPORTED, SR_HAS_NO_PBDS, and SR_BACKEND_FAILURE_44 for a full repository."""
     row = db.get("VDI", vdi)
     sr = _plugged(db, row.text("SR"))
     if sr["type"] == "iso":

@@ -18,7 +18,6 @@ if TYPE_CHECKING:
     from .simulator import XenServer
 
 _CHUNK = 65536
-_DRAIN_SECONDS = 2.0
 
 
 def take(xen: "XenServer", host: str, request: "Handler") -> None:
@@ -39,10 +38,16 @@ def take(xen: "XenServer", host: str, request: "Handler") -> None:
     try:
         xen.faults.happen("PUT /import_raw_vdi")
         _assert_writable(xen, vdi)
-        request.wfile.write(_head(task))
+    except XenError as error:
+        xen.tasks.fail(task, error)
+        request.refuse(500)
+        return
+    request.wfile.write(_head(task))
+    try:
         _store(xen, vdi, request)
     except XenError as error:
         xen.tasks.fail(task, error)
+        request.drain()
     else:
         xen.run_later(xen.pace.get("import", 0.0), lambda: xen.tasks.succeed(task))
 
@@ -52,8 +57,8 @@ def give(xen: "XenServer", host: str, request: "Handler") -> None:
     found = _asked_for(xen, host, request)
     if found is None:
         return
-    _, vdi = found
-    task = xen.tasks.create("VDI.export")
+    query, vdi = found
+    task = query.get("task_id") or xen.tasks.create("VDI.export")
     request.wfile.write(_head(task))
     file = xen.disks.file(vdi)
     left = vdi.number("virtual_size")
@@ -89,18 +94,13 @@ def _asked_for(xen: "XenServer", host: str, request: "Handler") -> tuple[dict[st
 
 
 def _send_elsewhere(xen: "XenServer", vdi: Row, request: "Handler") -> None:
-    """To a host that reaches the disk. Its body may be on its way already, so that is let in and dropped."""
+    """To a host that reaches the disk."""
     hosts = [row for row in xen.db.rows("host") if storage.reaches(xen.db, row.ref, vdi.text("SR"))]
     if not hosts:
         request.refuse(500)
         return
     # A real pool's hosts all listen on 443, so it names no port.
     request.refuse(302, f"Location: https://{hosts[0]['address']}:{xen.port}{request.path}")
-    request.connection.settimeout(_DRAIN_SECONDS)
-    left = int(request.headers.get("Content-Length", 0))
-    with contextlib.suppress(OSError):
-        while left > 0 and (chunk := request.rfile.read(min(left, _CHUNK))):
-            left -= len(chunk)
 
 
 def _assert_writable(xen: "XenServer", vdi: Row) -> None:

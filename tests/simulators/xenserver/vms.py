@@ -103,6 +103,9 @@ def copy_of(call: Call, source: Row, name: str) -> str:
     )
     own += ("current_operations", "allowed_operations", "children", "snapshots", "parent")
     values = {field: value for field, value in source.values.items() if field not in own}
+    for vbd in db.listed("VBD", source.refs("VBDs")):
+        if vbd["type"] != "CD":
+            storage.clonable(db, vbd.text("VDI"))
     ref = _new(db, {**values, "name_label": name, "parent": source.ref})
     for vbd in db.listed("VBD", source.refs("VBDs")):
         devices.copy_vbd(call, vbd, ref)
