@@ -141,7 +141,7 @@ class Vcenter:
     def hosts(self) -> list[str]:
         """The hosts' names, as vSphere calls them."""
         names: list[str] = json.loads(self._control("GET", "hosts"))
-        return names
+        return sorted(names)
 
     def calls(self) -> dict[str, int]:
         """How often each method was called since `forget_calls`."""

@@ -25,6 +25,7 @@ import (
 	"net/http/httptest"
 	"net/url"
 	"os"
+	"reflect"
 	"regexp"
 	"sort"
 	"strings"
@@ -122,9 +123,9 @@ func allVMs() []*simulator.VirtualMachine {
 
 func makeGuests() {
 	for number, vm := range allVMs() {
+		ownDevices(vm)
 		for _, device := range vm.Config.Hardware.Device {
 			if card, is := device.(types.BaseVirtualEthernetCard); is {
-				// The simulator gives most of its VMs the same one.
 				mac := fmt.Sprintf("00:50:56:%02x:%02x:%02x", number>>16, number>>8&255, number&255)
 				card.GetVirtualEthernetCard().MacAddress = mac
 			}
@@ -139,6 +140,16 @@ func makeGuests() {
 				Addresses: map[string][]string{vm.Guest.Net[0].MacAddress: {ip + "/16", "fe80::250:56ff:fe00:1/64"}},
 			})
 		}
+	}
+}
+
+// ownDevices gives a VM devices that it shares with no other, as the simulator's do.
+func ownDevices(vm *simulator.VirtualMachine) {
+	for number, device := range vm.Config.Hardware.Device {
+		original := reflect.ValueOf(device).Elem()
+		copied := reflect.New(original.Type())
+		copied.Elem().Set(original)
+		vm.Config.Hardware.Device[number] = copied.Interface().(types.BaseVirtualDevice)
 	}
 }
 
@@ -286,7 +297,7 @@ type surroundings struct {
 
 var (
 	method = regexp.MustCompile(`<(?:\w+:)?Body[^>]*>\s*<(?:\w+:)?(\w+)`)
-	vmID   = regexp.MustCompile(`<_this type="VirtualMachine">([^<]+)</_this>`)
+	vmID   = regexp.MustCompile(`<_this [^>]*type="VirtualMachine"[^>]*>([^<]+)</_this>`)
 )
 
 const cookieName = "vmware_soap_session"
@@ -384,7 +395,7 @@ var pagings = map[string]paging{
 }
 
 func element(name string, document []byte) []byte {
-	found := regexp.MustCompile("<" + name + ">([^<]*)</" + name + ">").FindSubmatch(document)
+	found := regexp.MustCompile("<" + name + "(?: [^>]*)?>([^<]*)</" + name + ">").FindSubmatch(document)
 	if found == nil {
 		return nil
 	}
