@@ -60,7 +60,9 @@ class XenWatch:
         self._tell = tell
         self._sessions = sessions
         self._mirror = Mirror()
-        self._closed = threading.Event()
+        self._lock = threading.Lock()
+        self._closed = False
+        self._session: Session | None = None  # in which the call waits
         self._thread = threading.Thread(target=self._run, name="xenserver-events", daemon=True)
 
     def __repr__(self) -> str:
@@ -73,28 +75,42 @@ class XenWatch:
         self._thread.start()
 
     def is_alive(self) -> bool:
-        return self._thread.is_alive() and not self._closed.is_set()
+        return self._thread.is_alive() and not self._closed
 
     def close(self) -> None:
-        """Nothing is told from now on. The call that waits ends by itself, within half a minute."""
-        self._closed.set()
+        """Nothing is told from now on, and the call that waits is ended, by ending its session."""
+        with self._lock:
+            self._closed = True
+            session, self._session = self._session, None
+        if session is not None:
+            session.end()
 
     def _run(self) -> None:
         try:
-            while not self._closed.is_set():
-                deadline = time.monotonic() + WAIT_SECONDS + GRACE_SECONDS
-                with Session(self._endpoint, deadline, self._sessions) as session:
-                    changes = self._mirror.wait(session, WAIT_SECONDS)
-                for change in changes:
+            while not self._closed:
+                for change in self._next():
                     self._report(change)
-        except EndpointUnreachable as error:
-            log.info("%r has ended: %s", self, error)
         except HypervisorError as error:
-            log.warning("%r has ended: %s", self, error)
+            if not self._closed:
+                level = logging.INFO if isinstance(error, EndpointUnreachable) else logging.WARNING
+                log.log(level, "%r has ended: %s", self, error)
+
+    def _next(self) -> list[Change]:
+        deadline = time.monotonic() + WAIT_SECONDS + GRACE_SECONDS
+        with Session(self._endpoint, deadline, self._sessions) as session:
+            with self._lock:
+                if self._closed:
+                    return []
+                self._session = session
+            try:
+                return self._mirror.wait(session, WAIT_SECONDS)
+            finally:
+                with self._lock:
+                    self._session = None
 
     def _report(self, change: Change) -> None:
         for uuid, event in events_of(change):
-            if self._closed.is_set():
+            if self._closed:
                 return
             try:
                 self._tell(uuid, event)

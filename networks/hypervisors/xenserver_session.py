@@ -83,8 +83,10 @@ class Connection:
                 raise AnswerRefused("The pool's answer has not the form of XenAPI's.") from error
 
     def log_out(self) -> None:
-        with contextlib.suppress(HypervisorError, _CoordinatorElsewhere):
-            self.call("session.logout", (), time.monotonic() + LOGOUT_SECONDS)
+        """For good. As the library does it, a call that another thread has in the session may log in anew."""
+        self.remote.last_login_method = None
+        with contextlib.suppress(HypervisorError, Fault), within(time.monotonic() + LOGOUT_SECONDS):
+            getattr(self.remote, "session.logout")(self.remote.handle)
 
 
 def _meaning(details: object) -> Exception:
@@ -237,16 +239,23 @@ class Session:
         self.deadline = deadline
         self._sessions = sessions
         self._connection = sessions.acquire(endpoint, deadline)
-        self._stuck = False
+        self._stuck = self._ended = False
 
     def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *_error: object) -> None:
+        if self._ended:
+            return
         if self._stuck:
-            self._sessions.discard(self._connection)
+            self.end()
         else:
             self._sessions.release(self.endpoint, self._connection)
+
+    def end(self) -> None:
+        """Log out without waiting for it, also while another thread's call waits in it: that one fails then."""
+        self._ended = self._stuck = True
+        self._sessions.discard(self._connection)
 
     # Calls
 
@@ -270,7 +279,7 @@ class Session:
         try:
             return call_within(deadline, lambda: self._connection.call(method, arguments, deadline))
         except (HypervisorError, _CoordinatorElsewhere) as error:
-            self._stuck = isinstance(error, DeadlineExceeded)
+            self._stuck = self._stuck or isinstance(error, DeadlineExceeded)
             raise
         except BaseException:
             # The wait was broken off, not the call: it may run in this session still.
