@@ -451,6 +451,7 @@ class VirtualMachineAdmin(ReadOnlyAdmin):
     fields = [
         "name",
         "display_name",
+        "group_name",
         "uuid",
         "instance_name",
         "account",

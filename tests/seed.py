@@ -40,7 +40,7 @@ def demo() -> None:
 
 
 def clients() -> None:
-    """The demo's cloud with its network, larger, and two users of it, whose keys are printed as JSON."""
+    """The demo's cloud with its network, larger, and three users of it, whose keys are printed as JSON."""
     _invented_cloud(memory=64 * GIB)
     ServiceOffering.objects.create(name="Larger Instance", cpus=2, mhz=500, memory_mib=1024)
     ServiceOffering.objects.create(name="Larger than any host", cpus=1, mhz=500, memory_mib=1024 * 1024)
@@ -49,9 +49,9 @@ def clients() -> None:
     )
     for vlan in (100, 200):
         _network(f"corporate-{vlan}", offering, vlan)
-    maria, crowd = _user("maria"), _user("crowd")
+    maria, olga, crowd = _user("maria"), _user("olga"), _user("crowd")
     _stopped_vms(crowd.account, CROWD)
-    print(json.dumps({user.username: asdict(create_api_key(user)) for user in (maria, crowd)}))
+    print(json.dumps({user.username: asdict(create_api_key(user)) for user in (maria, olga, crowd)}))
 
 
 def _invented_cloud(memory: int) -> None:

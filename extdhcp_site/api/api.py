@@ -11,7 +11,8 @@ from extdhcp_site.api import registry
 from extdhcp_site.api.answers import CLOUDSTACK_VERSION, Answer, Constant, inner_answer
 from extdhcp_site.api.parameters import Params, Text, Values
 from extdhcp_site.api.registry import EVERYBODY, Command, command
-from extdhcp_site.configuration.models import PAGE_SIZE
+from extdhcp_site.api.throttling import ENABLED, INTERVAL, MAX
+from extdhcp_site.configuration.models import PAGE_SIZE, values_of
 
 _TYPES = {
     serializers.BooleanField: "boolean",
@@ -130,6 +131,10 @@ class CapabilityAnswer(Answer):
     kvmsnapshotenabled = serializers.BooleanField(help_text="False: snapshots are not in this product.")
     allowuserviewdestroyedvm = serializers.BooleanField(help_text="Whether users see destroyed VMs.")
     defaultuipagesize = serializers.IntegerField(help_text="default.page.size.")
+    apilimitinterval = serializers.IntegerField(
+        help_text="Seconds in which an account may make apilimitmax calls; absent where there is no limit."
+    )
+    apilimitmax = serializers.IntegerField(help_text="See apilimitinterval.")
 
 
 @command(since="1.0", roles=EVERYBODY)
@@ -151,4 +156,10 @@ class ListCapabilities(Command):
             "kvmsnapshotenabled": False,
             "allowuserviewdestroyedvm": False,
             "defaultuipagesize": PAGE_SIZE.get(),
+            **_call_limit(),
         }
+
+
+def _call_limit() -> dict[str, int]:
+    enabled, seconds, calls = values_of(ENABLED, INTERVAL, MAX)
+    return {"apilimitinterval": seconds, "apilimitmax": calls} if enabled else {}

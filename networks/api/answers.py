@@ -183,6 +183,7 @@ class NetworkOfferingAnswer(Answer):
     forvpc = Constant(False, "always false")
     isdefault = Constant(False, "always false")
     ispersistent = Constant(False, "always false")
+    maxconnections = number("max_connections", "what was asked for; there is no load balancer to limit")
     networkrate = Constant(-1, "always -1: not limited")
     serviceofferingid = Constant("", "empty: there is no router")
     tags = Constant("", "always empty")

@@ -1,7 +1,7 @@
 """What a VM's guest is to know: password, SSH keys, user data."""
 
 from extdhcp_site.accounts.models import Account, Caller
-from extdhcp_site.api.parameters import CommaList, ObjectField, Params, Text, Values, visible
+from extdhcp_site.api.parameters import CommaList, Map, ObjectField, Params, Text, Values, visible
 from extdhcp_site.api.registry import EVERYBODY, AsyncCommand, Command, command
 from extdhcp_site.errors import InvalidParameter, NotInThisProduct
 from extdhcp_site.jobs.models import AsyncJob
@@ -24,6 +24,8 @@ def as_it_is(vm: VirtualMachine) -> VirtualMachine:
 def refuse_stored_user_data(params: Values) -> None:
     if params["userdataid"]:
         raise NotInThisProduct("Registered user data (`userdataid`) is")
+    if params["userdatadetails"]:
+        raise NotInThisProduct("Values for registered user data (`userdatadetails`) are")
 
 
 def key_pairs(account: Account, one: str | None, several: list[str] | None) -> list[SshKeyPair]:
@@ -80,6 +82,7 @@ class ResetSshKeyForVirtualMachine(AsyncCommand):
 class ResetUserDataForVirtualMachineParams(VmParams):
     userdata = Text("The new user data in base64; empty: none from now on.", allow_blank=True, **USER_DATA_LIMITS)
     userdataid = Text("Not in this product.")
+    userdatadetails = Map("Not in this product.")
 
 
 @command(since="1.0", roles=EVERYBODY)

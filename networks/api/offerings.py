@@ -211,7 +211,7 @@ class CreateNetworkOfferingParams(ForEverybodyParams):
     egressdefaultpolicy = Bool("Accepted and ignored: there is no firewall.")
     ispersistent = Bool("Accepted and ignored: nothing of a network is made or shut down by us.")
     keepaliveenabled = Bool("Accepted and ignored: there is no load balancer.")
-    maxconnections = Int("Accepted and ignored: there is no load balancer.")
+    maxconnections = Int("Kept and shown; there is no load balancer to limit.")
     networkrate = Int("Accepted and ignored: nobody here limits it.", least=-1)
 
     def validate(self, values: Values) -> Values:
@@ -248,6 +248,7 @@ class CreateNetworkOffering(Command):
             specify_vlan=is_shared if params["specifyvlan"] is None else params["specifyvlan"],
             specify_ip_ranges=is_shared if params["specifyipranges"] is None else params["specifyipranges"],
             enable=bool(params["enable"]),
+            max_connections=params["maxconnections"],
             by=caller,
         )
 
@@ -258,7 +259,7 @@ class UpdateNetworkOfferingParams(ForEverybodyParams):
     displaytext = Text("New words.")
     state = Choice("Enabled or Disabled.", ("Enabled", "Disabled"))
     availability = Text("Optional; no network is required or unavailable.")
-    maxconnections = Int("Accepted and ignored: there is no load balancer.")
+    maxconnections = Int("Kept and shown; there is no load balancer to limit.")
 
     def validate(self, values: Values) -> Values:
         values = super().validate(values)
@@ -280,6 +281,7 @@ class UpdateNetworkOffering(Command):
             name=params["name"] or "",
             display_text=params["displaytext"] or "",
             state=params["state"] or "",
+            max_connections=params["maxconnections"],
         )
 
 

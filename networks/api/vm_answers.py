@@ -106,6 +106,7 @@ class VmAnswer(ColumnAnswer):
     id = text("uuid", "the VM's id")
     name = text("name", "the VM's host name")
     displayname = computed("the VM's name for people", "display_name", "name")
+    group = text("group_name", "the word that its owners sort it by")
     state = text("state", "Running, Starting, Stopping, Stopped, Migrating, Destroyed, Expunging or Error")
     account = text("account.name", "the account that owns it")
     domain = text("account.domain.name", "that account's domain")

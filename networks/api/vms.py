@@ -3,6 +3,7 @@
 import json
 import re
 from typing import Any
+from uuid import UUID
 
 from django.db.models import Q, QuerySet, TextField
 from django.db.models.functions import Cast
@@ -20,6 +21,7 @@ from extdhcp_site.api.parameters import (
     ObjectListField,
     Params,
     Text,
+    Uuid,
     Values,
     visible,
 )
@@ -36,6 +38,7 @@ from extdhcp_site.api.registry import (
 from extdhcp_site.errors import InvalidParameter, NotInThisProduct, PermissionDenied
 from extdhcp_site.jobs import services as jobs
 from extdhcp_site.jobs.models import AsyncJob
+from networks import os_types
 from networks.api.guest_data import USER_DATA_LIMITS, VM, VmParams, as_it_is, key_pairs, refuse_stored_user_data
 from networks.api.infrastructure import by_id, matching
 from networks.api.tag_answers import tagged, tags_filter
@@ -82,9 +85,10 @@ _DETAILS = {
     "volume": dict.fromkeys(("rootdeviceid", "rootdevicetype")),
     "secgrp": {"securitygroup": []},
     "affgrp": {"affinitygroup": []},
+    "group": {"group": None},
 }
 # Words for what is never shown here.
-_NO_MORE_DETAILS = ("min", "group", "stats", "diskoff", "backoff", "iso")
+_NO_MORE_DETAILS = ("min", "stats", "diskoff", "backoff", "iso")
 _PRESENT = "Present"
 _GONE = (VmState.DESTROYED, VmState.EXPUNGING)
 
@@ -111,7 +115,7 @@ class ListVirtualMachinesParams(OwnedListParams):
     haenable = Bool("True finds nothing: no VM is highly available here.")
     displayvm = Bool("False finds nothing: every VM is displayed.")
     userdata = Bool("True to show each VM's user data, where it is your account's own.")
-    details = CommaList("Parts to show: all, nics, tmpl, servoff, volume, secgrp, affgrp, or min; absent: all.")
+    details = CommaList("Parts to show: all, nics, tmpl, servoff, volume, secgrp, affgrp, group, or min; absent: all.")
 
     def validate_details(self, words: list[str]) -> list[str]:
         for word in words:
@@ -211,8 +215,10 @@ class DeployVirtualMachineParams(OwnerParams):
     iptonetworklist = MapList("The networks, spelt iptonetworklist[0].networkid=...", IpToNetwork)
     name = Text("The VM's host name.", max_length=63)
     displayname = Text("The VM's name for people.")
+    group = Text("A word to sort VMs by, which is shown and nothing else: there are no groups with ids.")
     userdata = Text("User data in base64.", **USER_DATA_LIMITS)
     userdataid = Text("Not in this product.")
+    userdatadetails = Map("Not in this product.")
     keypair = Text("The name of an SSH key pair.")
     keypairs = CommaList("Names of SSH key pairs.")
     password = Text("The password that a password enabled template's guest is to set.", max_length=128)
@@ -252,6 +258,7 @@ class DeployVirtualMachine(AsyncCommand):
             networks=networks,
             name=params["name"] or "",
             display_name=params["displayname"] or "",
+            group_name=params["group"] or "",
             user_data=params["userdata"] or "",
             key_pairs=key_pairs(account, params["keypair"], params["keypairs"]),
             password=params["password"] or "",
@@ -428,8 +435,11 @@ class RecoverVirtualMachine(Command):
 class UpdateVirtualMachineParams(VmParams):
     name = Text("A new host name; the VM must be Stopped.", max_length=63)
     displayname = Text("A new name for people.")
+    group = Text("A new word to sort VMs by.")
+    ostypeid = Uuid("The operating system that the VM has by its template; another one is not in this product.")
     userdata = Text("New user data in base64; empty: none from now on.", allow_blank=True, **USER_DATA_LIMITS)
     userdataid = Text("Not in this product.")
+    userdatadetails = Map("Not in this product.")
     details = Map(_NO_DETAILS)
     configdrive = Choice(_CONFIG_DRIVE, ConfigDriveUse.values)
 
@@ -444,15 +454,23 @@ class UpdateVirtualMachine(Command):
     def run(self, caller: Caller, params: Values) -> VirtualMachine:
         refuse_stored_user_data(params)
         _refuse_details(params)
+        _refuse_another_os_type(params["id"], params["ostypeid"])
         guest_data.update(
             params["id"],
             caller,
             name=params["name"],
             display_name=params["displayname"],
+            group_name=params["group"],
             user_data=params["userdata"],
             drive_use=params["configdrive"],
         )
         return as_it_is(params["id"])
+
+
+def _refuse_another_os_type(vm: VirtualMachine, wanted: UUID | None) -> None:
+    known = os_types.by_name(vm.template.guest_os_type)
+    if wanted and (known is None or wanted != known.uuid):
+        raise NotInThisProduct("An operating system that is not its template's (`ostypeid`) is")
 
 
 class MigrateVirtualMachineParams(Params):

@@ -213,6 +213,8 @@ class NetworkOffering(UuidModel):
     state = models.CharField(max_length=8, choices=AllocationState.choices, default=AllocationState.DISABLED)
     specify_vlan = models.BooleanField("specify VLAN", default=True)
     specify_ip_ranges = models.BooleanField("specify IP ranges", default=True)
+    # Kept for the clients that compare it with what they asked for; there is no load balancer to limit.
+    max_connections = models.PositiveIntegerField(null=True, blank=True, editable=False)
     created_at = models.DateTimeField(default=timezone.now, editable=False)
 
     objects = NetworkOfferingQuerySet.as_manager()

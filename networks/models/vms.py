@@ -73,6 +73,8 @@ class VirtualMachine(UuidModel):
     # The name while it is taken; null once the VM is destroyed, so that the name is free again.
     taken_name = models.CharField(max_length=63, null=True, editable=False)  # noqa: DJ001
     display_name = models.CharField(max_length=255, blank=True)
+    # A word that its owners sort VMs by; nothing here depends on it.
+    group_name = models.CharField(max_length=255, blank=True)
     account = models.ForeignKey(Account, on_delete=models.PROTECT, related_name="virtual_machines")
     zone = models.ForeignKey(Zone, on_delete=models.PROTECT, related_name="virtual_machines")
     hypervisor = models.CharField(max_length=10, choices=HypervisorType.choices)

@@ -137,6 +137,7 @@ def update(
     *,
     name: str | None = None,
     display_name: str | None = None,
+    group_name: str | None = None,
     user_data: str | None = None,
     drive_use: str | None = None,
 ) -> None:
@@ -149,14 +150,15 @@ def update(
         check_drive_use(drive_use, vm.template)
         changes["drive_use"] = ConfigDriveUse(drive_use)
     is_renamed = name is not None and name != vm.name
-    is_retitled = bool(display_name) and display_name != vm.display_name
-    if not (is_renamed or is_retitled or changes):
+    said = {"display_name": display_name, "group_name": group_name}
+    labels = {column: text for column, text in said.items() if text and text != getattr(vm, column)}
+    if not (is_renamed or labels or changes):
         return  # Terraform and Ansible say again what they said before
     with transaction.atomic():
         if is_renamed:
             _rename(vm, name)
-        if is_retitled:
-            VirtualMachine.objects.filter(pk=vm.pk).update(display_name=display_name)
+        if labels:
+            VirtualMachine.objects.filter(pk=vm.pk).update(**labels)
         if changes:
             _change_at_rest("updateVirtualMachine", vm, by, **changes)
         events.record(EventType.VM_UPDATE, f"{vm} updated", account=vm.account, on=vm, by=by)

@@ -22,6 +22,7 @@ def create_offering(
     specify_vlan: bool,
     specify_ip_ranges: bool,
     enable: bool,
+    max_connections: int | None = None,
     by: Caller,
 ) -> NetworkOffering:
     """`services` maps a service to its provider; an empty one is legal, and is the point."""
@@ -38,6 +39,7 @@ def create_offering(
                 guest_type=guest_type,
                 specify_vlan=specify_vlan,
                 specify_ip_ranges=specify_ip_ranges,
+                max_connections=max_connections,
                 state=AllocationState.ENABLED if enable else AllocationState.DISABLED,
             )
         OfferedService.objects.bulk_create(
@@ -49,16 +51,24 @@ def create_offering(
 
 
 def update_offering(
-    offering: NetworkOffering, *, by: Caller, name: str = "", display_text: str = "", state: str = ""
+    offering: NetworkOffering,
+    *,
+    by: Caller,
+    name: str = "",
+    display_text: str = "",
+    state: str = "",
+    max_connections: int | None = None,
 ) -> NetworkOffering:
     if state and state not in AllocationState.values:
         raise InvalidParameter(f"state must be {' or '.join(AllocationState.values)}.")
     offering.name = name or offering.name
     offering.display_text = display_text or offering.display_text
     offering.state = state or offering.state
+    if max_connections is not None:
+        offering.max_connections = max_connections
     with transaction.atomic():
         with unless_taken(_taken(name)):
-            offering.save(update_fields=["name", "display_text", "state"])
+            offering.save(update_fields=["name", "display_text", "state", "max_connections"])
         _record(EventType.NETWORK_OFFERING_EDIT, f"Network offering {offering} is {offering.state}", offering, by)
     return offering
 

@@ -55,6 +55,7 @@ class Deployment:
     networks: Sequence[Network]
     name: str = ""
     display_name: str = ""
+    group_name: str = ""
     user_data: str = ""
     key_pairs: Sequence[SshKeyPair] = ()
     password: str = field(default="", repr=False)
@@ -241,6 +242,7 @@ def _create(wanted: Deployment, account: Account, password: str) -> VirtualMachi
     vm = VirtualMachine(
         name=wanted.name,
         display_name=wanted.display_name,
+        group_name=wanted.group_name,
         account=account,
         zone=wanted.zone,
         hypervisor=wanted.template.hypervisor,

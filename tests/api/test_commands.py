@@ -61,6 +61,13 @@ def test_capabilities_are_one_object(user):
     assert body["capability"]["defaultuipagesize"] == 500
 
 
+def test_the_limit_of_calls_is_told_where_there_is_one(user, root):
+    limits = {"apilimitinterval": 10, "apilimitmax": 6000}
+    assert limits.items() <= user.call("listCapabilities").body["capability"].items()
+    root.call("updateConfiguration", name="api.throttling.enabled", value="false")
+    assert not limits.keys() & user.call("listCapabilities").body["capability"].keys()
+
+
 # Jobs --------------------------------------------------------------------------------------------
 
 

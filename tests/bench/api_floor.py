@@ -10,7 +10,7 @@ _VMS = """
 SELECT vm.id, vm.uuid, vm.name, vm.display_name, vm.state, account.name, domain.name, domain.uuid, vm.created_at,
   zone.uuid, zone.name, host.uuid, host.name, vm.account_id, template.uuid, template.name, template.password_enabled,
   size.uuid, size.name, size.cpus, size.mhz, size.memory_mib, vm.hypervisor, template.guest_os_type, vm.ssh_keys,
-  vm.drive_use, vm.needs_restart, vm.error_text,
+  vm.drive_use, vm.needs_restart, vm.error_text, vm.group_name,
   (SELECT job.uuid FROM jobs_asyncjob job WHERE job.busy_with = vm.uuid)
 FROM networks_virtualmachine vm
   LEFT JOIN accounts_account account ON account.id = vm.account_id

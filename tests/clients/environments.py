@@ -1,7 +1,7 @@
 """The clients' own environments, each installed once and kept in the cache.
 
 `ansible` is the newest ansible-core that runs on Python 3.11; the collection comes out of the package
-`ansible`, whose newer versions carry collection 3.x and which need not be installed for that.
+`ansible`, whose newer versions carry collection 3.x, and 12 the last 2.x, and which need not be installed for that.
 """
 
 import fcntl
@@ -58,11 +58,12 @@ def libcloud() -> Environment:
 
 
 def ansible() -> Environment:
-    def install(home: Path) -> None:
-        _python(home, "ansible-core>=2.18,<2.20", "cs>=5.2,<6")
-        _collection(home / "collections", "ansible>=14.5,<15")
+    return _kept("ansible", lambda home: _ansible(home, "ansible>=14.5,<15"), "bin/python")
 
-    return _kept("ansible", install, "bin/python")
+
+def ansible_2() -> Environment:
+    """With collection 2.5.0, whose modules are called `cs_instance` and so on."""
+    return _kept("ansible-2", lambda home: _ansible(home, "ansible==12.3.0"), "bin/python")
 
 
 def csclient() -> Environment:
@@ -93,6 +94,11 @@ def _recipe() -> str:
 def _python(home: Path, *requirements: str) -> None:
     _run(sys.executable, "-m", "venv", "--without-pip", home)
     _run(*PIP, "--python", home / "bin/python", "install", *requirements)
+
+
+def _ansible(home: Path, carrier: str) -> None:
+    _python(home, "ansible-core>=2.18,<2.20", "cs>=5.2,<6")
+    _collection(home / "collections", carrier)
 
 
 def _collection(target: Path, requirement: str) -> None:

@@ -20,6 +20,8 @@ RUN_WITH = {
     "yaml": ("ansible-playbook",),
     "sh": ("bash", "-eu"),
 }
+# Where a playbook calls a module, and not where it names a plugin.
+MODULE = re.compile(r"^([ -]+)ngine_io\.cloudstack\.(?=\w+:)", re.M)
 LANGUAGES = {".py": "python", ".js": "javascript", ".yml": "yaml", ".sh": "sh"}
 
 
@@ -49,18 +51,22 @@ class Outcome:
 
 @dataclass(frozen=True)
 class Program:
-    """`name` is a file beside this one, or, with `on_page`, a heading of docs/api.md whose first code it is."""
+    """`name` is a file beside this one, or, with `on_page`, a heading of docs/api.md whose first code it is.
+
+    `old_names` is for a playbook: its modules are called as in collection 2.x, `cs_instance` for `instance`.
+    """
 
     environment: Callable[[], Environment]
     name: str
     arguments: tuple[str, ...] = ()
     user: str = "maria"
     on_page: bool = False
+    old_names: bool = False
 
     def run(self, endpoint: str, keys: Keys, directory: Path) -> Outcome:
         """Raises ClientMissing."""
         environment = self.environment()
-        language, path = self._written(directory) if self.on_page else self._beside()
+        language, path = self._written(directory) if self.on_page else self._beside(directory)
         done = subprocess.run(
             [*RUN_WITH[language], path, *self.arguments],
             capture_output=True,
@@ -79,8 +85,11 @@ class Program:
         )
         return Outcome(done.returncode, done.stdout, done.stderr)
 
-    def _beside(self) -> tuple[str, Path]:
+    def _beside(self, directory: Path) -> tuple[str, Path]:
         path = HERE / self.name
+        if self.old_names:
+            path = directory / f"old-{self.name}"
+            path.write_text(MODULE.sub(r"\1ngine_io.cloudstack.cs_", (HERE / self.name).read_text()))
         return LANGUAGES[path.suffix], path
 
     def _written(self, directory: Path) -> tuple[str, Path]:

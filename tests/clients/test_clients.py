@@ -29,8 +29,20 @@ SCRIPTS = {
 PLAYBOOKS = {
     "instance": Program(environments.ansible, "instance.yml"),
     "network": Program(environments.ansible, "network.yml", user="admin"),
+    "addresses": Program(environments.ansible, "addresses.yml", ("-e", "address=192.168.255.3")),
+    "inventory": Program(environments.ansible, "inventory.yml"),
     "failures": Program(environments.ansible, "failures.yml"),
     "pages": Program(environments.ansible, "pages.yml", user="crowd"),
+}
+# By the same playbooks, for a user of its own.
+PLAYBOOKS_2 = {
+    "instance": Program(environments.ansible_2, "instance.yml", user="olga", old_names=True),
+    "network": Program(environments.ansible_2, "network.yml", ("-e", "vlan=301"), user="admin", old_names=True),
+    "addresses": Program(
+        environments.ansible_2, "addresses.yml", ("-e", "address=192.168.255.2"), user="olga", old_names=True
+    ),
+    "inventory": Program(environments.ansible_2, "inventory.yml", user="olga", old_names=True),
+    "pages": Program(environments.ansible_2, "pages.yml", user="crowd", old_names=True),
 }
 
 
@@ -62,6 +74,11 @@ def test_requests_signed_in_a_shell(outcome: Outcome):
 
 @each(PLAYBOOKS)
 def test_playbook(client: str, outcome: Outcome):
+    assert outcome.status == 0, outcome.text
+
+
+@each(PLAYBOOKS_2)
+def test_playbook_with_collection_2(client: str, outcome: Outcome):
     assert outcome.status == 0, outcome.text
 
 

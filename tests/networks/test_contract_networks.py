@@ -281,9 +281,20 @@ def test_ansible_makes_an_offering_enables_it_and_finds_nothing_to_change(root):
     root.call("updateNetworkOffering", id=made["id"], **wanted)
     (found,) = rows(root, "listNetworkOfferings", name="corporate")
     assert {name: found[name] for name in wanted} == wanted
-    # It turns these into numbers and lists where they are there.
-    assert int(found.get("maxconnections", 0)) == 0
+    # It turns it into a list where it is there.
     assert found["tags"] == ""
+
+
+def test_ansible_finds_the_connections_that_it_asked_for(root):
+    """It takes a missing number for another one."""
+    made = root.call("createNetworkOffering", **ANSIBLE_OFFERING, maxconnections=4096).body["networkoffering"]
+    assert made["maxconnections"] == 4096
+    altered = root.call("updateNetworkOffering", id=made["id"], maxconnections=8192).body["networkoffering"]
+    assert altered["maxconnections"] == 8192
+    assert root.call("updateNetworkOffering", id=made["id"], displaytext="x").body["networkoffering"] == {
+        **altered,
+        "displaytext": "x",
+    }
 
 
 def test_ansible_makes_a_network_and_finds_nothing_to_change(root, zone, offering):

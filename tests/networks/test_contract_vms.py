@@ -9,7 +9,7 @@ from extdhcp_site.api import registry
 from extdhcp_site.api.registry import AsyncCommand
 from extdhcp_site.jobs.models import AsyncJob
 from networks.models import AddressState, Network, Nic, VirtualMachine, VmState, Volume
-from tests.api.client import Signer
+from tests.api.client import Signer, refused
 from tests.factories import (
     make_cluster,
     make_host,
@@ -355,3 +355,26 @@ def test_ansible_names_the_network_beside_its_id_in_a_list_of_networks(user):
         **{"iptonetworklist[3].networkid": network.uuid, "iptonetworklist[3].network": network.name},
     )
     assert reply.status == 200, reply
+
+
+def test_ansible_finds_the_group_that_it_asked_for(user, vm):
+    """`instance` compares it on each run, and takes a missing one for another one."""
+    assert "group" not in shown(user, vm)
+    user.call("updateVirtualMachine", id=vm.uuid, group="shop")
+    assert shown(user, vm)["group"] == "shop"
+    (without,) = user.call("listVirtualMachines", id=vm.uuid, details="nics").body["virtualmachine"]
+    assert "group" not in without
+
+
+def test_ansible_may_say_again_which_system_a_vm_has(user, vm):
+    """And no other: it would be told that it was changed, each time."""
+    own = shown(user, vm)["ostypeid"]
+    assert user.call("updateVirtualMachine", id=vm.uuid, ostypeid=own).status == 200
+    others = next(row["id"] for row in user.call("listOsTypes").body["ostype"] if row["id"] != own)
+    refused(user.call("updateVirtualMachine", id=vm.uuid, ostypeid=others), "ostypeid", "not in this product")
+
+
+@pytest.mark.parametrize("command", ["updateVirtualMachine", "resetUserDataForVirtualMachine"])
+def test_ansible_is_told_that_values_for_registered_user_data_have_no_place(user, vm, command):
+    reply = user.call(command, id=vm.uuid, userdata="", **{"userdatadetails[0].port": "80"})
+    refused(reply, "userdatadetails", "not in this product")
