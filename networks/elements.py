@@ -73,7 +73,7 @@ class NetworkElement:
         """What the guest is to know changes: password, keys, user data, name. A new password is not written yet."""
 
     def nic_added(self, nic: Nic, now: datetime) -> None:
-        pass
+        """To a VM that was there already: the NICs that a VM is deployed with change nothing for it."""
 
     def nic_removed(self, nic: Nic, now: datetime) -> None:
         pass

@@ -4,6 +4,7 @@ A command declares its parameters as a `Params` class. What it did not declare i
 real clients send more than they should; what would be dangerous to misread is refused.
 """
 
+import copy
 import re
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
@@ -164,6 +165,14 @@ class Params(serializers.Serializer):
     def declared(cls) -> dict[str, serializers.Field]:
         """The declared fields by name."""
         return cls._declared_fields
+
+    def get_fields(self) -> dict[str, serializers.Field]:
+        """Those that this request needs: some commands declare dozens, and each would be copied for it."""
+        return {
+            name: copy.deepcopy(field)
+            for name, field in self.declared().items()
+            if name in self.initial_data or field.required or field.default is not serializers.empty
+        }
 
 
 class _Declared:
@@ -399,8 +408,8 @@ class _Reference(_Declared):
         One that belongs to somebody else, was deleted or never was: the same query, the same answer.
         """
         keys = [self._key(text) for text in spelt]
-        rows = self.queryset_for(self.context["caller"])
-        known = {getattr(row, self.by): row for row in rows.filter(**{f"{self.by}__in": [k for k in keys if k]})}
+        rows = self.queryset_for(self.context["caller"]).filter(**{f"{self.by}__in": [key for key in keys if key]})
+        known = {getattr(row, self.by): row for row in rows.order_by()}
         for text, key in zip(spelt, keys, strict=True):
             if key not in known:
                 raise serializers.ValidationError(self._no_such_object(text), code=NO_SUCH_OBJECT)
@@ -524,7 +533,7 @@ def _present(params: type[Params], named: dict[str, Any]) -> dict[str, Any]:
 
 
 def _complete(serializer: Params) -> Values:
-    return {**dict.fromkeys(serializer.fields), **serializer.validated_data}
+    return {**dict.fromkeys(serializer.declared()), **serializer.validated_data}
 
 
 def _in_cloudstacks_words(command: str, errors: Any) -> InvalidParameter:

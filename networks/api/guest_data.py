@@ -31,6 +31,8 @@ def refuse_stored_user_data(params: Values) -> None:
 def key_pairs(account: Account, one: str | None, several: list[str] | None) -> list[SshKeyPair]:
     """The owner's key pairs of these names; nobody else's are even looked at."""
     names = list(several or []) + ([one] if one else [])
+    if not names:
+        return []
     found = {pair.name: pair for pair in SshKeyPair.objects.filter(account=account, name__in=names)}
     for name in names:
         if name not in found:

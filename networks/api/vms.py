@@ -202,8 +202,13 @@ def _add_user_data(shown: list[dict[str, Any]], caller: Caller) -> None:
             vm["userdata"] = content
 
 
+def networks_to_use(caller: Caller) -> QuerySet[Network]:
+    """Those that the caller sees, with the domain that each is for."""
+    return Network.objects.visible_to(caller).select_related("domain")
+
+
 class IpToNetwork(Params):
-    networkid = ObjectField("The network.", visible(Network), required=True)
+    networkid = ObjectField("The network.", networks_to_use, required=True)
     ip = Text("Not accepted: the external DHCP server gives the address.")
 
 
@@ -211,7 +216,7 @@ class DeployVirtualMachineParams(OwnerParams):
     zoneid = ObjectField("The zone.", visible(Zone), required=True)
     templateid = ObjectField("The template.", visible(Template), required=True)
     serviceofferingid = ObjectField("The service offering.", visible(ServiceOffering), required=True)
-    networkids = ObjectListField("The networks, the default one first.", visible(Network))
+    networkids = ObjectListField("The networks, the default one first.", networks_to_use)
     iptonetworklist = MapList("The networks, spelt iptonetworklist[0].networkid=...", IpToNetwork)
     name = Text("The VM's host name.", max_length=63)
     displayname = Text("The VM's name for people.")

@@ -60,7 +60,9 @@ def check_password(password: str) -> None:
 
 
 def check_user_data(user_data: str) -> None:
-    """Raises InvalidParameter unless it is strict base64 of at most `vm.userdata.max.length` characters."""
+    """Raises InvalidParameter unless it is strict base64 of at most `vm.userdata.max.length` characters, or empty."""
+    if not user_data:
+        return
     longest = USER_DATA_MAX_LENGTH.get()
     if len(user_data) > longest:
         raise InvalidParameter(

@@ -68,12 +68,10 @@ def make_default(vm: VirtualMachine, nic: Nic, by: Caller) -> AsyncJob:
     return job
 
 
-def write_nic(
-    vm: VirtualMachine, network: Network, device: int, *, is_default: bool = False, plugged: bool = True
-) -> Nic:
+def write_nic(vm: VirtualMachine, network: Network, device: int, *, plugged: bool = True) -> Nic:
     """In a transaction."""
     with unless_taken(InvalidParameter(f"{vm} has a NIC on network {network} already.")):
-        nic = Nic.objects.create(vm=vm, network=network, device_id=device, is_default=is_default, plugged=plugged)
+        nic = Nic.objects.create(vm=vm, network=network, device_id=device, plugged=plugged)
     now = timezone.now()
     for element in elements.registered():
         element.nic_added(nic, now)

@@ -23,6 +23,7 @@ from networks.models import (
     ConfigDriveUse,
     Host,
     Network,
+    Nic,
     Pod,
     ServiceOffering,
     SshKeyPair,
@@ -41,7 +42,7 @@ from networks.services.guest_data import (
     keys_of,
     new_password,
 )
-from networks.services.nics import MOST_NICS, write_nic
+from networks.services.nics import MOST_NICS
 from networks.services.submission import not_now, submit
 
 
@@ -261,6 +262,8 @@ def _create(wanted: Deployment, account: Account, password: str) -> VirtualMachi
         vm.save()
     refuse_if_removed(vm.account)
     Volume.objects.create(vm=vm, size=wanted.template.size)
-    for device, network in enumerate(wanted.default_first):
-        write_nic(vm, network, device, is_default=device == 0)
+    Nic.objects.bulk_create(
+        Nic(vm=vm, network=network, device_id=device, is_default=device == 0)
+        for device, network in enumerate(wanted.default_first)
+    )
     return vm

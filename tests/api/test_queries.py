@@ -1,4 +1,6 @@
-"""How many queries lists take, whatever the size of the fleet; and that columns and objects are shown alike."""
+"""How many queries lists and deploys take, whatever their size; and that columns and objects are shown alike."""
+
+import re
 
 import pytest
 from django.db import connection
@@ -9,7 +11,7 @@ from extdhcp_site.api import paging
 from networks.api.vm_answers import NicAnswer, VmAnswer
 from networks.models import Nic, NicSecondaryIp, ResourceTag, VirtualMachine, VmState
 from tests.api.client import Reply
-from tests.factories import make_network, make_vm, make_zone
+from tests.factories import make_network, make_service_offering, make_template, make_vm, make_zone
 
 pytestmark = pytest.mark.django_db
 
@@ -115,3 +117,45 @@ def test_the_last_page_skips_no_more_rows_than_the_first(user):
     with CaptureQueriesContext(connection) as captured:
         paging.cut(rows, {"page": 5, "pagesize": 2})
     assert "OFFSET" not in captured.captured_queries[-1]["sql"]
+
+
+# Deploys --------------------------------------------------------------------------------------------
+
+STATEMENT = re.compile(r"(SELECT|INSERT|UPDATE|DELETE)(?:.*? FROM| INTO)? [`\"](\w+)", re.DOTALL)
+
+
+def statements_of_a_deploy(user, networks) -> list[str]:
+    """What a deploy asks and writes, by table, after the query that finds the key; savepoints left out."""
+    zone = networks[0].zone
+    params = {
+        "zoneid": zone.uuid,
+        "templateid": make_template().uuid,
+        "serviceofferingid": make_service_offering().uuid,
+        "networkids": ",".join(str(network.uuid) for network in networks),
+    }
+    user.call("listZones")
+    with CaptureQueriesContext(connection) as captured:
+        user.call("deployVirtualMachine", **params)
+    found = [STATEMENT.match(query["sql"]) for query in captured.captured_queries]
+    statements = [f"{match[1]} {match[2]}" for match in found if match]
+    return statements[statements.index("SELECT accounts_apikey") + 1 :]
+
+
+@pytest.mark.parametrize("count", [1, 3])
+def test_a_deploy_asks_for_each_thing_once_and_writes_each_once(user, count):
+    zone = make_zone()
+    networks = [make_network(zone, vlan=vlan) for vlan in range(1, count + 1)]
+
+    assert statements_of_a_deploy(user, networks) == [
+        "SELECT networks_zone",
+        "SELECT networks_template",
+        "SELECT networks_serviceoffering",
+        "SELECT networks_network",
+        "INSERT networks_virtualmachine",
+        "SELECT accounts_account",  # whether it was removed meanwhile
+        "INSERT networks_volume",
+        "INSERT networks_nic",
+        "INSERT jobs_asyncjob",
+        "INSERT events_event",
+        "INSERT django_q_ormq",
+    ]
