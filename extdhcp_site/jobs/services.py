@@ -29,7 +29,7 @@ from extdhcp_site.models import UuidModel
 log = structlog.get_logger(__name__)
 
 LOST_AFTER = timedelta(seconds=45)
-# A job that never started although nothing waits in the queue: a worker took its task and died.
+# A job that never started although a worker must have taken its task so long ago: it died.
 NEVER_STARTED_AFTER = timedelta(seconds=50)
 MOST_LOST_WORKERS = 4
 SECRET_LIFE = timedelta(hours=1)
@@ -286,13 +286,11 @@ def housekeeping() -> None:
 
 
 def requeue_lost(now: datetime) -> int:
-    """Queue again, with the next attempt, each pending job whose worker fell silent; how many."""
+    """Queue again each pending job whose worker fell silent; how many."""
     silent = Q(heartbeat_at__lt=now - LOST_AFTER)
-    lost = AsyncJob.objects.pending().filter(silent)
-    if tasks.queue_is_drained(now):
-        lost |= AsyncJob.objects.pending().filter(heartbeat_at=None, queued_at__lt=now - NEVER_STARTED_AFTER)
+    never_started = Q(heartbeat_at=None, queued_at__lt=tasks.all_taken_before(now) - NEVER_STARTED_AFTER)
     requeued = 0
-    for job in lost:
+    for job in AsyncJob.objects.pending().filter(silent | never_started):
         if job.lost_workers >= MOST_LOST_WORKERS:
             finish(job, InternalError(f"The server's workers died {MOST_LOST_WORKERS} times over this job."))
             continue
@@ -303,16 +301,17 @@ def requeue_lost(now: datetime) -> int:
 
 
 def _requeue(job: AsyncJob, now: datetime) -> None:
-    unchanged = AsyncJob.objects.pending().filter(pk=job.pk, attempt=job.attempt, heartbeat_at=job.heartbeat_at)
+    unchanged = AsyncJob.objects.pending().filter(
+        pk=job.pk, attempt=job.attempt, heartbeat_at=job.heartbeat_at, queued_at=job.queued_at
+    )
+    # What has not started stays the same attempt: a worker that is only slow may still begin it.
+    begun = 1 if job.heartbeat_at else 0
     if not unchanged.update(
-        attempt=F("attempt") + 1,
-        heartbeat_at=None,
-        queued_at=now,
-        lost_workers=F("lost_workers") + (1 if job.heartbeat_at else 0),
+        attempt=F("attempt") + begun, heartbeat_at=None, queued_at=now, lost_workers=F("lost_workers") + begun
     ):
         raise TakenOver
-    log.warning("A job's worker fell silent; queued again.", job=str(job.uuid), attempt=job.attempt + 1)
-    tasks.enqueue(run, job.pk, job.attempt + 1)
+    log.warning("A job's worker fell silent; queued again.", job=str(job.uuid), attempt=job.attempt + begun)
+    tasks.enqueue(run, job.pk, job.attempt + begun)
 
 
 def _record(job: AsyncJob, state: State, text: str, level: Level = Level.INFO, for_operator: str = "") -> None:

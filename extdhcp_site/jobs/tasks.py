@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 
 import structlog
+from django.db.models import Min
 from django.utils import timezone
 from django_q.conf import Conf
 from django_q.models import OrmQ, Schedule
@@ -72,9 +73,12 @@ def waiting(queue: str, now: datetime) -> int:
     return OrmQ.objects.filter(key=queue, lock__lte=now).count()
 
 
-def queue_is_drained(now: datetime) -> bool:
-    """Whether workers have taken all there is: what has not started then is with them, or was lost with them."""
-    return waiting(Conf.PREFIX, now) == 0
+def all_taken_before(now: datetime) -> datetime:
+    """Of what was queued before this, workers have taken all: what has not started is with them, or was lost with them.
+
+    They take the oldest first; a task that waits is locked until the moment when it was queued.
+    """
+    return OrmQ.objects.filter(key=Conf.PREFIX, lock__lte=now).aggregate(oldest=Min("lock"))["oldest"] or now
 
 
 def every(minutes: int, function: Callable, *, first_after: timedelta = timedelta(seconds=5)) -> None:

@@ -322,14 +322,34 @@ class TestLostWorkers:
         assert jobs.requeue_lost(later) == 1
 
         job.refresh_from_db()
-        # No worker is known to have died over it.
-        assert (job.attempt, job.lost_workers) == (2, 0)
+        # No worker is known to have died over it, and one that is only slow may still begin it.
+        assert (job.attempt, job.lost_workers) == (1, 0)
+        assert queued() == [("extdhcp_site.jobs.services.run", (job.pk, 1))]
 
     def test_one_never_started_is_queued_again_when_a_worker_holds_its_task(self, job):
         later = timezone.now() + jobs.NEVER_STARTED_AFTER * 2
         OrmQ.objects.update(lock=later + timedelta(minutes=30))
 
         assert jobs.requeue_lost(later) == 1
+
+    def test_nor_does_it_wait_for_the_others_in_the_queue(self, job, caller):
+        later = timezone.now() + jobs.NEVER_STARTED_AFTER * 2
+        OrmQ.objects.update(lock=later + timedelta(minutes=30))
+        other = submit(make_vm(caller.account), caller)
+        OrmQ.objects.filter(lock__lt=later).update(lock=later)
+        AsyncJob.objects.filter(pk=other.pk).update(queued_at=later)
+
+        assert jobs.requeue_lost(later) == 1
+
+        assert queued() == [("extdhcp_site.jobs.services.run", (each.pk, 1)) for each in (job, other, job)]
+
+    def test_what_never_started_is_queued_again_once(self, job):
+        later = timezone.now() + jobs.NEVER_STARTED_AFTER * 2
+        OrmQ.objects.all().delete()
+        jobs.requeue_lost(later)
+
+        with pytest.raises(jobs.TakenOver):
+            jobs._requeue(job, later)
 
     def test_one_just_queued_is_not_never_started(self, job):
         OrmQ.objects.all().delete()
