@@ -52,7 +52,7 @@ def answer(error: Exception, context: dict[str, Any]) -> Response:
             return _problem(error.status_code, in_words(error))
     if response := exception_handler(error, context):
         # With the headers: WWW-Authenticate, Retry-After.
-        response.data = _body(response.status_code, str(getattr(error, "detail", "") or "This is not permitted."))
+        response.data = body(response.status_code, str(getattr(error, "detail", "") or "This is not permitted."))
         return response
     log.error("A REST request failed for a reason that is not expected.", exc_info=error)
     return _of_ours(InternalError("Something unexpected went wrong. The server's log has more."), context)
@@ -71,12 +71,12 @@ def _of_ours(error: ApiError, context: dict[str, Any]) -> Response:
     headers = {"Retry-After": str(error.retry_after)} if error.retry_after is not None else None
     mapped = (STATUSES[kind] for kind in type(error).__mro__ if kind in STATUSES)
     http_status = next(mapped, status.HTTP_500_INTERNAL_SERVER_ERROR)
-    return Response(_body(error.status, text), http_status, headers=headers)
+    return Response(body(error.status, text), http_status, headers=headers)
 
 
 def _problem(http_status: int, detail: str) -> Response:
-    return Response(_body(http_status, detail), http_status)
+    return Response(body(http_status, detail), http_status)
 
 
-def _body(errorcode: int, detail: str) -> dict[str, Any]:
+def body(errorcode: int, detail: str) -> dict[str, Any]:
     return {"detail": detail, "errorcode": errorcode}
