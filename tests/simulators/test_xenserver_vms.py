@@ -1,6 +1,7 @@
 """The life of a VM in the simulated pool."""
 
 import time
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
@@ -305,3 +306,22 @@ def test_pool_of_one_host_says_what_is_in_the_way():
         api.host.disable(host)
         with fails("HOST_DISABLED", host):
             api.VM.start(vm, False, False)
+
+
+def test_several_callers_at_once_do_not_meet(xen):
+    template = xen.ref("VM", "debian-12")
+
+    def live(number):
+        api = Client.of(xen).api
+        for turn in range(3):
+            vm = api.VM.clone(template, f"vm-{number}-{turn}")
+            api.VM.set_is_a_template(vm, False)
+            api.VM.start(vm, False, False)
+            assert vm in api.VM.get_all_records()
+            api.VM.hard_shutdown(vm)
+            api.VM.destroy(vm)
+
+    with ThreadPoolExecutor(8) as threads:
+        list(threads.map(live, range(8)))
+    names = {row["name_label"] for row in xen.db.rows("VM") if not row["is_control_domain"]}
+    assert names == {"debian-12"}

@@ -8,7 +8,6 @@ name of any message makes a task of it.
 import inspect
 import re
 import time
-import uuid
 from collections.abc import Callable, Generator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
@@ -16,7 +15,7 @@ from xmlrpc.client import DateTime
 
 from . import expressions, wire
 from .classes import CLASSES, NULL, Field
-from .database import Database
+from .database import Database, Row, new_uuid
 from .errors import XenError
 
 if TYPE_CHECKING:
@@ -34,7 +33,7 @@ class Call:
 
     xen: "XenServer"
     session: str
-    task: str = field(default_factory=lambda: f"OpaqueRef:{uuid.uuid4()}")
+    task: str = field(default_factory=lambda: f"OpaqueRef:{new_uuid()}")
     cancelled: Callable[[float], bool] = field(default=_sleep)
 
     @property
@@ -212,8 +211,8 @@ def _of_every_class(name: str) -> Message:
 
 
 def _whole_class(name: str, class_name: str, verb: str) -> Message | None:
-    def records(rows: list[Any]) -> wire.Fragment:
-        return wire.Fragment(wire.struct_xml((row.ref, row.record().text) for row in rows))
+    def records(rows: list[Row]) -> wire.Fragment:
+        return wire.records((row.ref, row.record()) for row in rows)
 
     def where(call: Call, expression: str) -> wire.Fragment:
         matches = expressions.compile(class_name, expression)
@@ -223,7 +222,7 @@ def _whole_class(name: str, class_name: str, verb: str) -> Message | None:
         "get_all": ((), lambda call: [row.ref for row in call.db.rows(class_name)]),
         "get_all_records": ((), lambda call: records(call.db.rows(class_name))),
         "get_all_records_where": (("string",), where),
-        "get_record": ((class_name,), lambda call, ref: call.db.get(class_name, ref).record()),
+        "get_record": ((class_name,), lambda call, ref: wire.Fragment(call.db.get(class_name, ref).record())),
         "get_by_uuid": (("string",), lambda call, wanted: call.db.by_uuid(class_name, wanted).ref),
     }
     if "name_label" in CLASSES[class_name]:

@@ -112,7 +112,7 @@ def _events(xen: "XenServer", wanted: Sequence[Subscription], generation: int) -
 
 def _change(row: Row, generation: int) -> str:
     operation = "add" if row.created > generation else "mod"
-    return _event(row.modified, row.class_name, operation, row.ref, ("snapshot", row.record().text))
+    return _event(row.modified, row.class_name, operation, row.ref, ("snapshot", row.record()))
 
 
 def _event(generation: int, class_name: str, operation: str, ref: str, *more: tuple[str, str]) -> str:
@@ -128,12 +128,11 @@ def _event(generation: int, class_name: str, operation: str, ref: str, *more: tu
 
 def _answer(xen: "XenServer", events: list[tuple[int, str]], reached: int) -> Fragment:
     counts = {class_name.lower(): Number(xen.db.count(class_name)) for class_name in CLASSES}
-    members = [
-        ("events", f"<value><array><data>{''.join([text for _, text in events])}</data></array></value>"),
-        ("valid_ref_counts", value_xml(counts)),
-        ("token", value_xml(_token(reached))),
-    ]
-    return Fragment(struct_xml(members))
+    parts = ["<value><struct><member><name>events</name><value><array><data>"]
+    parts += [text for _, text in events]
+    parts += ["</data></array></value></member><member><name>valid_ref_counts</name>", value_xml(counts)]
+    parts += ["</member><member><name>token</name>", value_xml(_token(reached)), "</member></struct></value>"]
+    return Fragment(*parts)
 
 
 def _token(generation: int) -> str:

@@ -92,7 +92,8 @@ class Handler(BaseHTTPRequestHandler):
             self._answer_with(hostile)
             return
         body = self.xen.answer(self.server.host, str(name), list(parameters))
-        self._send(f"HTTP/1.1 200 OK\r\nContent-Type: text/xml\r\nContent-Length: {len(body)}\r\n\r\n".encode() + body)
+        self._send(f"HTTP/1.1 200 OK\r\nContent-Type: text/xml\r\nContent-Length: {len(body)}\r\n\r\n".encode())
+        self._send(body)
 
     def do_PUT(self) -> None:
         self._transfer("/import_raw_vdi", transfers.take)

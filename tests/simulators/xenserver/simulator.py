@@ -1,10 +1,8 @@
 """The pool as tests hold it: where it is, what is in it, and what goes wrong."""
 
 import contextlib
-import random
 import tempfile
 import threading
-import uuid
 from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
@@ -264,6 +262,3 @@ class XenServer:
         with self.db.lock:
             self._numbers[name] += 1
             return self._numbers[name]
-
-    def new_uuid(self) -> str:
-        return str(uuid.UUID(int=random.getrandbits(128), version=4))

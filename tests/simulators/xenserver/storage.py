@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING
 from . import devices
 from .calls import Call, Steps, Work, from_record, message
 from .classes import NULL
-from .database import Database, Row
+from .database import Database, Row, new_uuid
 from .errors import XenError, backend_failure
 
 if TYPE_CHECKING:
@@ -283,7 +283,7 @@ def _new_file(call: Call, sr: Row, values: Mapping[str, object]) -> str:
     name = _map(values, "sm_config").get("path", "")
     if name and not _ISO_NAME.match(name):
         raise backend_failure(78, f'Invalid path "{name}"')
-    return name or f"{call.xen.new_uuid()}.img"
+    return name or f"{new_uuid()}.img"
 
 
 def _make_file(call: Call, sr: Row, name: str, size: int) -> None:
@@ -307,7 +307,7 @@ def free_space(sr: Row) -> int:
 
 
 def _add_vdi(call: Call, sr: str, size: int, values: Mapping[str, object]) -> str:
-    uuid = call.xen.new_uuid()
+    uuid = new_uuid()
     values = {"location": uuid, "allowed_operations": ("clone", "copy", "destroy", "resize", "snapshot"), **values}
     vdi = call.db.create("VDI", uuid=uuid, SR=sr, virtual_size=size, **values)
     _count(call.db, sr)

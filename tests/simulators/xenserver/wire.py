@@ -41,10 +41,14 @@ def struct_xml(members: Iterable[tuple[str, str]]) -> str:
 
 
 class Fragment:
-    """A `<value>` element that has been written already."""
+    """A `<value>` element that has been written already, in parts: they are put together once, when they are sent."""
 
-    def __init__(self, text: str) -> None:
-        self.text = text
+    def __init__(self, *parts: str) -> None:
+        self.parts = parts
+
+    @property
+    def text(self) -> str:
+        return "".join(self.parts)
 
 
 class Number(Fragment):
@@ -55,16 +59,18 @@ class Number(Fragment):
 
 
 def success(value: object) -> bytes:
-    return _response(struct_xml([("Status", value_xml("Success")), ("Value", value_xml(value))]))
+    return _response("Success", "Value", value)
 
 
 def failure(description: list[str]) -> bytes:
-    return _response(struct_xml([("Status", value_xml("Failure")), ("ErrorDescription", value_xml(description))]))
+    return _response("Failure", "ErrorDescription", description)
 
 
-def _response(xml: str) -> bytes:
-    text = f'<?xml version="1.0"?><methodResponse><params><param>{xml}</param></params></methodResponse>'
-    return text.encode()
+def _response(status: str, name: str, value: object) -> bytes:
+    parts = value.parts if isinstance(value, Fragment) else [value_xml(value)]
+    start = '<?xml version="1.0"?><methodResponse><params><param><value><struct>'
+    start += f"<member><name>Status</name><value>{status}</value></member><member><name>{name}</name>"
+    return "".join([start, *parts, "</member></struct></value></param></params></methodResponse>"]).encode()
 
 
 _MEMBERS = {
@@ -74,6 +80,14 @@ _MEMBERS = {
     ]
     for class_name, fields in CLASSES.items()
 }
+
+
+def records(named: Iterable[tuple[str, str]]) -> Fragment:
+    """A map of references to the texts of their records."""
+    parts = ["<value><struct>"]
+    for ref, xml in named:
+        parts += ("<member><name>", ref, "</name>", xml, "</member>")
+    return Fragment(*parts, "</struct></value>")
 
 
 def record_xml(class_name: str, values: Mapping[str, object]) -> str:

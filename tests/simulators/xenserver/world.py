@@ -193,7 +193,6 @@ def _add_vm(xen: "XenServer", number: int, host: str, trunk: str, memory: int, a
     sizes = {f"memory_{name}": memory for name in ("static_min", "static_max", "dynamic_min", "dynamic_max", "target")}
     vm = db.create(
         "VM",
-        uuid=xen.new_uuid(),
         name_label=f"vm-{number:05}",
         name_description="one of many",
         power_state="Running",
