@@ -11,7 +11,6 @@ import io
 import os
 import select
 import ssl
-import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any, NoReturn
@@ -31,10 +30,12 @@ from networks.hypervisors.hosts import uri_host
 from networks.hypervisors.tls import DEFAULT_PORT, TlsSocket, check_address, connect
 
 BLOCK = 64 * 1024
-MEMORY_MAX = 64 * 1024 * 1024  # bytes of Python objects that one answer may become
-WIRE_MAX = 256 * 1024 * 1024  # bytes of one answer, most of which is not kept
+MIB = 1024 * 1024
+MEMORY_MAX = 56 * MIB  # bytes of Python objects that one answer may become: 64 MiB with what reads it
+FILE_MAX = 32 * MIB
+WIRE_MAX = 256 * MIB  # bytes of one answer, most of which is not kept
 TOKEN_MAX = 2 * BLOCK  # bytes of one tag, comment ...: expat keeps an unfinished one, and reads it anew with each block
-TEXT_MAX = 1024 * 1024  # characters between two tags
+TEXT_MAX = MIB  # characters between two tags
 DEPTH_MAX = 100  # elements inside each other
 IDLE_MAX, IDLE_SECONDS = 4, 60.0
 
@@ -115,8 +116,7 @@ class Connections:
         """Raises Refused for an address that cannot be one."""
         check_address(address)
         self._address = address
-        self._lock = threading.Lock()
-        self._idle: list[_Connection] = []
+        self._idle: list[_Connection] = []  # without a lock, which a fork might copy locked: append and pop are atomic
 
     @contextlib.contextmanager
     def ask(
@@ -143,28 +143,28 @@ class Connections:
             connection.close()
 
     def close(self) -> None:
-        with self._lock:
-            idle, self._idle = self._idle, []
-        for connection in idle:
+        while (connection := self._pop()) is not None:
             connection.close()
 
     def _take(self) -> _Connection | None:
-        while True:
-            with self._lock:
-                if not self._idle:
-                    return None
-                connection = self._idle.pop()
+        while (connection := self._pop()) is not None:
             if connection.is_fresh():
                 return connection
             connection.close()
+        return None
 
     def _give(self, connection: _Connection) -> None:
         connection.idle_since = time.monotonic()
-        with self._lock:
-            if len(self._idle) < IDLE_MAX:
-                self._idle.append(connection)
-                return
-        connection.close()
+        if len(self._idle) < IDLE_MAX:
+            self._idle.append(connection)
+        else:
+            connection.close()
+
+    def _pop(self) -> _Connection | None:
+        try:
+            return self._idle.pop()
+        except IndexError:
+            return None
 
 
 def _answer(
@@ -183,8 +183,6 @@ def _as_ours() -> Iterator[None]:
     except TimeoutError as error:
         raise DeadlineExceeded("The endpoint did not answer in time.") from error
     except OSError as error:
-        raise EndpointUnreachable("The connection to the endpoint was lost.") from error
-    except http.client.RemoteDisconnected as error:
         raise EndpointUnreachable("The connection to the endpoint was lost.") from error
     except http.client.HTTPException as error:
         raise AnswerRefused("The endpoint does not answer as HTTP servers do.") from error
@@ -310,7 +308,7 @@ class HttpsClient:
         query: Pairs | None = None,
         headers: Pairs | None = None,
         elsewhere: Mapping[str, EndpointAddress] | None = None,
-        most: int = MEMORY_MAX,
+        most: int = FILE_MAX,
     ) -> bytes:
         """At most `most` bytes; AnswerRefused for more."""
         return self._exchange("GET", _target(path, query or {}), b"", headers or {}, deadline, elsewhere or {}, most)
@@ -333,7 +331,9 @@ class HttpsClient:
                 other = _allowed(response.getheader("Location") or "", elsewhere)
             else:
                 _check_status(response.status)
-                return b"".join(blocks(response, deadline, most))
+                content = io.BytesIO()  # which is not copied at the end
+                content.writelines(blocks(response, deadline, most))
+                return content.getvalue()
         client = HttpsClient(other)
         try:
             return client._exchange(method, target, body, headers, deadline, {}, most)
@@ -349,10 +349,10 @@ def _target(path: str, query: Pairs) -> str:
 def _allowed(location: str, elsewhere: Mapping[str, EndpointAddress]) -> EndpointAddress:
     try:
         parts = urlsplit(location)
-        host = parts.hostname or ""
+        host = parts.hostname or "" if parts.scheme == "https" else ""
     except ValueError:
         host = ""
-    if parts.scheme != "https" or host not in elsewhere:
+    if host not in elsewhere:
         raise Refused("The endpoint sends us to another host, which is not one of its own.")
     return elsewhere[host]
 

@@ -120,6 +120,7 @@ class _Guarded:
         self._parser = XmlParser(self._start, self._end, self._text)
         self._depth = 0
         self._length = 0
+        self._is_answer = False
         self._block = b""
         self._offset = 0
 
@@ -133,10 +134,13 @@ class _Guarded:
 
     def close(self) -> None:
         self._parser.close()
+        if not self._is_answer:  # of which pyVmomi makes an answer that says nothing
+            raise AnswerRefused("The endpoint's answer is not SOAP.")
 
-    def _start(self, _tag: str, _attributes: object) -> None:
+    def _start(self, tag: str, _attributes: object) -> None:
         self._length = 0
         self._depth += 1
+        self._is_answer |= self._depth == 3 and tag.endswith(("Response", ":Fault"))
         if self._depth > DEPTH_MAX:
             raise AnswerRefused("The endpoint's answer is nested too deeply.")
 

@@ -98,7 +98,7 @@ _SCALARS: dict[str, Callable[[str], Any]] = {
 }
 _FRAMES = {"methodResponse", "params", "param", "fault", "data", "member"}
 # What a member of a dict and an element of a list cost besides their values, about.
-_MEMBER_COST, _ELEMENT_COST = 50, 9
+_MEMBER_COST, _ELEMENT_COST = 80, 25
 
 
 class _Answer:
