@@ -70,18 +70,19 @@ def _matched(told: "dict[str, _Told]", vifs: Sequence[Vif]) -> tuple[list[GuestA
     for device, one in told.items():
         if device in macs:
             # The only NIC has the number, or the agent gives the numbers of the VIFs.
-            found += _addresses(macs[device], one, weak=one.by_name and len(vifs) > 1)
+            found += _addresses(macs[device], one, unsure=one.by_name and len(vifs) > 1)
     silent = [vif for vif in vifs if vif.device not in told]
     strange = [one for device, one in told.items() if device not in macs and any(one.ips)]
     if strange and len(silent) == 1:
         for one in strange:
-            found += _addresses(silent[0].mac, one, weak=True)
+            found += _addresses(silent[0].mac, one, unsure=True)
         return found, False
     return found, bool(strange)
 
 
-def _addresses(mac: str, told: "_Told", *, weak: bool) -> list[GuestAddress]:
-    return [GuestAddress(mac, ip, Source.GUEST_AGENT, weak=weak) for ip in told.ips]
+def _addresses(mac: str, told: "_Told", *, unsure: bool) -> list[GuestAddress]:
+    source = Source.UNSURE_AGENT if unsure else Source.GUEST_AGENT
+    return [GuestAddress(mac, ip, source) for ip in told.ips]
 
 
 @dataclass

@@ -9,6 +9,7 @@ import contextlib
 from networks.hypervisors import xenserver_records as records
 from networks.hypervisors import xenserver_storage as storage
 from networks.hypervisors.base import (
+    Busy,
     DoNotTryAgain,
     HypervisorError,
     Media,
@@ -52,21 +53,31 @@ def store_to_fill(session: Session, host: str, name: str) -> Store:
     if found is None and name:
         raise Refused(f"The pool has no shared ISO repository {STORE}: its config drives lie on the hosts.")
     if found is None:
-        _make_local(session, host)
-        found = store(session, host, "")
-    if found is None:
-        raise StorageProblem(f"The host's ISO repository {STORE} is not there.")
+        found = _make_local(session, host)
     if not found.plugged:
         with _directory_named():
             session.run("PBD.plug", found.pbd)
     return found
 
 
-def _make_local(session: Session, host: str) -> None:
+def _make_local(session: Session, host: str) -> Store:
     place = {"location": DIRECTORY, "legacy_mode": "true"}
     about = "Config drives of the VMs on this host. Made by extdhcp."
     with _directory_named():
-        session.call("SR.create", host, place, "0", STORE, about, "iso", "iso", False, {})
+        made = records.reference(session.call("SR.create", host, place, "0", STORE, about, "iso", "iso", False, {}))
+    # Two over one directory would each know of its own files alone. Another process's may have files already.
+    (ours, *_), others = _divided(session, host, made)
+    if others:
+        session.run("PBD.unplug", ours.pbd)
+        session.call("SR.forget", made)
+        raise Busy(f"The ISO repository {STORE} was just being made.")
+    return ours
+
+
+def _divided(session: Session, host: str, made: str) -> tuple[list[Store], list[Store]]:
+    """The host's own repositories for config drives: the one just made, and others."""
+    found = [one for one in storage.stores(session, host) if one.name == STORE and one.isos and not one.shared]
+    return [one for one in found if one.ref == made], [one for one in found if one.ref != made]
 
 
 class _directory_named(contextlib.ContextDecorator, contextlib.AbstractContextManager[None]):

@@ -25,13 +25,15 @@ from networks.hypervisors.base import (
 from networks.hypervisors.bounded_xmlrpc import RECORDS, SNAPSHOTS, keeping
 from networks.hypervisors.xenserver_session import Session
 
-# A VM's record is some 8 KB of XML, and an answer is limited: those of a host or a few at a time.
-VMS_A_CALL = 2000
+# A VM's record is some 10 KB of XML, and an answer is limited: those of a host or a few at a time.
+VMS_A_CALL = 4000
 
 _VM = records.VM_FIELDS
 _VIF = frozenset({"VM", "device", "MAC"})
 _GUEST = frozenset({"networks", "PV_drivers_version", "os_version", "live"})
 CLASSES = ("vm", "vif", "vm_guest_metrics")
+
+NOT_RUNNING = Reading(problem=Outcome.NOT_RUNNING, detail="The VM does not run in the pool.")
 
 
 @dataclass
@@ -94,12 +96,16 @@ class Mirror:
         finally:
             self._lock.release()
 
+    @property
+    def is_read(self) -> bool:
+        return self._state is not None
+
     def reading(self, vm: VmRef) -> Reading:
         state = self._state
         ref = state.by_uuid.get(vm.uuid) if state else None
         known = state.vms.get(ref) if state and ref else None
         if state is None or known is None or known.power is not PowerState.RUNNING:
-            return Reading(problem=Outcome.NOT_RUNNING, detail="The VM does not run in the pool.")
+            return NOT_RUNNING
         vifs = [vif for one in known.vifs if (vif := state.vifs.get(one)) is not None]
         return addresses.reading(state.guests.get(known.metrics), vifs)
 
@@ -108,6 +114,15 @@ class Mirror:
         state = self._state
         here = list(state.vms.values()) if state else []
         return {vm.uuid for vm in here if vm.power is PowerState.RUNNING and host in ("", vm.host)}
+
+
+def read_alone(session: Session, vm: records.Vm | None) -> Reading:
+    """One VM's reading without a mirror: two small calls."""
+    if vm is None or vm.power is not PowerState.RUNNING:
+        return NOT_RUNNING
+    vifs = [_vif(record) for record in session.where("VIF", "VM", vm.ref).values()]
+    found = session.find("VM_guest_metrics", vm.metrics)
+    return addresses.reading(None if found is None else _guest(found), vifs)
 
 
 # Reading it whole -------------------------------------------------------------------------------

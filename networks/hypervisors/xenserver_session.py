@@ -115,12 +115,14 @@ class Members:
         """How a member is reached that its coordinator told of; None for one that is not known."""
         with self._lock:
             fingerprint = self._fingerprints.get(endpoint, {}).get(host)
-        if fingerprint is None:
-            return None
-        return replace(endpoint, host=host, ca_certificates="", fingerprint=fingerprint)
+        return None if fingerprint is None else _known_by(endpoint, host, fingerprint)
 
 
 MEMBERS = Members()
+
+
+def _known_by(endpoint: EndpointAddress, host: str, fingerprint: str) -> EndpointAddress:
+    return replace(endpoint, host=host, ca_certificates="", fingerprint=fingerprint)
 
 
 def _coordinator(endpoint: EndpointAddress, host: str) -> EndpointAddress:
@@ -376,13 +378,10 @@ class Session:
         _ref, pool = self.pool()
         if records.ref(pool, "master") == host:
             return self._connection.reached
-        known = MEMBERS.reach(self.endpoint, address)
-        if known is None:
-            certificate = self.call("host.get_server_certificate", host)
-            MEMBERS.learn(self.endpoint, address, _fingerprint(certificate))
-            known = MEMBERS.reach(self.endpoint, address)
-        assert known is not None
-        return known
+        # Asked each time: a member's certificate is renewed now and then.
+        fingerprint = _fingerprint(self.call("host.get_server_certificate", host))
+        MEMBERS.learn(self.endpoint, address, fingerprint)
+        return _known_by(self.endpoint, address, fingerprint)
 
     @property
     def credential(self) -> str:

@@ -17,7 +17,7 @@ from networks.hypervisors.base import (
     Source,
     VmRef,
 )
-from networks.hypervisors.xenserver import XenHost
+from networks.hypervisors.xenserver import FEW, XenHost
 from networks.hypervisors.xenserver_addresses import MAX_ADDRESSES, Vif, guest, reading
 from tests.networks.hypervisors.factories import make_vm, soon
 from tests.networks.hypervisors.xen_world import address_of, host_of, pool, ref_of, started
@@ -33,8 +33,8 @@ def said(networks, drivers=None, system=None, live=True):
     return guest(networks, drivers if drivers is not None else {"major": "8"}, system or {}, live)
 
 
-def of(mac: str, ip: str, weak: bool = False) -> GuestAddress:
-    return GuestAddress(mac, ip_address(ip), Source.GUEST_AGENT, weak=weak)
+def of(mac: str, ip: str, source: Source = Source.GUEST_AGENT) -> GuestAddress:
+    return GuestAddress(mac, ip_address(ip), source)
 
 
 # Joining -----------------------------------------------------------------------------------------
@@ -57,12 +57,12 @@ def of(mac: str, ip: str, weak: bool = False) -> GuestAddress:
         ),
         # Older agents: the number is from the guest's name for it.
         ({"0/ip": "192.0.2.1"}, ONE_NIC, [of(FIRST, "192.0.2.1")]),
-        ({"0/ip": "192.0.2.1"}, TWO_NICS, [of(FIRST, "192.0.2.1", weak=True)]),
-        ({"3/ip": "192.0.2.1"}, ONE_NIC, [of(FIRST, "192.0.2.1", weak=True)]),
+        ({"0/ip": "192.0.2.1"}, TWO_NICS, [of(FIRST, "192.0.2.1", Source.UNSURE_AGENT)]),
+        ({"3/ip": "192.0.2.1"}, ONE_NIC, [of(FIRST, "192.0.2.1", Source.UNSURE_AGENT)]),
         (
             {"0/ip": "192.0.2.1", "3/ip": "198.51.100.1"},
             TWO_NICS,
-            [of(FIRST, "192.0.2.1", weak=True), of(SECOND, "198.51.100.1", weak=True)],
+            [of(FIRST, "192.0.2.1", Source.UNSURE_AGENT), of(SECOND, "198.51.100.1", Source.UNSURE_AGENT)],
         ),
     ],
 )
@@ -128,6 +128,8 @@ def test_guest_with_tools_and_no_address_has_answered():
     assert reading(said({}), ONE_NIC) == Reading(())
 
 
+STRANGERS = [make_vm() for _ in range(FEW)]
+
 # Reading a pool ----------------------------------------------------------------------------------
 
 
@@ -143,8 +145,9 @@ def vm(xen) -> VmRef:
 
 
 def read_one(xen, vm: VmRef) -> Reading:
-    ((_vm, found),) = host_of(xen, "").read_addresses([vm], soon())
-    return found
+    """From the mirror: more VMs are wanted than are read by themselves."""
+    readings = dict(host_of(xen, "").read_addresses([vm, *STRANGERS], soon()))
+    return readings[vm]
 
 
 def test_address_of_a_guest_is_read(xen, vm):
@@ -157,7 +160,7 @@ def test_address_of_a_guest_is_read(xen, vm):
 def test_address_of_an_old_agent_is_read(xen, vm):
     xen.guests.has_interfaces(ref_of(xen, vm), {"ens3": "192.0.2.7"})
 
-    assert read_one(xen, vm) == Reading((of(vm.macs[0], "192.0.2.7", weak=True),))
+    assert read_one(xen, vm) == Reading((of(vm.macs[0], "192.0.2.7", Source.UNSURE_AGENT),))
 
 
 def test_addresses_follow_what_the_guest_says(xen, vm):
@@ -224,9 +227,9 @@ def test_vm_that_is_deleted_while_the_pool_is_read(xen, vm, call):
     xen.guests.has_addresses(ref_of(xen, vm), vm.macs[0], "192.0.2.7")
     xen.faults.before(call, lambda: xen.delete_vm(ref))
 
-    readings = dict(host_of(xen, "").read_addresses([vm, other], soon()))
+    readings = dict(host_of(xen, "").read_addresses([vm, other, *STRANGERS], soon()))
     assert readings[vm].addresses
-    readings = dict(host_of(xen, "").read_addresses([vm, other], soon()))
+    readings = dict(host_of(xen, "").read_addresses([vm, other, *STRANGERS], soon()))
     assert readings[other].problem is Outcome.NOT_RUNNING
 
 
@@ -238,6 +241,21 @@ def test_nic_that_appears_while_the_pool_is_read_is_not_missed(xen, vm):
     read_one(xen, vm)
 
     assert read_one(xen, vm).addresses
+
+
+# One by one --------------------------------------------------------------------------------------
+
+
+def test_few_vms_are_read_by_themselves(xen, vm):
+    host = host_of(xen, "")
+    ref = ref_of(xen, vm)
+    assert dict(host.read_addresses([vm], soon()))[vm].problem is Outcome.AGENT_ABSENT
+    xen.guests.has_addresses(ref, vm.macs[0], "192.0.2.7")
+    readings = dict(host.read_addresses([vm, STRANGERS[0]], soon()))
+
+    assert readings[vm] == Reading((of(vm.macs[0], "192.0.2.7"),))
+    assert readings[STRANGERS[0]].problem is Outcome.NOT_RUNNING
+    assert xen.calls["VIF.get_all_records"] == 0
 
 
 # The mirror --------------------------------------------------------------------------------------
@@ -302,7 +320,7 @@ def test_hostile_events_harm_nobody(xen, vm, answer):
     read_one(xen, vm)
     xen.faults.answer("event.from", answer)
     with pytest.raises(HypervisorError):
-        list(host_of(xen, "").read_addresses([vm], soon(3)))
+        list(host_of(xen, "").read_addresses([vm, *STRANGERS], soon(3)))
     xen.faults.calm()
 
     assert read_one(xen, vm).problem is Outcome.AGENT_ABSENT
@@ -313,7 +331,7 @@ def test_silent_pool_does_not_hold_us_up(xen, vm):
     xen.faults.hang("event.from")
     begun = time.monotonic()
     with pytest.raises(DeadlineExceeded):
-        list(host_of(xen, "").read_addresses([vm], soon(1)))
+        list(host_of(xen, "").read_addresses([vm, *STRANGERS], soon(1)))
 
     assert time.monotonic() - begun < 2
 

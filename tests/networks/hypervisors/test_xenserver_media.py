@@ -79,6 +79,15 @@ def test_repository_is_made_once(xen, here):
     assert xen.calls["SR.create"] == 1
 
 
+def test_repository_that_another_process_made_meanwhile_is_taken_by_the_next_try(xen, here):
+    xen.faults.before("SR.create", lambda: here.place("i-2-8-VM-1-0a1b2c.iso", CONTENT, soon()))
+    with pytest.raises(Busy):
+        here.place(NAME, CONTENT, soon())
+    here.place(NAME, CONTENT, soon())
+
+    assert sorted(xen.files(local_store(xen, "xen1"))) == [NAME, "i-2-8-VM-1-0a1b2c.iso"]
+
+
 def test_missing_directory_is_asked_for():
     with XenServer(hosts=1) as xen, pytest.raises(StorageProblem, match="mkdir -p") as refused:
         host_of(xen).place(NAME, CONTENT, soon())

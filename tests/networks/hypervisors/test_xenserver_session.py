@@ -210,13 +210,20 @@ def test_certificate_that_changed_is_refused(xen, sessions):
         host.host_facts(soon())
 
 
-def test_member_whose_certificate_is_not_the_one_that_the_pool_told_gets_no_file(xen):
-    address = address_of(xen)
-    MEMBERS.learn(address, xen.addresses[1], "00" * 32)
+def test_member_whose_certificate_is_not_the_one_that_the_pool_tells_gets_no_file(xen):
+    xen.certificates[xen.ref("host", "xen2")] = xen.certificates[xen.ref("host", "xen1")]
     with pytest.raises(CertificateRefused):
-        XenHost(address, "xen2").place("i-2-7-VM-1-ab.iso", b"secret", soon())
+        host_of(xen, "xen2").place("i-2-7-VM-1-ab.iso", b"secret", soon())
 
     assert xen.calls["PUT /import_raw_vdi"] == 0
+
+
+def test_member_whose_certificate_was_renewed_gets_its_files(xen):
+    host = host_of(xen, "xen2", ca_certificates="", fingerprint=xen.fingerprint)
+    host.place("i-2-7-VM-1-ab.iso", b"secret", soon())
+    xen.change_certificate()
+    host = host_of(xen, "xen2", ca_certificates="", fingerprint=xen.fingerprint)
+    host.place("i-2-7-VM-1-ab.iso", b"secret", soon())
 
 
 # Deadlines ---------------------------------------------------------------------------------------
