@@ -127,6 +127,13 @@ def test_file_that_has_vanished_is_not_inserted(xen, client, running, isos, disc
         client.api.VBD.insert(our_drive(client.api, running), disc)
 
 
+def test_vm_whose_disc_has_vanished_does_not_start(xen, client, vm, disc):
+    client.api.VBD.insert(client.drive(vm), disc)
+    xen.disks.file(xen.db.get("VDI", disc)).unlink()
+    with fails("SR_BACKEND_FAILURE_144"):
+        client.api.VM.start(vm, False, False)
+
+
 def test_disc_in_a_running_vm_is_not_destroyed(client, running, disc):
     client.api.VBD.insert(our_drive(client.api, running), disc)
     with fails("VDI_IN_USE", disc):

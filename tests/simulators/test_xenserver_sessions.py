@@ -67,6 +67,15 @@ def test_restart_ends_sessions_and_keeps_vms(xen, client, vm):
     assert again.api.VM.get_power_state(vm) == "Running"
 
 
+def test_member_takes_over_and_the_old_master_names_it(xen, client, vm):
+    xen.change_master("xen2")
+    with fails("HOST_IS_SLAVE", xen.addresses[1]):
+        unauthenticated(xen, xen.url).login_with_password(xen.username, xen.password, "1.0", "tests")
+    session = unauthenticated(xen, xen.member_url)
+    session.login_with_password(xen.username, xen.password, "1.0", "tests")
+    assert session.xenapi.VM.get_name_label(vm) == "web"
+
+
 def test_originator_pushes_out_its_own_oldest_session_only(xen):
     xen.sessions.limit = 2
     other = Client.of(xen, originator="somebody else")

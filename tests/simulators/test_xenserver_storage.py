@@ -59,6 +59,20 @@ def test_shared_repository_is_plugged_into_every_host(xen, api):
     assert api.SR.get_sm_config(sr) == {"iso_type": "nfs_iso"}
 
 
+def test_directory_that_is_called_shared_is_there_on_its_own_host_alone(xen, api):
+    xen.make_directory("xen1", "/opt/isos")
+    host = api.host.get_by_name_label("xen1")[0]
+    sr = create_iso_sr(api, host, LOCAL, shared=True)
+    plugged = [pbd for pbd in api.SR.get_PBDs(sr) if api.PBD.get_currently_attached(pbd)]
+    assert [api.PBD.get_host(pbd) for pbd in plugged] == [host]
+
+
+def test_discs_are_made_side_by_side(xen, client, isos):
+    xen.pace["vdi_create"] = 0.2
+    tasks = [client.api.Async.VDI.create(client.disc_record(isos, f"{number}.iso")) for number in range(3)]
+    assert {client.finished(task)["status"] for task in tasks} == {"success"}
+
+
 def test_unplugged_repository_is_of_no_use_until_it_is_plugged(client, isos):
     api = client.api
     for pbd in api.SR.get_PBDs(isos):

@@ -77,10 +77,12 @@ class Client:
     def put(self, vdi: str, content: bytes, **more: Any) -> http.client.HTTPResponse:
         return self.request("PUT", "/import_raw_vdi", content, vdi=vdi, format="raw", **more)
 
-    def new_disc(self, sr: str, name: str, size: int = 2048) -> str:
+    def disc_record(self, sr: str, name: str, size: int = 2048) -> dict[str, object]:
         record = {"name_label": name, "SR": sr, "virtual_size": str(size), "type": "user", "sharable": False}
-        record |= {"read_only": False, "other_config": {}, "sm_config": {"path": name}}
-        return self.api.VDI.create(record)  # type: ignore[no-any-return]
+        return record | {"read_only": False, "other_config": {}, "sm_config": {"path": name}}
+
+    def new_disc(self, sr: str, name: str, size: int = 2048) -> str:
+        return self.api.VDI.create(self.disc_record(sr, name, size))  # type: ignore[no-any-return]
 
     def disc(self, sr: str, name: str, content: bytes) -> str:
         """A disc with this content, stored."""

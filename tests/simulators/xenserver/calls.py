@@ -43,7 +43,7 @@ class Call:
 
 @dataclass(frozen=True)
 class Work:
-    """What an object is busy with: meanwhile every other operation on it is refused.
+    """What an object is busy with: meanwhile every other operation on a VM, device or disk is refused.
 
     It takes `seconds`, or, where that is None, what `XenServer.pace` has for the operation.
     """
@@ -114,6 +114,8 @@ def _work(call: Call, steps: Steps) -> object:
     raise AssertionError("a message yields once")
 
 
+# xapi has callers of these wait for each other, and refuses none.
+_SHARED = ("SR", "host")
 # Cutting the power of a VM does not wait for a guest that takes its time.
 _AT_ONCE = {"hard_shutdown": ("clean_shutdown", "clean_reboot", "hard_reboot", "shutdown")}
 
@@ -121,7 +123,7 @@ _AT_ONCE = {"hard_shutdown": ("clean_shutdown", "clean_reboot", "hard_reboot", "
 def _begin(call: Call, work: Work) -> None:
     operations = call.db.get(work.class_name, work.ref).mapping("current_operations")
     for other in operations.values():
-        if other not in _AT_ONCE.get(work.operation, ()):
+        if work.class_name not in _SHARED and other not in _AT_ONCE.get(work.operation, ()):
             raise XenError("OTHER_OPERATION_IN_PROGRESS", work.class_name, work.ref, other)
     call.db.set(work.class_name, work.ref, current_operations={**operations, call.task: work.operation})
 

@@ -1,6 +1,7 @@
 """Sessions: who is logged in, for how long, and what a role allows.
 
-Not modelled: external authentication, subjects, and the limit of 500 sessions per user that is not root.
+Not modelled: external authentication, subjects, the limit of 500 sessions per user that is not root, and `last_active`,
+which stays that of the log-in.
 """
 
 import time
@@ -22,7 +23,7 @@ ROLES: dict[str, tuple[str, ...]] = {
     "vm-operator": ("VM.start", "VM.clean_", "VM.hard_", "VBD.insert", "VBD.eject", "task."),
     "read-only": ("task.",),
 }
-_READING = (".get_", ".get_all", "event.", "session.")
+_READING = (".get_", "event.", "session.")
 
 
 class Sessions:

@@ -137,6 +137,11 @@ class XenServer:
             for row in self.db.rows("task"):
                 self.db.delete("task", row.ref)
 
+    def change_master(self, hostname: str) -> None:
+        """Another host takes over, as after a failure of the master; the old one is a member from now on."""
+        self.db.set("pool", self.db.rows("pool")[0].ref, master=self.ref("host", hostname))
+        self.restart()
+
     def expire_sessions(self) -> None:
         self.sessions.end_all()
 
@@ -188,7 +193,7 @@ class XenServer:
     def fill(self, sr: str) -> None:
         """Leave no room in a repository."""
         with self.db.lock:
-            storage.fill(self.db, sr)
+            self.db.set("SR", sr, physical_size=self.db.get("SR", sr)["physical_utilisation"])
 
     def delete_vm(self, vm: str) -> None:
         """By somebody else's hand, without asking."""

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from .simulator import XenServer
 
 GIB = 1024**3
-# "Any name that begins like that": what follows the extension is not looked at.
+# Matched at the beginning, as the driver does: what follows the extension is not looked at.
 _ISO_NAME = re.compile(r"[a-z0-9.-]+\.(iso|img)", re.IGNORECASE)
 _DISK_TYPES = ("ext", "lvm", "nfs", "lvmoiscsi", "lvmohba", "smb", "largeblock", "zfs", "xfs")
 
@@ -120,8 +120,11 @@ def add_sr(
         physical_size=size,
         allowed_operations=("scan", "destroy", "forget", "plug", "unplug", "update", "vdi_create", "vdi_destroy"),
     )
-    for one in [row.ref for row in db.rows("host")] if shared else [host]:
-        db.create("PBD", host=one, SR=sr, device_config=dict(device_config), currently_attached=True)
+    for row in db.rows("host"):
+        if shared or row.ref == host:
+            # What is called shared but lies in one host's own directory is there on that host alone.
+            is_there = kind != "iso" or xen.disks.of_config(device_config, row.text("hostname")).is_dir()
+            db.create("PBD", host=row.ref, SR=sr, device_config=dict(device_config), currently_attached=is_there)
     return sr
 
 
@@ -315,23 +318,11 @@ def _add_vdi(call: Call, sr: str, size: int, values: Mapping[str, object]) -> st
 
 
 def _count(db: Database, sr: str) -> None:
-    """What the disks of a repository take up, and what else is known to."""
+    """What the disks of a repository take up."""
     row = db.get("SR", sr)
     disks = [db.get("VDI", ref) for ref in row.refs("VDIs")]
-    foreign = int(_map(row.values, "other_config").get(FOREIGN, "0"))
-    taken = sum(disk.number("physical_utilisation") for disk in disks) + foreign
+    taken = sum(disk.number("physical_utilisation") for disk in disks)
     db.set("SR", sr, physical_utilisation=taken, virtual_allocation=sum(d.number("virtual_size") for d in disks))
-
-
-FOREIGN = "simulator-foreign-bytes"
-
-
-def fill(db: Database, sr: str) -> None:
-    """Somebody else's data takes up what is free."""
-    row = db.get("SR", sr)
-    others = int(_map(row.values, "other_config").get(FOREIGN, "0")) + free_space(row)
-    db.set("SR", sr, other_config={**_map(row.values, "other_config"), FOREIGN: str(others)})
-    _count(db, sr)
 
 
 @message("VDI.clone", "VDI", "map", optional=1)

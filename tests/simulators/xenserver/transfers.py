@@ -76,7 +76,7 @@ def _asked_for(xen: "XenServer", host: str, request: "Handler") -> tuple[dict[st
     query = {name: values[-1] for name, values in parse_qs(urlsplit(request.path).query).items()}
     try:
         xen.sessions.check(query.get("session_id", ""))
-        name = "VDI.import" if request.command == "PUT" else "VDI.get_export"
+        name = "VDI.import" if request.command == "PUT" else "VDI.export"
         xen.sessions.check_role(query["session_id"], name)
     except XenError:
         request.refuse(401, 'WWW-Authenticate: Basic realm="XenServer"')

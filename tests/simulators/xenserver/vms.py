@@ -13,19 +13,10 @@ from .classes import CLASSES, NULL
 from .database import Database, Row
 from .errors import XenError, bad_power_state
 
-_HALTED = (
-    "changing_VCPUs",
-    "changing_memory_limits",
-    "clone",
-    "copy",
-    "destroy",
-    "export",
-    "make_into_template",
-    "start",
-)
+_HALTED = ("changing_VCPUs", "changing_memory_limits", "clone", "copy", "destroy", "export", "make_into_template")
 _RUNNING = ("clean_reboot", "clean_shutdown", "hard_reboot", "hard_shutdown", "pause", "pool_migrate", "suspend")
 ALLOWED = {
-    "Halted": (*_HALTED, "start_on"),
+    "Halted": (*_HALTED, "start", "start_on"),
     "Running": _RUNNING,
     "Suspended": ("hard_shutdown", "resume", "resume_on"),
     "Paused": ("hard_shutdown", "hard_reboot", "unpause"),
@@ -169,6 +160,8 @@ def _startable(call: Call, vm: str) -> None:
         raise XenError("VM_IS_TEMPLATE", vm)
     for vbd in call.db.listed("VBD", row.refs("VBDs")):
         devices.assert_attachable(call.db, vbd)
+        if not vbd["empty"]:
+            storage.assert_present(call, vbd.text("VDI"))
 
 
 def _choose_host(call: Call, vm: str) -> str:
