@@ -9,16 +9,20 @@ from networks.hypervisors.base import GuestAddress, Source
 
 Address = IPv4Address | IPv6Address
 
-# Whose word counts: the guest's own, the DHCP server's, what the host has overheard, what was once written down.
+# Whose word counts: the guest's own, the DHCP server's, what the guest may have said of another NIC, what the host has
+# overheard, what was once written down.
 RANKS = {
     Source.GUEST_AGENT: 0,
     Source.TEST_DRIVER: 0,
     Source.WEBHOOK: 1,
     Source.LEASE: 1,
-    Source.NEIGHBOUR: 2,
-    Source.DISK: 3,
+    Source.UNSURE_AGENT: 2,
+    Source.NEIGHBOUR: 3,
+    Source.DISK: 4,
 }
-UNCONFIRMED = frozenset({Source.NEIGHBOUR, Source.DISK})
+UNCONFIRMED = frozenset({Source.UNSURE_AGENT, Source.NEIGHBOUR, Source.DISK})
+# Asked by the hypervisor for us, each time: silent about an address, they take it back.
+IN_THE_GUEST = frozenset({Source.GUEST_AGENT, Source.UNSURE_AGENT, Source.TEST_DRIVER})
 # A hint: it is shown, and the NIC stays in the queue.
 HINTS = frozenset({Source.NEIGHBOUR})
 MOST_REPORTED = 16

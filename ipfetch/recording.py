@@ -16,7 +16,7 @@ from django.db.models import Q, QuerySet
 from extdhcp_site.deadlocks import repeated
 from extdhcp_site.events import models as events
 from extdhcp_site.events.models import EventType
-from ipfetch.addresses import NicFacts, Sighting, choose, reported_for
+from ipfetch.addresses import IN_THE_GUEST, NicFacts, Sighting, choose, reported_for
 from ipfetch.leases.lease import CLOCKS_APART
 from ipfetch.models import IpFetch, Observation
 from ipfetch.schedule import EAGER_DELAY, EAGER_FOR, Pace
@@ -33,9 +33,7 @@ log = structlog.get_logger(__name__)
 
 State = IpFetch.State
 FAMILIES = (4, 6)
-ASKED_IN_THE_GUEST = frozenset(
-    (source, family) for source in (Source.GUEST_AGENT, Source.TEST_DRIVER) for family in FAMILIES
-)
+ASKED_IN_THE_GUEST = frozenset((source, family) for source in IN_THE_GUEST for family in FAMILIES)
 LEASES = (Source.WEBHOOK, Source.LEASE)
 MOST_ENDED = 500
 

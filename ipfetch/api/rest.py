@@ -22,7 +22,7 @@ class ObservationAnswer(Answer):
     ipaddress = text("address", "the address, IPv4 or IPv6")
     family = number("family", "4 or 6")
     prefix = number("prefix", "the length of its network's prefix, where the source told it")
-    source = text("source", "who told it: agent, lease, webhook, arp, disk or test-driver")
+    source = text("source", "who told it: agent, agent-unsure, lease, webhook, arp, disk or test-driver")
     confidence = text("confidence", "confirmed, or unconfirmed: a hint")
     flag = text("flag", "outside: not in the network's CIDR; conflict: another NIC of the network has it too")
     firstseen = Moment(source="first_seen_at", help_text="when the source told it first")

@@ -9,11 +9,11 @@ from django.db.models import F, QuerySet
 from extdhcp_site.deadlocks import repeated
 from extdhcp_site.events import models as events
 from extdhcp_site.events.models import EventType, Level
+from ipfetch.addresses import IN_THE_GUEST
 from ipfetch.models import IpFetch, Outcome
 from ipfetch.schedule import EAGER_DELAY, Pace
 from ipfetch.writing.bulk import update_each
 from ipfetch.writing.targets import Finding, Held, Target, event_of, grouped, rows_of, still_held, targets
-from networks.hypervisors.base import Source
 
 State = IpFetch.State
 MOST_DIFFERENT_ANSWERS = 8
@@ -49,7 +49,7 @@ def _look_again(one: Held, pace: Pace, now: datetime) -> tuple[datetime | None, 
         return now + EAGER_DELAY, None
     # Cut short, not forgotten: a guest whose agent comes and goes is not eagerly asked each time.
     eager_until = now if one.eager else None
-    in_guest = one.choice.source in (Source.GUEST_AGENT, Source.TEST_DRIVER)
+    in_guest = one.choice.source in IN_THE_GUEST
     young = not in_guest and now - one.entered_at < YOUNG_FOR
     return (now + YOUNG_DELAY if young else None), eager_until
 

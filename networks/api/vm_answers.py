@@ -38,7 +38,8 @@ class NicAnswer(ColumnAnswer):
     )
     addresssource = text(
         "address_source",
-        "who told the address: agent, lease, webhook, arp, disk, operator or test-driver (not in CloudStack)",
+        "who told the address: agent, agent-unsure (it may be another NIC's), lease, webhook, arp, disk, operator or "
+        "test-driver (not in CloudStack)",
     )
     addresslastseen = Moment(source="address_seen_at", help_text="when the address was last seen (not in CloudStack)")
     secondaryip = computed(

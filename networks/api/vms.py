@@ -156,7 +156,7 @@ class ListVirtualMachines(ListCommand):
                 # As it is stored; inside of another value its quotes would have backslashes before them.
                 keys_as_text__contains=json.dumps({"name": params["keypair"]})[1:-1]
             )
-        # The oldest first, as in CloudStack: one that is deployed while a client pages comes at the end, and moves none.
+        # The oldest first, as in CloudStack: one that is deployed while a client pages comes at the end.
         return tagged(vms, params).for_listing().order_by("id")
 
     def complete(self, shown: list[dict[str, Any]], caller: Caller, params: Values) -> None:

@@ -179,6 +179,8 @@ class Source(StrEnum):
     """Who told an address."""
 
     GUEST_AGENT = "agent"
+    # It told the address and not the MAC: the interface was found by elimination.
+    UNSURE_AGENT = "agent-unsure"
     TEST_DRIVER = "test-driver"
     LEASE = "lease"
     WEBHOOK = "webhook"
@@ -191,8 +193,7 @@ class Source(StrEnum):
 class GuestAddress:
     """An address that `source` says the interface with this MAC has (lower case, colon-separated).
 
-    `expires` is the end of its lease, where the source tells one. `weak`: the source does not name the MAC; it is
-    this interface's by elimination.
+    `expires` is the end of its lease, where the source tells one.
     """
 
     mac: str
@@ -200,7 +201,6 @@ class GuestAddress:
     source: Source
     prefix: int | None = None
     expires: datetime | None = None
-    weak: bool = False
 
 
 @dataclass(frozen=True)
@@ -412,6 +412,13 @@ class Inventory(Protocol):
 
     def power_state(self, vm: VmRef, deadline: float) -> PowerState | None:
         """None when the hypervisor does not know the VM."""
+        ...
+
+
+@runtime_checkable
+class RightsReader(Protocol):
+    def missing_rights(self, deadline: float) -> tuple[str, ...]:
+        """What these credentials may not do of what the product asks for, in the hypervisor's own words, sorted."""
         ...
 
 

@@ -13,8 +13,17 @@ def driver(kind: str, address: EndpointAddress, host: str = "") -> object:
     no driver, and for an address that cannot be one.
     """
     # Imported here, so that a process that never meets a kind of hypervisor never loads its library.
-    if kind == "KVM":
-        from networks.hypervisors.kvm import KvmHost
+    match kind:
+        case "KVM":
+            from networks.hypervisors.kvm import KvmHost
 
-        return KvmHost(address)
+            return KvmHost(address)
+        case "XenServer":
+            from networks.hypervisors.xenserver import XenHost
+
+            return XenHost(address, host)
+        case "VMware":
+            from networks.hypervisors.vsphere import VsphereHost
+
+            return VsphereHost(address, host)
     raise Refused(f"There is no driver for hypervisors of the kind {kind!r}.")

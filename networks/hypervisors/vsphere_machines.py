@@ -154,4 +154,4 @@ def _addresses_of(vm: VmRef, machine: Machine) -> Iterator[GuestAddress]:
             yield GuestAddress(interface.mac, ip, Source.GUEST_AGENT, prefix)
     # Old tools tell this one only. With several NICs it may be any of theirs, or a container's bridge's.
     if not machine.interfaces and len(vm.macs) == 1 and machine.summary_ip is not None:
-        yield GuestAddress(vm.macs[0], machine.summary_ip, Source.GUEST_AGENT, weak=True)
+        yield GuestAddress(vm.macs[0], machine.summary_ip, Source.UNSURE_AGENT)

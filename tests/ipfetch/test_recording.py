@@ -16,7 +16,7 @@ from ipfetch.addresses import NicFacts, Sighting, choose
 from ipfetch.models import AddressChain, Flag, IpFetch, Observation, Outcome
 from ipfetch.schedule import Pace
 from ipfetch.writing import observations, queue
-from networks.hypervisors.base import HypervisorError, Reading, Source
+from networks.hypervisors.base import GuestAddress, HypervisorError, Reading, Source
 from networks.hypervisors.base import Outcome as ReadOutcome
 from networks.hypervisors.kvm_addresses import MAX_INTERFACES, guest_addresses
 from networks.models import AddressState, Nic
@@ -34,8 +34,8 @@ def sighting(ip: str, source: Source, now, ago: timedelta = timedelta()) -> Sigh
 
 
 class TestChoice:
-    def test_agent_over_lease_over_arp_over_disk(self, now):
-        order = [Source.GUEST_AGENT, Source.LEASE, Source.NEIGHBOUR, Source.DISK]
+    def test_agent_over_lease_over_unsure_agent_over_arp_over_disk(self, now):
+        order = [Source.GUEST_AGENT, Source.LEASE, Source.UNSURE_AGENT, Source.NEIGHBOUR, Source.DISK]
         seen = [sighting(f"192.0.2.{10 + place}", source, now) for place, source in enumerate(order)]
         while seen:
             chosen = choose(FACTS, list(reversed(seen)), (), 2 * HOUR)
@@ -89,6 +89,32 @@ class TestChoice:
         assert chosen.ip4 is None or chosen.ip4.ip in FACTS.cidr
         assert chosen.ip6 is None or chosen.ip6.ip.version == 6
         assert len(chosen.secondary) <= addresses.MOST_SECONDARY
+
+
+class TestAnAgentThatIsUnsure:
+    """It told an address and not whose: the NIC was found by elimination (XenServer, VMware)."""
+
+    @pytest.fixture
+    def nic(self, fake, now) -> Nic:
+        nic = waiting_nic()
+        fake.readings[str(nic.vm.uuid)] = Reading((self.told(nic, "192.0.2.120", Source.UNSURE_AGENT),))
+        run_pass(now + MINUTE)
+        nic.refresh_from_db()
+        return nic
+
+    @staticmethod
+    def told(nic: Nic, ip: str, source: Source) -> GuestAddress:
+        return GuestAddress(nic.mac_address, ip_address(ip), source)
+
+    def test_ends_the_wait_and_is_marked(self, nic):
+        assert (nic.ip4_address, nic.address_state) == ("192.0.2.120", AddressState.UNCONFIRMED)
+        assert row_of(nic).state == IpFetch.State.FOUND
+
+    def test_becomes_sure(self, fake, nic, now):
+        fake.readings[str(nic.vm.uuid)] = Reading((self.told(nic, "192.0.2.120", Source.GUEST_AGENT),))
+        recording.report(Source.GUEST_AGENT, {nic.pk: fake.readings[str(nic.vm.uuid)].addresses}, now)
+        nic.refresh_from_db()
+        assert (nic.ip4_address, nic.address_state) == ("192.0.2.120", AddressState.CONFIRMED)
 
 
 class TestWhatGuestsAnswer:
