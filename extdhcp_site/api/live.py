@@ -28,6 +28,8 @@ from extdhcp_site.turns import TURN
 log = structlog.get_logger(__name__)
 
 ASKED_EVERY = 1.0
+# Seconds for a piece of news: who takes longer to read it is hung up on, and may come again.
+SENT_WITHIN = 30.0
 
 A = TypeVar("A")
 N = TypeVar("N")
@@ -35,7 +37,7 @@ N = TypeVar("N")
 
 class TooManyWaiting(APIException):
     status_code = status.HTTP_503_SERVICE_UNAVAILABLE
-    default_detail = "As many clients wait as one process of this server lets wait. Ask again in a few seconds."
+    default_detail = "No place is left where a client of your account may wait. Ask again in a few seconds."
     # Retry-After, in seconds.
     wait = 5
 
@@ -95,6 +97,8 @@ class Waiter(Generic[A, N]):
     def __init__(self, room: "Room", request: Request, caller: Caller, look: Look[A, N], about: A) -> None:
         self.ticket, self.caller, self.look, self.about = Ticket.of(request), caller, look, about
         self._room, self._turn, self._socket = room, request.META.get(TURN), request.META.get("gunicorn.socket")
+        if self._socket:
+            self._socket.settimeout(SENT_WITHIN)
         # None: waits no longer.
         self._news: queue.SimpleQueue[list[N] | None] = queue.SimpleQueue()
 
@@ -157,7 +161,9 @@ class Room:
         """Raises TooManyWaiting. Whoever has entered must leave."""
         waiter = Waiter(self, request, caller, look, about)
         with self._lock:
-            if len(self._inside) >= settings.LIVE_CLIENTS:
+            own = sum(other.caller.account.pk == caller.account.pk for other in self._inside)
+            # No account takes more places than it leaves to all others.
+            if own >= settings.LIVE_CLIENTS - len(self._inside):
                 raise TooManyWaiting
             self._inside.add(waiter)
         return waiter
@@ -197,12 +203,10 @@ def _ask(waiters: Sequence[Waiter[Any, Any]]) -> None:
     allowed = holders({waiter.ticket for waiter in waiters})
     still_here = []
     for waiter in waiters:
-        if not waiter.has_read_all:
-            continue  # for a slow reader nothing piles up
-        if allowed.get(waiter.ticket) == waiter.caller and not waiter.has_hung_up:
-            still_here.append(waiter)
-        else:
+        if allowed.get(waiter.ticket) != waiter.caller or waiter.has_hung_up:
             waiter.tell(None)
+        elif waiter.has_read_all:  # for a slow reader nothing piles up
+            still_here.append(waiter)
     for look in {waiter.look for waiter in still_here}:
         for waiter, found in look([waiter for waiter in still_here if waiter.look is look]).items():
             waiter.tell(found)

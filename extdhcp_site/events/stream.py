@@ -9,7 +9,7 @@ from uuid import UUID
 
 from django.http import StreamingHttpResponse
 from drf_spectacular.types import OpenApiTypes
-from drf_spectacular.utils import OpenApiParameter, extend_schema
+from drf_spectacular.utils import OpenApiParameter, OpenApiResponse, extend_schema
 from rest_framework.exceptions import AuthenticationFailed
 from rest_framework.negotiation import BaseContentNegotiation
 from rest_framework.renderers import BaseRenderer
@@ -135,7 +135,10 @@ class EventStream(resources.CallerView):
                 "Last-Event-ID", OpenApiTypes.UUID, OpenApiParameter.HEADER, description="The last event that came."
             )
         ],
-        responses={(200, "text/event-stream"): OpenApiTypes.STR},
+        responses={
+            (200, "text/event-stream"): OpenApiTypes.STR,
+            503: OpenApiResponse(description="Too many clients wait. `Retry-After` says when to come again."),
+        },
     )
     def get(self, request: Request) -> StreamingHttpResponse:
         caller = self.caller

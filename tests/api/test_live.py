@@ -1,6 +1,7 @@
 """Clients that wait for news: what they are told, what they are not, and what it costs meanwhile."""
 
 import json
+import socket
 import threading
 import time
 from collections.abc import Iterator
@@ -205,6 +206,18 @@ class TestWhoMayNotAnyLonger:
 
         assert told_until_the_end(listening) == []
 
+    def test_also_when_there_is_news_that_they_have_not_read(self, user, monkeypatch):
+        monkeypatch.setattr(live.room, "ask_for_all", lambda: None)
+        listening = listen(user)
+        next(listening)
+        [waiter] = live.room._inside
+        waiter.tell([record(user.user.account, "while they were allowed")])
+        disable_key(user.user)
+
+        live._ask([waiter])
+
+        assert told_until_the_end(listening) == ["while they were allowed"]
+
     @pytest.mark.parametrize("how", ["log-out", "password", "disabled"])
     def test_a_log_ins_stream_ends_with_it(self, user, how):
         client = Client()
@@ -306,7 +319,7 @@ class TestCost:
         assert connection.connection is None
 
     def test_too_many_are_refused_until_one_leaves(self, user, settings):
-        settings.LIVE_CLIENTS = 2
+        settings.LIVE_CLIENTS = 4
         first, _ = get(user, STREAM), get(user, STREAM)
         refused = get(user, STREAM)
         assert (refused.status_code, refused.headers["Retry-After"]) == (503, "5")
@@ -314,6 +327,17 @@ class TestCost:
         first.close()
 
         assert get(user, STREAM).status_code == 200
+
+    def test_one_account_leaves_room_for_others(self, user, settings):
+        settings.LIVE_CLIENTS = 5
+        responses = [get(user, STREAM).status_code for _ in range(5)]
+        assert responses == [200] * 3 + [503] * 2
+        assert get(Signer.of(make_account()), STREAM).status_code == 200
+
+    def test_nobody_enters_a_full_room(self, user, settings):
+        settings.LIVE_CLIENTS = 1
+        assert get(user, STREAM).status_code == 200
+        assert get(Signer.of(make_account()), STREAM).status_code == 503
 
     def test_who_waits_for_an_address_counts_as_well(self, user, nic, settings):
         settings.LIVE_CLIENTS = 1
@@ -325,6 +349,14 @@ class TestCost:
         settings.LIVE_CLIENTS = 1
         for _ in range(2):
             assert get(user, f"/api/v1/nics/{nic.uuid}/address?wait=1").status_code == 204
+
+    def test_who_does_not_read_is_hung_up_on(self, user, monkeypatch):
+        monkeypatch.setattr(live, "SENT_WITHIN", 0.2)
+        ours, theirs = socket.socketpair()
+        with ours, theirs:
+            Client().get(STREAM, headers={"authorization": f"Bearer {user.keys.token}"}, **{"gunicorn.socket": ours})
+            with pytest.raises(TimeoutError):
+                ours.sendall(b"news" * 10**6)
 
     def test_nobody_asks_while_nobody_waits(self, user):
         response = get(user, STREAM)

@@ -1,4 +1,4 @@
-"""A served process with as many streams as it lets in: everybody else is answered as before, and it stops soon."""
+"""A served process with as many streams as one account may have: all else is answered as before, and it stops soon."""
 
 import contextlib
 import http.client
@@ -19,7 +19,7 @@ STREAM = "/api/v1/events/stream"
 @pytest.fixture(scope="module")
 def server(tmp_path_factory) -> Iterator[Server]:
     place = tmp_path_factory.mktemp("live")
-    server = Server(place / "state", place / "var", LIVE_CLIENTS=str(CLIENTS), WEB_CONCURRENCY="1")
+    server = Server(place / "state", place / "var", LIVE_CLIENTS=str(2 * CLIENTS), WEB_CONCURRENCY="1")
     server.prepare()
     server.start()
     yield server
@@ -31,7 +31,7 @@ Stream = tuple[http.client.HTTPConnection, http.client.HTTPResponse]
 
 @pytest.fixture(scope="module")
 def streams(server) -> Iterator[list[Stream]]:
-    """As many as are let in, each with its first line read."""
+    """As many as one account may have, each with its first line read."""
     opened = [listen(server) for _ in range(CLIENTS)]
     for _, response in opened:
         assert response.readline() == b"retry: 3000\n"
