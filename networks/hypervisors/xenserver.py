@@ -152,10 +152,9 @@ class XenHost:
 
     def stop(self, vm: VmRef, deadline: float, *, grace: float) -> None:
         with self._session(deadline) as session:
-            here, found = self._here(session), vms_of.find(session, vm)
-            if found is None or vms_of.is_elsewhere(found, here):
-                return  # what is not here does not run here
-            vms_of.stop(session, vms_of.ours(session, vm), grace)
+            found = vms_of.here_or_off(session, vm, self._here(session))
+            if found is not None:
+                vms_of.stop(session, found, grace)
 
     def reboot(self, vm: VmRef, deadline: float) -> None:
         with self._session(deadline) as session:
@@ -164,12 +163,10 @@ class XenHost:
 
     def undefine(self, vm: VmRef, deadline: float) -> None:
         with self._session(deadline) as session:
-            here, found = self._here(session), vms_of.find(session, vm)
-            if found is None or vms_of.is_elsewhere(found, here):
-                return
-            found = vms_of.ours(session, vm)
-            vms_of.power_off(session, found)
-            vms_of.destroy(session, found)
+            found = vms_of.here_or_off(session, vm, self._here(session))
+            if found is not None:
+                vms_of.power_off(session, found)
+                vms_of.destroy(session, found)
 
     def migrate(self, vm: VmRef, target: Self, deadline: float) -> None:
         """Live, to another host of the pool. ROOT must lie on storage that both see."""

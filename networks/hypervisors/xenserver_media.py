@@ -5,6 +5,7 @@ created and then filled. Sources: xapi-project/sm, ISOSR.py; xen-api, import_raw
 """
 
 import contextlib
+from collections.abc import Iterator
 
 from networks.hypervisors import xenserver_records as records
 from networks.hypervisors import xenserver_storage as storage
@@ -41,10 +42,12 @@ def store(session: Session, host: str, name: str) -> Store | None:
     """
     if name and not storage.primary(session, host, name).shared:
         raise Refused(f"Storage repository {name} is not shared: its config drives lie on the hosts.")
-    for one in storage.stores(session, host):
-        if one.name == STORE and one.isos and one.shared == bool(name):
-            return one
-    return None
+    return next((one for one in stores(session, host) if one.shared == bool(name)), None)
+
+
+def stores(session: Session, host: str) -> list[Store]:
+    """All repositories for config drives that the host has."""
+    return [one for one in storage.stores(session, host) if one.name == STORE and one.isos]
 
 
 def store_to_fill(session: Session, host: str, name: str) -> Store:
@@ -55,7 +58,7 @@ def store_to_fill(session: Session, host: str, name: str) -> Store:
     if found is None:
         found = _make_local(session, host)
     if not found.plugged:
-        with _directory_named():
+        with contextlib.nullcontext() if found.shared else _directory_named():
             session.run("PBD.plug", found.pbd)
     return found
 
@@ -65,29 +68,25 @@ def _make_local(session: Session, host: str) -> Store:
     about = "Config drives of the VMs on this host. Made by extdhcp."
     with _directory_named():
         made = records.reference(session.call("SR.create", host, place, "0", STORE, about, "iso", "iso", False, {}))
-    # Two over one directory would each know of its own files alone. Another process's may have files already.
-    (ours, *_), others = _divided(session, host, made)
-    if others:
-        session.run("PBD.unplug", ours.pbd)
+    local = {one.ref: one for one in stores(session, host) if not one.shared}
+    if list(local) == [made]:
+        return local[made]
+    # Two over one directory would each know of its own files alone, and the other may have some already.
+    if made in local:
+        session.run("PBD.unplug", local[made].pbd)
         session.call("SR.forget", made)
-        raise Busy(f"The ISO repository {STORE} was just being made.")
-    return ours
+    raise Busy(f"The ISO repository {STORE} was just being made.")
 
 
-def _divided(session: Session, host: str, made: str) -> tuple[list[Store], list[Store]]:
-    """The host's own repositories for config drives: the one just made, and others."""
-    found = [one for one in storage.stores(session, host) if one.name == STORE and one.isos and not one.shared]
-    return [one for one in found if one.ref == made], [one for one in found if one.ref != made]
-
-
-class _directory_named(contextlib.ContextDecorator, contextlib.AbstractContextManager[None]):
+@contextlib.contextmanager
+def _directory_named() -> Iterator[None]:
     """Whoever has to mend the host is told what."""
-
-    def __exit__(self, _kind: object, error: BaseException | None, _trace: object) -> None:
-        if isinstance(error, StorageProblem):
-            raise StorageProblem(
-                f"No config drive can be kept on the host: make the directory {DIRECTORY} in its dom0 (mkdir -p), once."
-            ) from error
+    try:
+        yield
+    except StorageProblem as error:
+        raise StorageProblem(
+            f"No config drive can be kept on the host: make the directory {DIRECTORY} in its dom0, once (mkdir -p)."
+        ) from error
 
 
 def path(name: str) -> str:
@@ -258,8 +257,7 @@ def eject(session: Session, drive_: str) -> None:
 def image(session: Session, host: str, media: Media) -> str:
     """The VDI of an image that the host sees: its own before the pool's. Raises NotFound."""
     name = records.media_name(media.name)
-    ours = [one for one in storage.stores(session, host) if one.name == STORE and one.isos and one.plugged]
-    for where in sorted(ours, key=lambda one: one.shared):
+    for where in sorted(stores(session, host), key=lambda one: one.shared):
         for vdi in storage.disks_named(session, where, name):
             return vdi
     raise NotFound(f"The host has no ISO {name}.")

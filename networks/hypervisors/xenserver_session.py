@@ -13,7 +13,6 @@ import os
 import re
 import threading
 import time
-from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Any, Self
 from xmlrpc.client import Fault
@@ -403,15 +402,3 @@ def _fingerprint(pem: object) -> str:
     if not der:
         raise AnswerRefused("The pool does not tell the certificate of its member.")
     return hashlib.sha256(der).hexdigest()
-
-
-def polled(session: Session, done: Callable[[], bool], until: float) -> bool:
-    """Whether `done` came true before `until`."""
-    give_up = min(until, session.deadline)
-    while not done():
-        left = give_up - time.monotonic()
-        if left <= 0:
-            return False
-        time.sleep(min(POLL_SECONDS[1], left))
-        beat()
-    return True

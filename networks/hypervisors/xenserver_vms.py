@@ -76,20 +76,31 @@ def ours(session: Session, wanted: VmRef) -> Vm:
     vm = find(session, wanted)
     if vm is None:
         raise NotFound(f"The pool does not know {wanted.name}.")
-    if not vm.ours:
-        raise Refused(f"A VM with the name or the UUID of {wanted.name} is in the pool, and it is not ours.")
-    return vm
-
-
-def is_elsewhere(vm: Vm, host: str) -> bool:
-    """Whether it runs on another host than `host` (a reference; "" for any). One that is off is nowhere."""
-    return vm.power is not PowerState.OFF and host != "" and vm.host not in ("", host)
+    return _checked(vm, wanted)
 
 
 def here(session: Session, wanted: VmRef, host: str) -> Vm:
+    """As `ours`, and Refused too when it runs on another host than `host` (a reference; "" for any)."""
     vm = ours(session, wanted)
     if is_elsewhere(vm, host):
         raise Refused(f"{wanted.name} runs on another host of the pool.")
+    return vm
+
+
+def here_or_off(session: Session, wanted: VmRef, host: str) -> Vm | None:
+    """None when there is nothing of it to stop on `host`. Raises Refused for a VM that others made."""
+    vm = find(session, wanted)
+    return None if vm is None or is_elsewhere(vm, host) else _checked(vm, wanted)
+
+
+def is_elsewhere(vm: Vm, host: str) -> bool:
+    """Whether it runs on another host than `host`. One that is off is nowhere."""
+    return vm.power is not PowerState.OFF and host != "" and vm.host not in ("", host)
+
+
+def _checked(vm: Vm, wanted: VmRef) -> Vm:
+    if not vm.ours:
+        raise Refused(f"A VM with the name or the UUID of {wanted.name} is in the pool, and it is not ours.")
     return vm
 
 
@@ -133,11 +144,9 @@ def define(session: Session, host: str, spec: VmSpec) -> None:
 def _former(session: Session, wanted: VmRef) -> Vm | None:
     """The VM itself, if it is there. Raises Refused when its name or its UUID is another's."""
     vm = find(session, wanted)
-    if vm is not None and not vm.ours:
-        raise Refused(f"A VM with the UUID of {wanted.name} is in the pool, and it is not ours.")
     if any(vm is None or other.ref != vm.ref for other in named(session, wanted.name)):
         raise Refused(f"Another VM in the pool has the name {wanted.name}.")
-    return vm
+    return None if vm is None else _checked(vm, wanted)
 
 
 def _description(spec: VmSpec, template: Record, host: str) -> dict[str, object]:

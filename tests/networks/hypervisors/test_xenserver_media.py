@@ -120,6 +120,16 @@ def test_host_that_is_not_plugged_into_the_shared_repository_uses_it_no_more(xen
     assert xen.db.get("PBD", pbd.ref)["currently_attached"]
 
 
+def test_shared_repository_that_cannot_be_plugged_is_no_matter_of_the_directory(xen, shared, there):
+    (pbd,) = [row for row in xen.db.where("PBD", SR=shared) if row["host"] == xen.ref("host", "xen2")]
+    xen.db.set("PBD", pbd.ref, currently_attached=False)
+    xen.faults.fail_next("Async.PBD.plug", "SR_BACKEND_FAILURE_73", "", "mount failed", "")
+    with pytest.raises(StorageProblem) as refused:
+        there.place(NAME, CONTENT, soon(), storage=PRIMARY)
+
+    assert "mkdir" not in str(refused.value)
+
+
 def test_coordinator_that_does_not_see_the_shared_repository_is_not_asked_for_its_files(xen, shared, there):
     (pbd,) = [row for row in xen.db.where("PBD", SR=shared) if row["host"] == xen.master.ref]
     xen.db.set("PBD", pbd.ref, currently_attached=False)

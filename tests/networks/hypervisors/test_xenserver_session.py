@@ -22,6 +22,7 @@ from networks.hypervisors.base import (
     StorageProblem,
     Transport,
     TryAgainLater,
+    heartbeat,
 )
 from networks.hypervisors.xenserver import XenHost
 from networks.hypervisors.xenserver_errors import translate
@@ -294,6 +295,27 @@ def test_long_call_that_does_not_end_is_cancelled(xen, session):
 
     assert time.monotonic() - begun < 5
     assert xen.calls["task.cancel"] == 1
+
+
+def test_who_waits_is_known_to_be_alive(xen, session):
+    xen.pace["copy"] = 0.5
+    vdi = xen.db.where("VDI", SR=xen.ref("SR", "primary"))[0].ref
+    beats = []
+    with heartbeat(lambda: beats.append(1)):
+        session.run("VDI.copy", vdi, xen.ref("SR", "primary"))
+
+    assert beats
+
+
+def test_waiter_that_was_given_up_leaves_its_session(xen, sessions):
+    xen.pace["copy"] = 30
+    vdi = xen.db.where("VDI", SR=xen.ref("SR", "primary"))[0].ref
+
+    def given_up():
+        raise RuntimeError("taken over")
+
+    with pytest.raises(RuntimeError), heartbeat(given_up), Session(address_of(xen), soon(), sessions) as session:
+        session.run("VDI.copy", vdi, xen.ref("SR", "primary"))
 
 
 def test_task_that_somebody_cancelled(xen, session):
