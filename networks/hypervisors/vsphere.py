@@ -3,7 +3,7 @@
 Sessions are in `vsphere_session`, collectors in `vsphere_updates` and tasks in `vsphere_tasks`. What is read of all
 VMs is in `vsphere_mirror` and `vsphere_machines`, and what is told by itself in `vsphere_events`. Hosts, datastores,
 networks and templates are found in `vsphere_places`, one VM is handled in `vsphere_guests`, its devices in
-`vsphere_devices`, and the files of config drives in `vsphere_media`.
+`vsphere_devices`, and the files of config drives in `vsphere_media`. What a user may not do is in `vsphere_rights`.
 
 Guest operations need a guest's own password, so there is no GuestAgent here.
 """
@@ -13,7 +13,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any, Self, TypeVar
 
-from networks.hypervisors import vsphere_devices, vsphere_guests, vsphere_media, vsphere_places
+from networks.hypervisors import vsphere_devices, vsphere_guests, vsphere_media, vsphere_places, vsphere_rights
 from networks.hypervisors.base import (
     AgentAbsent,
     EndpointAddress,
@@ -149,6 +149,12 @@ class VsphereHost:
 
     def _is_here(self, session: Session, host: str) -> bool:
         return not self.host or self._place(session).identifier == host
+
+    def missing_rights(self, deadline: float) -> tuple[str, ...]:
+        def ask(session: Session) -> tuple[str, ...]:
+            return vsphere_rights.missing(session, self._place(session).datacenter if self.host else None)
+
+        return self._ask(deadline, ask)
 
     # Networks -----------------------------------------------------------------------------------
 

@@ -48,7 +48,7 @@ class Session:
         self._stub = SoapStub(address, version=API_VERSION)
         self._files = HttpsClient(address)
         self.content = self.do(vim.ServiceInstance("ServiceInstance", self._stub).RetrieveContent)
-        self.do(self.content.sessionManager.Login, address.username, address.password)
+        self.key: str = self.do(self.content.sessionManager.Login, address.username, address.password).key
         self._lock = threading.Lock()
         self._remembered: dict[object, Any] = {}
 

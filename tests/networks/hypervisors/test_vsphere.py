@@ -24,6 +24,7 @@ from networks.hypervisors.base import (
     NotFound,
     PowerState,
     Refused,
+    RightsReader,
     StorageProblem,
     VmOperations,
     Volumes,
@@ -90,7 +91,8 @@ def macs(host, vm) -> tuple[str, ...]:
 
 
 def test_what_the_driver_can_do(host):
-    can = (AddressReader, EventSource, Inventory, MediaStore, NetworkOperations, NicInspector, VmOperations, Volumes)
+    can = (AddressReader, EventSource, Inventory, MediaStore, NetworkOperations, NicInspector, RightsReader)
+    can += (VmOperations, Volumes)
     cannot = (DiskReader, GuestAgent, NeighbourReader)
 
     assert [isinstance(host, protocol) for protocol in (*can, *cannot)] == [True] * len(can) + [False] * len(cannot)
@@ -158,6 +160,10 @@ def test_power_state_of_a_vm_on_another_host_is_unknown_unless_it_is_off(host, o
     host.start(defined, soon())
     assert other.power_state(defined, soon()) is None
     assert host.power_state(defined, soon()) is everywhere.power_state(defined, soon()) is PowerState.RUNNING
+
+
+def test_administrator_lacks_no_right(everywhere, host):
+    assert everywhere.missing_rights(soon()) == host.missing_rights(soon()) == ()
 
 
 # Life cycle -------------------------------------------------------------------------------------
