@@ -11,6 +11,7 @@ _DNS_NAME = re.compile(r"(?!-)[A-Za-z0-9-]{1,63}(?<!-)(\.(?!-)[A-Za-z0-9-]{1,63}
 # What the C library's resolver would take for an IPv4 address in an odd spelling: 127.1, 0x7f000001.
 _NUMBER = re.compile(r"[0-9]+|0[xX][0-9A-Fa-f]*")
 
+_LOOPBACK = (IPv4Network("127.0.0.0/8"), IPv6Network("::1/128"))
 _IPV6_HOSTS = (IPv6Network("2000::/3"), IPv6Network("fc00::/7"))
 _NAT64 = IPv6Network("64:ff9b::/96")  # RFC 6052: the IPv4 address is the last 32 bits
 _NEVER = (
@@ -60,7 +61,7 @@ def resolve(host: str, port: int, deadline: float, *, loopback: bool) -> list[st
 
 def _check(text: str, loopback: bool) -> None:
     address = ipaddress.ip_address(text)
-    if address.is_loopback:
+    if _is_in(address, _LOOPBACK):
         if not loopback:
             raise Refused("The host is this server itself, where no hypervisor is looked for.")
     elif not _can_be_a_host(address):
@@ -69,10 +70,14 @@ def _check(text: str, loopback: bool) -> None:
 
 def _can_be_a_host(address: IPv4Address | IPv6Address) -> bool:
     """Not so: link-local (there is the metadata service of clouds), multicast, reserved, unspecified and the like."""
-    if any(address in network for network in _NEVER if network.version == address.version):
+    if _is_in(address, _NEVER):
         return False
     if isinstance(address, IPv4Address):
         return not (address.is_loopback or address.is_link_local or address.is_multicast or address.is_reserved)
     if address in _NAT64:
         return _can_be_a_host(IPv4Address(int(address) & 0xFFFFFFFF))
-    return address.scope_id is None and any(address in network for network in _IPV6_HOSTS)
+    return address.scope_id is None and _is_in(address, _IPV6_HOSTS)
+
+
+def _is_in(address: IPv4Address | IPv6Address, networks: tuple[IPv4Network | IPv6Network, ...]) -> bool:
+    return any(address in network for network in networks if network.version == address.version)

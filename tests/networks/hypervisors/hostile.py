@@ -3,6 +3,7 @@
 import gzip
 import json
 import os
+import resource
 import sys
 import time
 from collections.abc import Callable, Iterator
@@ -306,6 +307,8 @@ def measured(call: str, address: EndpointAddress, seconds: float) -> Cost:
 def _cost(call: Callable[[EndpointAddress, float], object], address: EndpointAddress, seconds: float) -> Cost:
     with open("/proc/self/clear_refs", "w") as file:
         file.write("5")  # the highest is from now on: proc(5)
+    most = _memory("VmSize") + 512 * MIB  # so that a mistake of ours costs the test and not the machine
+    resource.setrlimit(resource.RLIMIT_AS, (most, most))
     before, began = _memory("VmRSS"), time.monotonic()
     try:
         call(address, began + seconds)
