@@ -123,13 +123,13 @@ class TestCheckEndpoint:
 
     def test_one_that_can_be_used(self, manage, fake):
         cluster = make_cluster()
-        make_host(cluster, endpoint=make_endpoint(name="h1"))
+        make_host(cluster, name="kvm-1", endpoint=make_endpoint(name="h1"))
         make_network(cluster.pod.zone, name="office")
 
         ran = manage("check_endpoint", "h1", "--json")
 
         assert ran.status == 0
-        assert {"connection", "size", "inventory", "config drives", "network office"} <= {
+        assert {"connection", "size", "inventory", "config drives on kvm-1", "network office on kvm-1"} <= {
             check["name"] for check in ran.json
         }
         assert all(check["passed"] for check in ran.json)
@@ -138,14 +138,14 @@ class TestCheckEndpoint:
 
     def test_a_missing_bridge_is_named_and_the_status_is_1(self, manage, fake):
         cluster = make_cluster()
-        make_host(cluster, endpoint=make_endpoint(name="h1"))
+        make_host(cluster, name="kvm-1", endpoint=make_endpoint(name="h1"))
         make_network(cluster.pod.zone, name="office")
         fake.failing["ensure_network"] = NetworkMissing("Bridge cloudbr7 is missing.")
 
         ran = manage("check_endpoint", "h1")
 
         assert ran.status == 1
-        assert "FAILED  network office: Bridge cloudbr7 is missing." in ran.out
+        assert "FAILED  network office on kvm-1: Bridge cloudbr7 is missing." in ran.out
         assert Endpoint.objects.get().last_error == "Bridge cloudbr7 is missing."
 
     def test_refused_credentials_come_with_advice(self, manage, fake):

@@ -76,7 +76,7 @@ def test_the_file_on_the_host_is_the_owners_alone(cloud: Cloud, vms):
 def test_check_endpoint_finds_a_host_in_order(cloud: Cloud, vms):
     printed = cloud.server.manage("check_endpoint", "kvm-1")
     assert "FAILED" not in printed
-    assert "network vlan100: cloudbr100" in printed
+    assert "network vlan100 on kvm-1: cloudbr100" in printed
 
 
 def test_a_live_migration_takes_the_drive_along_and_leaves_nothing(cloud: Cloud, vms):

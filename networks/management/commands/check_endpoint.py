@@ -7,8 +7,8 @@ from django.core.management.base import BaseCommand, CommandError, CommandParser
 
 from networks.checks import Check, tell
 from networks.hypervisors import base
-from networks.models import Endpoint, Host, Network
-from networks.services.places import CALL, hypervisor_at, record_health, within
+from networks.models import Endpoint, Host, HypervisorType, Network
+from networks.services.places import CALL, hypervisor_at, place, record_health, within
 
 
 class Command(BaseCommand):
@@ -35,18 +35,50 @@ def checks(endpoint: Endpoint) -> Iterator[Check]:
         hypervisor = hypervisor_at(endpoint)
         facts = hypervisor.host_facts(within(CALL))
     except base.HypervisorError as error:
-        yield Check("connection", False, f"{error} {_advice(error)}".strip())
+        yield Check("connection", False, f"{error} {_advice(error, endpoint)}".strip())
         return
     yield Check("connection", True, f"{facts.hostname}, version {facts.version}")
-    yield Check("size", True, f"{facts.cpus} CPUs of {facts.mhz} MHz, {facts.memory // 1024**2} MiB")
-    hosts = Host.objects.select_related("cluster__pod__zone").filter(endpoint=endpoint)
-    for host in hosts:
-        yield _memory(host, facts)
+    yield _size("size", facts)
+    if isinstance(hypervisor, base.RightsReader):
+        yield _try("rights", lambda: _rights(hypervisor))
     yield _try("inventory", lambda: f"{len(hypervisor.list_vms(within(CALL)))} VMs defined")
-    yield _try("config drives", lambda: f"{len(hypervisor.list_media(within(CALL)))} ISOs in the store")
-    for host in hosts:
-        for network in Network.objects.select_related("zone").filter(zone=host.cluster.pod.zone)[:100]:
-            yield _try(f"network {network}", lambda network=network: _network(hypervisor, network))
+    for host in Host.objects.select_related("cluster__pod__zone", "endpoint").filter(endpoint=endpoint):
+        yield from _of_host(host)
+
+
+def _of_host(host: Host) -> Iterator[Check]:
+    try:
+        hypervisor = place(host).hypervisor
+        facts = hypervisor.host_facts(within(CALL))
+    except base.HypervisorError as error:
+        yield Check(f"host {host}", False, str(error))
+        return
+    yield _size(f"host {host}", facts)
+    yield _memory(host, facts)
+    for storage in ("", *host.cluster.storage.values_list("name", flat=True)):
+        yield _media(host, hypervisor, storage)
+    for network in Network.objects.select_related("zone").filter(zone=host.cluster.pod.zone)[:100]:
+        yield _try(f"network {network} on {host}", lambda network=network: _network(hypervisor, network))
+
+
+def _size(name: str, facts: base.HostFacts) -> Check:
+    return Check(name, True, f"{facts.cpus} CPUs of {facts.mhz} MHz, {facts.memory // 1024**2} MiB")
+
+
+def _rights(hypervisor: base.RightsReader) -> str:
+    if missing := hypervisor.missing_rights(within(CALL)):
+        raise base.Refused(f"The user lacks: {', '.join(missing)}.")
+    return "the user may do all that is needed"
+
+
+def _media(host: Host, hypervisor: base.MediaStore, storage: str) -> Check:
+    name = f"config drives on {host}" + (f", storage {storage}" if storage else "")
+    try:
+        return Check(name, True, f"{len(hypervisor.list_media(within(CALL), storage=storage))} ISOs")
+    except base.Refused as error:
+        return Check(name, None, f"none can lie there: {error}")
+    except base.HypervisorError as error:
+        return Check(name, False, str(error))
 
 
 def _memory(host: Host, facts: base.HostFacts) -> Check:
@@ -70,11 +102,14 @@ def _try(name: str, ask: Callable[[], str]) -> Check:
         return Check(name, False, str(error))
 
 
-def _advice(error: base.HypervisorError) -> str:
+def _advice(error: base.HypervisorError, endpoint: Endpoint) -> str:
     match error:
         case base.CredentialsRefused():
             return "Set the endpoint's user and password in the admin."
+        case base.CertificateRefused():
+            return "If it is the right one, set the endpoint's CA certificates or fingerprint in the admin."
         case base.EndpointUnreachable():
-            return "Check that libvirtd listens there, the firewall, and the endpoint's transport, host and port."
+            listener = "libvirtd" if endpoint.kind == HypervisorType.KVM else endpoint.kind
+            return f"Check that {listener} listens there, the firewall, and the endpoint's transport, host and port."
         case _:
             return ""
