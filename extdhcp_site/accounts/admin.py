@@ -3,6 +3,7 @@
 from django import forms
 from django.contrib import admin
 from django.contrib.auth import admin as auth
+from django.contrib.auth.models import Group
 from django.db.models import Field, QuerySet
 from django.forms import ChoiceField
 from django.http import HttpRequest
@@ -64,6 +65,32 @@ class AccountAdmin(ModelAdmin):
         if db_field.name == "state":
             kwargs["choices"] = [choice for choice in Account.State.choices if choice[0] != Account.State.REMOVED]
         return super().formfield_for_choice_field(db_field, request, **kwargs)
+
+    def has_change_permission(self, request: HttpRequest, obj: Account | None = None) -> bool:
+        return super().has_change_permission(request, obj) and self._is_within_reach(request, obj)
+
+    def has_delete_permission(self, request: HttpRequest, obj: Account | None = None) -> bool:
+        return super().has_delete_permission(request, obj) and self._is_within_reach(request, obj)
+
+    def _is_within_reach(self, request: HttpRequest, obj: Account | None) -> bool:
+        return obj is None or Account.objects.within_reach_of(caller(request)).filter(pk=obj.pk).exists()
+
+
+admin.site.unregister(Group)
+
+
+@admin.register(Group)
+class GroupAdmin(auth.GroupAdmin):
+    """Permissions are power, which a superuser gives out: whoever is in a group could give it to themselves."""
+
+    def has_add_permission(self, request: HttpRequest) -> bool:
+        return request.user.is_superuser
+
+    def has_change_permission(self, request: HttpRequest, obj: Group | None = None) -> bool:
+        return request.user.is_superuser
+
+    def has_delete_permission(self, request: HttpRequest, obj: Group | None = None) -> bool:
+        return request.user.is_superuser
 
 
 @admin.register(User)
@@ -127,7 +154,7 @@ class ApiKeyAdmin(ReadOnlyAdmin):
 
     @admin.action(description="Disable selected API keys", permissions=["disable"])
     def disable(self, request: HttpRequest, queryset: QuerySet[ApiKey]) -> None:
-        in_use = queryset.filter(disabled_at=None)
+        in_use = ApiKey.objects.visible_to(caller(request)).filter(pk__in=queryset, disabled_at=None)
         for key in in_use:
             keys.disable(key, caller(request))
         self.message_user(request, f"{len(in_use)} API keys let nobody in any more.")
@@ -136,4 +163,5 @@ class ApiKeyAdmin(ReadOnlyAdmin):
         return request.user.has_perm("accounts.change_apikey")
 
     def has_delete_permission(self, request: HttpRequest, obj: ApiKey | None = None) -> bool:
-        return request.user.has_perm("accounts.delete_apikey")
+        is_within_reach = obj is None or ApiKey.objects.visible_to(caller(request)).filter(pk=obj.pk).exists()
+        return request.user.has_perm("accounts.delete_apikey") and is_within_reach

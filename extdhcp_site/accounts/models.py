@@ -104,14 +104,14 @@ class AccountQuerySet(models.QuerySet["Account"]):
                 within = self.live().filter(domain__path__startswith=caller.domain_path)
                 return within.exclude(role=Role.ROOT_ADMIN)
             case _:
-                return self.live().filter(pk=caller.account.pk)
+                return self.filter(pk=caller.account.pk)
 
     def within_reach_of(self, caller: "Caller") -> Self:
         """Those that an admin may change: nobody's who is more powerful (CVE-2025-47713)."""
         seen = self.visible_to(caller)
         if caller.user.is_superuser:
             return seen
-        return seen.exclude(pk__in=User.objects.live().filter(is_superuser=True).values("account"))
+        return seen.exclude(pk__in=User.objects.filter(is_superuser=True).values("account"))
 
 
 class Account(UuidModel):
@@ -153,7 +153,7 @@ class UserQuerySet(models.QuerySet["User"]):
         """Whom the caller may change: oneself; an admin also whoever is not more powerful (CVE-2025-47713)."""
         myself = Q(pk=caller.user.pk)
         if caller.role == Role.USER:
-            return self.live().filter(myself)
+            return self.filter(myself)
         seen = self.visible_to(caller)
         return seen if caller.user.is_superuser else seen.filter(myself | Q(is_superuser=False))
 

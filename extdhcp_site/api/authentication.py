@@ -47,8 +47,8 @@ def _usable_key(text: str) -> ApiKey | None:
     if not text or len(text) > LONGEST_KEY or not text.isascii():
         return None
     key = ApiKey.objects.usable().filter(key=text).first()
-    # Some databases compare without regard to case.
-    return key if key and secrets.compare_digest(key.key, text) else None
+    # Some databases compare without regard to case; by an empty secret anybody could sign.
+    return key if key and key.secret and secrets.compare_digest(key.key, text) else None
 
 
 def _still_valid(wire: Wire, now: datetime) -> bool:

@@ -61,7 +61,7 @@ class LoginAnswer(Answer):
 
 def log_in(request: HttpRequest, wire: Wire, now: datetime) -> dict[str, Any]:
     """Begin a new session, whatever cookie came along. Raises NotAuthenticated, with one text, and TooManyRequests."""
-    if request.method != "POST" or {"username", "password"} & wire.in_url:
+    if {"username", "password"} & wire.in_url:
         raise InvalidParameter("Send login by POST, with username and password in the body.")
     _refuse_other_sites(request)
     values = parameters.validate(LoginParams, "login", wire, None)

@@ -5,7 +5,10 @@ from django.db import connection
 from django.test.utils import CaptureQueriesContext
 
 from extdhcp_site.accounts.models import Account, ApiKey, Role, User
+from extdhcp_site.accounts.services import accounts as services
+from extdhcp_site.accounts.services import users
 from extdhcp_site.accounts.services.removal import belongings
+from extdhcp_site.errors import InvalidParameter
 from extdhcp_site.events import models as events
 from extdhcp_site.events.models import Event, EventType
 from extdhcp_site.jobs import services as jobs
@@ -246,3 +249,57 @@ def test_a_superusers_account_is_out_of_another_root_admins_reach(root):
         assert root.call(command, id=account.uuid, newname="x").status == 431, command
     User.objects.filter(pk=boss.pk).update(is_superuser=False)
     assert root.call("updateAccount", id=account.uuid, newname="x").status == 200
+
+
+@pytest.mark.parametrize("command", ["enableAccount", "disableAccount", "updateAccount"])
+def test_an_account_by_its_name_is_one_within_reach(admin, root, command):
+    """CVE-2025-47713 (CloudStack): an account that is out of reach is so by its name, too."""
+    beside = make_account(domain=make_domain(name="beside"), name="theirs")
+    above = make_account(Role.ROOT_ADMIN, admin.user.account.domain, name="boss-of-all")
+    superusers = make_account(Role.ROOT_ADMIN, name="superusers")
+    make_user(superusers, is_superuser=True)
+    for caller, account in ((admin, beside), (admin, above), (root, superusers)):
+        asked = {"domainid": account.domain.uuid} if account is not beside else {}
+        refused = caller.call(command, account=account.name, newname="x", lock="false", **asked)
+        nobody = caller.call(command, account="nobody", newname="x", lock="false", **asked)
+        assert (refused.status, refused.text.replace(account.name, "nobody")) == (431, nobody.text)
+    assert not AsyncJob.objects.exists()
+
+
+def test_a_superuser_reaches_superusers(root):
+    superuser = Signer.of(make_account(Role.ROOT_ADMIN))
+    User.objects.filter(pk=superuser.user.pk).update(is_superuser=True)
+    other = make_user(make_account(Role.ROOT_ADMIN), is_superuser=True)
+    assert superuser.call("updateAccount", id=other.account.uuid, newname="renamed").status == 200
+    assert superuser.call("updateUser", id=other.uuid, firstname="Zoe").status == 200
+
+
+def test_a_late_job_does_not_bring_a_removed_account_back(admin, user):
+    account = user.user.account
+    late = AsyncJob.objects.get(uuid=admin.call("disableAccount", id=account.uuid, lock="true").body["jobid"])
+    AsyncJob.objects.filter(pk=late.pk).update(busy_with=None)
+    result_of(admin, admin.call("deleteAccount", id=account.uuid))
+
+    jobs._handlers["disableAccount"][0](late)
+
+    account.refresh_from_db()
+    assert account.state == Account.State.REMOVED
+
+
+@pytest.mark.parametrize("enable", [services.enable, users.enable], ids=["an account", "a user"])
+def test_what_was_removed_meanwhile_is_not_enabled(admin, user, enable):
+    former = user.user.account if enable is services.enable else user.user
+    result_of(admin, admin.call("deleteAccount", id=user.user.account.uuid))
+
+    with pytest.raises(InvalidParameter, match="deleted meanwhile"):
+        enable(former, admin.caller)
+
+    former.refresh_from_db()
+    assert (getattr(former, "state", "removed"), getattr(former, "is_active", False)) == ("removed", False)
+
+
+def test_deleted_users_are_shown_with_no_account(admin, user):
+    make_user(user.user.account, username="leaver")
+    admin.call("deleteUser", id=User.objects.get(username="leaver").uuid)
+    [shown] = admin.call("listAccounts", name="ann").body["account"]
+    assert [person["username"] for person in shown["user"]] == [user.user.username]

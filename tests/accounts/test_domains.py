@@ -3,6 +3,8 @@
 import pytest
 
 from extdhcp_site.accounts.models import Account, Domain
+from extdhcp_site.accounts.services import domains as services
+from extdhcp_site.errors import InvalidParameter
 from extdhcp_site.events import models as events
 from extdhcp_site.events.models import Event, EventType
 from extdhcp_site.jobs import services as jobs
@@ -160,3 +162,18 @@ def test_whoever_takes_a_deleted_domains_name_inherits_nothing(root, domain):
     assert made["id"] != str(domain.uuid)
     assert Signer.of(admin).call("listEvents", listall="true").body == {}
     assert names(Signer.of(admin).call("listDomains", listall="true")) == {"sales"}
+
+
+def test_a_removed_child_is_listed_no_more(root, domain):
+    gone = make_domain(domain, name="emea")
+    result_of(root, root.call("deleteDomain", id=gone.uuid))
+    for recursive in ("true", "false"):
+        assert root.call("listDomainChildren", id=domain.uuid, isrecursive=recursive).body == {}
+
+
+def test_a_domain_that_was_removed_meanwhile_is_not_changed(root, domain):
+    result_of(root, root.call("deleteDomain", id=domain.uuid))
+    with pytest.raises(InvalidParameter, match="deleted meanwhile"):
+        services.update(domain, None, "late.example.com", root.caller)
+    domain.refresh_from_db()
+    assert domain.network_domain == ""

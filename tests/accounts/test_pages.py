@@ -9,10 +9,10 @@ from django.urls import reverse
 from django.utils import timezone
 
 from extdhcp_site.accounts import upkeep
-from extdhcp_site.accounts.models import Account, ApiKey, Role, User
+from extdhcp_site.accounts.models import Account, ApiKey, Domain, Role, User
 from extdhcp_site.events.models import Event, EventType
 from tests.accounts.conftest import PASSWORD
-from tests.factories import make_account, make_api_key, make_user
+from tests.factories import make_account, make_api_key, make_domain, make_user
 
 pytestmark = pytest.mark.django_db
 
@@ -62,8 +62,10 @@ def test_disabling_keys_is_told(boss):
 def test_what_was_removed_is_not_there(boss):
     account = make_account(name="gone", state=Account.State.REMOVED)
     user = make_user(account, username="lost", removed_at=timezone.now(), is_active=False)
-    for name, row in (("account", account), ("user", user)):
-        assert str(row) not in boss.get(reverse(f"admin:accounts_{name}_changelist")).text
+    domain = make_domain(name="former")
+    Domain.objects.filter(pk=domain.pk).update(path=f"removed-{domain.uuid}/")
+    for name, row, shown in (("account", account, "gone"), ("user", user, "lost"), ("domain", domain, "former")):
+        assert shown not in boss.get(reverse(f"admin:accounts_{name}_changelist")).text
         assert boss.get(reverse(f"admin:accounts_{name}_change", args=[row.pk])).status_code == 302
 
 

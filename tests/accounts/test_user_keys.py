@@ -41,7 +41,7 @@ def test_a_secret_key_is_shown_once(user):
 
 
 def test_an_admin_makes_keys_for_a_user_but_never_sees_those_there_are(admin, user):
-    """CVE-2024-42062, CVE-2025-26521: domain admins read others' keys."""
+    """CVE-2024-42062, CVE-2025-47849, CVE-2025-26521: domain admins read others' keys; here nobody does."""
     assert admin.call("getUserKeys", id=user.user.uuid).status == 431
     assert register(admin, user.user).call("listZones").status == 200
     [listed] = admin.call("listApiKeys", userid=user.user.uuid, page=1, pagesize=1).body["apikey"]
@@ -75,3 +75,11 @@ def test_a_key_is_disabled(user):
 def test_a_colleagues_keys_are_not_seen(user):
     make_api_key(make_user(user.user.account))
     assert user.call("listApiKeys", listall="true").body["count"] == 1
+
+
+def test_a_disabled_key_finds_nobody_and_is_not_shown_as_the_one_in_use(admin, user):
+    fresh = Signer(user.user, make_api_key(user.user))
+    fresh.call("disableApiKey", id=ApiKey.objects.get(key=fresh.keys.api_key).uuid)
+    assert user.call("getUserKeys", id=user.user.uuid).body["userkeys"]["apikey"] == user.keys.api_key
+    for caller in (user, admin):
+        assert caller.call("getUser", userapikey=fresh.keys.api_key).status == 431

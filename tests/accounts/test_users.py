@@ -1,6 +1,7 @@
 """The commands that show and change users: oneself, and whoever an admin is responsible for."""
 
 import pytest
+from django.contrib.auth.models import Group, Permission
 
 from extdhcp_site.accounts.models import Account, ApiKey, Role, User
 from extdhcp_site.events.models import Event, EventType
@@ -145,6 +146,8 @@ def test_a_deleted_user_is_gone_and_the_name_is_free(admin, user):
 
 def test_a_deleted_superuser_has_no_power_left(root):
     boss = make_user(root.user.account, is_superuser=True, is_staff=True)
+    boss.groups.add(Group.objects.create(name="operators"))
+    boss.user_permissions.add(Permission.objects.first())
     User.objects.filter(pk=root.user.pk).update(is_superuser=True)
 
     root.call("deleteUser", id=boss.uuid)
@@ -152,6 +155,15 @@ def test_a_deleted_superuser_has_no_power_left(root):
     boss.refresh_from_db()
     assert (boss.is_superuser, boss.is_staff, boss.is_active) == (False, False, False)
     assert not boss.has_usable_password()
+    assert not boss.groups.exists()
+    assert not boss.user_permissions.exists()
+
+
+def test_a_job_about_a_user_who_is_deleted_later_shows_nobody(admin, user):
+    reply = admin.call("disableUser", id=user.user.uuid)
+    assert "user" in result_of(admin, reply)
+    admin.call("deleteUser", id=user.user.uuid)
+    assert result_of(admin, reply) == {"success": True}
 
 
 @pytest.mark.parametrize("command", ["updateUser", "disableUser", "enableUser", "deleteUser", "registerUserKeys"])

@@ -30,7 +30,7 @@ class RegisterUserKeys(Command):
 
 
 def _oneself(caller: Caller) -> QuerySet[User]:
-    return User.objects.live().filter(pk=caller.user.pk)
+    return User.objects.filter(pk=caller.user.pk)
 
 
 class GetUserKeysParams(Params):

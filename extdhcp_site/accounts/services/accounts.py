@@ -83,6 +83,7 @@ def _disable(job: AsyncJob) -> None:
 def enable(account: Account, by: Caller) -> Account:
     with transaction.atomic():
         Account.objects.live().filter(pk=account.pk).update(state=Account.State.ENABLED)
+        refuse_if_removed(account)
         events.record(EventType.ACCOUNT_ENABLE, f"Account {account} enabled", account=account, on=account, by=by)
     account.state = Account.State.ENABLED
     return account

@@ -46,7 +46,8 @@ def update(domain: Domain, name: str | None, network_domain: str | None, by: Cal
     if network_domain is not None:
         _check_network_domain(network_domain)
         with transaction.atomic():
-            Domain.objects.live().filter(pk=domain.pk).update(network_domain=network_domain)
+            Domain.objects.filter(pk=domain.pk).update(network_domain=network_domain)
+            refuse_if_removed(domain)
             events.record(EventType.DOMAIN_UPDATE, f"Domain {domain} updated", account=by.account, on=domain, by=by)
         domain.network_domain = network_domain
     return domain
@@ -70,7 +71,7 @@ def delete(domain: Domain, by: Caller) -> AsyncJob:
 def _delete(job: AsyncJob) -> None:
     with transaction.atomic():
         # Out of the tree first: whoever comes to use it meanwhile waits for this row, and is seen below.
-        gone = Domain.objects.live().filter(uuid=job.instance_uuid).update(path=_path_of_the_removed(job.instance_uuid))
+        gone = Domain.objects.filter(uuid=job.instance_uuid).update(path=_path_of_the_removed(job.instance_uuid))
         if gone:
             _refuse_if_in_use(Domain.objects.get(uuid=job.instance_uuid))
 

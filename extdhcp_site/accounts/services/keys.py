@@ -13,7 +13,7 @@ def register(user: User, by: Caller) -> NewApiKey:
     """A new pair; those that the user had let nobody in any more. Raises InvalidParameter for a disabled user."""
     with transaction.atomic():
         # One at a time: else two that come together would both leave theirs in use.
-        if not User.objects.select_for_update().live().filter(pk=user.pk, is_active=True).exists():
+        if not User.objects.select_for_update().filter(pk=user.pk, is_active=True).exists():
             raise InvalidParameter(f"{user} is disabled. Enable the user first.")
         ApiKey.objects.filter(user=user, disabled_at=None).update(disabled_at=timezone.now())
         new = create_api_key(user)

@@ -124,12 +124,13 @@ def disable(user: User, by: Caller) -> AsyncJob:
 
 @jobs.handler("disableUser", EventType.USER_DISABLE)
 def _disable(job: AsyncJob) -> None:
-    User.objects.live().filter(uuid=job.instance_uuid).update(is_active=False)
+    User.objects.filter(uuid=job.instance_uuid).update(is_active=False)
 
 
 def enable(user: User, by: Caller) -> User:
     with transaction.atomic():
-        User.objects.live().filter(pk=user.pk).update(is_active=True)
+        User.objects.filter(pk=user.pk).update(is_active=True)
+        refuse_if_removed(user)
         events.record(EventType.USER_ENABLE, f"User {user} enabled", account=user.account, on=user, by=by)
     user.is_active = True
     return user
