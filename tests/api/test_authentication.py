@@ -37,14 +37,14 @@ def _disable_account(signer: Signer) -> None:
 
 @pytest.mark.parametrize("disable", [_disable_key, _disable_user, _disable_account])
 def test_who_is_disabled_is_out_at_once(user, disable):
-    """Case 5: a key that was disabled, or whose user or account was."""
+    """A key that was disabled, or whose user or account was."""
     assert user.call("listApis").status == 200
     disable(user)
     assert user.call("listApis").status == 401
 
 
 def test_every_refusal_reads_the_same(user):
-    """Case 4. libcloud takes 401, and only that, for wrong credentials."""
+    """libcloud takes 401, and only that, for wrong credentials."""
     keys, others = user.keys, make_api_key()
     later = (timezone.now() - timedelta(minutes=1)).strftime("%Y-%m-%dT%H:%M:%S+0000")
     requests = {
@@ -81,7 +81,7 @@ def test_a_key_in_another_shape_is_no_key(user, name):
 
 
 def test_the_same_work_is_done_for_a_key_that_does_not_exist(user, monkeypatch):
-    """Case 4: nor does the time tell which keys there are."""
+    """Nor does the time tell which keys there are."""
     signed_with = []
     monkeypatch.setattr(signing, "sign", lambda secret, text: signed_with.append(secret) or "x")
     send(signed(user.keys, LIST))

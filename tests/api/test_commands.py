@@ -95,7 +95,7 @@ def test_a_job_shows_who_what_and_when(user):
 
 
 def test_a_jobs_secret_is_its_callers_alone(user, root, monkeypatch):
-    """CVE-2026-59657: passwords in the job table."""
+    """CVE-2026-59657 (CloudStack), #23196 (NetBox): whoever may look at jobs read the passwords that they hold."""
     monkeypatch.setitem(jobs._renderers, "VirtualMachine", lambda *_: {"virtualmachine": {"id": "x"}})
     job = make_job(user, status=Status.SUCCEEDED, completed_at="2100-01-01T00:00:00Z")
     jobs.keep_secret(job, password="hunter2hunter2")

@@ -64,7 +64,6 @@ def test_when_a_token_was_used_is_noted(user):
 
 
 def test_a_flood_of_wrong_tokens_is_slowed_and_a_right_one_passes(user):
-    """Case 9."""
     answers = [get("events", "z" * 64) for _ in range(60)]
     assert (answers[0].status_code, answers[-1].status_code) == (401, 429)
     assert answers[-1].json()["errorcode"] == 429

@@ -181,7 +181,7 @@ def test_a_list_of_constants_is_one_page(rest):
     ],
 )
 def test_a_body_is_read_strictly(rest, vm, body, detail):
-    """Mass assignment (case 8): a field that is not declared is refused by its name, whatever it is called."""
+    """Mass assignment: a field that is not declared is refused by its name, whatever it is called."""
     answer = rest.patch(f"vms/{vm.uuid}", body)
     assert (answer.status_code, answer.json()["detail"]) == (400, detail)
     vm.refresh_from_db()
@@ -190,7 +190,7 @@ def test_a_body_is_read_strictly(rest, vm, body, detail):
 
 @pytest.mark.parametrize("name", ["accountid", "instance_name", "state", "hostid", "password", "__class__", "pk"])
 def test_a_column_is_no_field(rest, vm, name):
-    """Case 8: internal names, and columns of our own."""
+    """Internal names, and columns of our own."""
     answer = rest.patch(f"vms/{vm.uuid}", {name: "x"})
     assert (answer.status_code, answer.json()["detail"]) == (400, f"{name}: is not a field of this request.")
 
@@ -208,7 +208,7 @@ def test_a_column_is_no_field(rest, vm, name):
     ],
 )
 def test_a_body_that_is_not_json_is_refused(rest, vm, body):
-    """Cases 1 and 6: doubled names, deep nesting, numbers without end."""
+    """Doubled names, deep nesting, numbers without end."""
     answer = rest.send("patch", f"vms/{vm.uuid}", body)
     assert (answer.status_code, answer.json()["errorcode"]) == (400, 400)
 
@@ -217,13 +217,12 @@ def test_a_body_that_is_not_json_is_refused(rest, vm, body):
     "content_type", ["application/x-www-form-urlencoded", "multipart/form-data; boundary=x", "text/plain", "text/xml"]
 )
 def test_a_form_or_xml_is_no_json(rest, vm, content_type):
-    """Case 10: a browser sends those across sites without asking first."""
+    """A browser sends those across sites without asking first."""
     answer = rest.send("patch", f"vms/{vm.uuid}", b'{"displayname": "x"}', content_type)
     assert answer.status_code == 415
 
 
 def test_a_body_without_end_is_refused(rest, vm):
-    """Case 6."""
     assert rest.patch(f"vms/{vm.uuid}", {"displayname": "x" * 4_000_000}).status_code == 413
 
 
@@ -347,7 +346,7 @@ def own_routes(own_commands, monkeypatch, settings):
 
 @pytest.mark.parametrize("method", ["post", "patch", "delete"])
 def test_a_browsers_session_needs_the_csrf_token(user, vm, method):
-    """Case 10: a state change with nothing but the cookie."""
+    """A state change with nothing but the cookie."""
     browser = Client(enforce_csrf_checks=True)
     browser.force_login(user.user)
     url = f"/api/v1/vms/{vm.uuid}" + ("/actions/start" if method == "post" else "")
@@ -357,7 +356,6 @@ def test_a_browsers_session_needs_the_csrf_token(user, vm, method):
 
 
 def test_a_state_is_not_changed_by_get(rest, vm):
-    """Case 10."""
     assert rest.get(f"vms/{vm.uuid}/actions/start").status_code == 405
     assert rest.send("options", f"vms/{vm.uuid}").status_code == 405
 

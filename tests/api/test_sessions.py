@@ -124,7 +124,7 @@ def _disable_account(person: User) -> None:
 
 
 def test_every_refusal_reads_the_same_and_takes_the_same_work(person, monkeypatch):
-    """Case 12: nobody learns which users there are; CVE-2014-7807: nor gets in without a password."""
+    """Nobody learns which users there are; CVE-2014-7807: nor gets in without a password."""
     hashed = []
     original = User.check_password
     monkeypatch.setattr(User, "check_password", lambda self, raw: hashed.append(raw) or original(self, raw))
@@ -241,7 +241,7 @@ def test_cmks_try_after_a_wrong_key_is_refused(person):
     ids=str,
 )
 def test_another_sites_page_logs_nobody_in(person, headers):
-    """Case 18: somebody would work in the attacker's account, and leave their data there."""
+    """Somebody would work in the attacker's account, and leave their data there."""
     response = Browser().log_in(headers=headers)
     assert response.status_code == 401
     assert Session.objects.count() == 0
@@ -259,7 +259,7 @@ def test_a_trusted_origin_is_trusted(person, settings):
 
 
 def test_anonymous_requests_leave_no_sessions(person):
-    """Case 19; OSSA-2021-002 and its kind: whoever is not logged in makes rows without end."""
+    """OSSA-2021-002 and its kind: whoever is not logged in makes rows without end."""
     client = Client()
     for number in range(30):
         client.get("/login/", {"next": f"/{number}"})
@@ -293,7 +293,7 @@ def test_a_session_may_do_what_its_user_may(browser):
 @pytest.mark.parametrize("method", ["get", "post"])
 @pytest.mark.parametrize("key", [None, "", "x", "x" * 27, "[]", "{}", "true", "0"])
 def test_a_cookie_alone_lets_nobody_in(browser, method, key):
-    """Case 10; CVE-2024-45693 (Apache CloudStack): a foreign page's request came with the victim's cookies."""
+    """CVE-2024-45693 (Apache CloudStack): a foreign page's request came with the victim's cookies."""
     browser.key = key
 
     assert browser.call("createSSHKeyPair", method=method, name="theirs").status == 401
@@ -320,13 +320,12 @@ def test_a_wrong_key_ends_no_session(browser):
     ids=str,
 )
 def test_another_sites_page_does_nothing_even_with_the_key(browser, method, headers):
-    """Case 10."""
     assert browser.call("createSSHKeyPair", method=method, headers=headers, name="theirs").status == 401
     assert not SshKeyPair.objects.exists()
 
 
 def test_a_key_belongs_to_its_session(browser, person):
-    """Case 18: two tabs, two users."""
+    """Two tabs, two users."""
     make_user(make_account(domain=person.account.domain), username="bob")
     other = Browser()
     other.log_in("bob")
@@ -349,7 +348,7 @@ def test_the_database_does_not_have_the_key(browser):
 
 @pytest.mark.parametrize("call", ["login", "listZones", "logout"])
 def test_nothing_of_a_session_may_be_kept(browser, call):
-    """Case 18: the back button shows nothing after log-out."""
+    """The back button shows nothing after log-out."""
     given = {"command": call, "sessionkey": browser.key, "username": "ann", "password": PASSWORD, "domain": "sales"}
     response = browser.client.post(ENDPOINT, urlencode(given), content_type=FORM)
     assert response.status_code == 200
@@ -399,7 +398,7 @@ def _delete_user(person: User) -> None:
     "change", [_change_password, _change_role, _disable_user, _disable_account, _delete_user], ids=lambda f: f.__name__
 )
 def test_what_takes_ones_power_ends_the_session(browser, person, change):
-    """Case 11: dead with the next request, for the API and the console."""
+    """Dead with the next request, for the API and the console."""
     assert browser.client.get("/").status_code == 200
 
     change(person)
@@ -409,7 +408,7 @@ def test_what_takes_ones_power_ends_the_session(browser, person, change):
 
 
 def test_a_session_put_into_the_browser_before_is_not_gone_on_with(person):
-    """Case 11, fixation: whoever set the cookie would be logged in as well."""
+    """Fixation: whoever set the cookie would be logged in as well."""
     mallory = Browser()
     make_user(username="mallory")
     mallory.log_in("mallory", domain=None)
@@ -463,7 +462,7 @@ def test_a_password_is_not_guessed(person):
 
 
 def test_unknown_users_are_slowed_alike(person):
-    """Case 12: else the slowing would tell which users there are."""
+    """Else the slowing would tell which users there are."""
     statuses = {
         name: [Browser().log_in(name, password="x").status_code for _ in range(20)] for name in ("ann", "nobody")
     }

@@ -113,7 +113,6 @@ def wrong(key: str, peer: str = "192.0.2.1"):
 
 
 def test_a_flood_of_wrong_signatures_for_one_key_is_slowed(user):
-    """Case 9."""
     answers = [wrong(user.keys.api_key) for _ in range(60)]
     assert answers[0].status_code == 401
     assert answers[-1].status_code == 429
@@ -121,7 +120,6 @@ def test_a_flood_of_wrong_signatures_for_one_key_is_slowed(user):
 
 
 def test_a_flood_of_many_keys_from_one_address_is_slowed(db, settings):
-    """Case 9."""
     settings.WEB_PROCESSES = 10
     statuses = [wrong(f"key-{number}").status_code for number in range(110)]
     assert (statuses[0], statuses[-1]) == (401, 429)
@@ -129,7 +127,7 @@ def test_a_flood_of_many_keys_from_one_address_is_slowed(db, settings):
 
 @pytest.mark.parametrize("peer", ["192.0.2.1", "198.51.100.7"])
 def test_nobody_is_locked_out_by_a_flood_with_their_key(user, peer):
-    """Case 9: neither from elsewhere nor from behind the same proxy."""
+    """Neither from elsewhere nor from behind the same proxy."""
     for _ in range(60):
         wrong(user.keys.api_key)
     pairs = [("command", "listApis"), ("response", "json"), ("apiKey", user.keys.api_key)]

@@ -1,6 +1,6 @@
 """A walk over listApis: every command with whatever its parameters could be made of, and some that they could not.
 
-Whatever comes is answered in words: no 5xx of ours, nothing half made, no secret shown (cases 1, 2, 6 and 8).
+Whatever comes is answered in words: no 5xx of ours, nothing half made, no secret shown.
 """
 
 import json
