@@ -106,7 +106,9 @@ class _Connection(http.client.HTTPConnection):
         """Whether it may be used again: ours, and nothing has come that nobody asked for, such as its end."""
         if self.sock is None or self.process != os.getpid() or time.monotonic() - self.idle_since > IDLE_SECONDS:
             return False
-        return not self.sock.pending() and not select.select([self.sock], [], [], 0)[0]
+        poll = select.poll()  # select.select knows the first 1,024 files only
+        poll.register(self.sock, select.POLLIN)
+        return not self.sock.pending() and not poll.poll(0)
 
 
 class Connections:
