@@ -433,3 +433,16 @@ def test_users_own_disc_stays_where_it_is(xen, shared, here, there):
     here.migrate(vm, there, soon())
 
     assert xen.db.get("VBD", drive)["VDI"] == own
+
+
+def test_move_that_takes_too_long_puts_the_disc_back(xen, here, there):
+    vm = started(here)
+    media = here.place(NAME, CONTENT, soon())
+    here.insert(vm, media, soon())
+    there.place(NAME, CONTENT, soon())
+    xen.pace["pool_migrate"] = 30
+    with pytest.raises(Busy, match="cancelled"):
+        here.migrate(vm, there, soon(4))
+
+    assert here.power_state(vm, soon()) is PowerState.RUNNING
+    assert here.inserted(vm, soon()) == media.path
