@@ -77,9 +77,6 @@ class Connection:
             except Fault as fault:
                 # The library's own, when the pool ends one session after the other or answers without a status.
                 raise TryAgainLater("The pool does not keep a session, or does not speak XenAPI.") from fault
-            except (TypeError, AttributeError, IndexError, KeyError) as error:
-                # The library trips over an answer that lacks its status or its error.
-                raise AnswerRefused("The pool's answer has not the form of XenAPI's.") from error
 
     def log_out(self) -> None:
         """For good. As the library does it, a call that another thread has in the session may log in anew."""

@@ -94,8 +94,9 @@ def here_or_off(session: Session, wanted: VmRef, host: str) -> Vm | None:
 
 
 def is_elsewhere(vm: Vm, host: str) -> bool:
-    """Whether it runs on another host than `host`. One that is off is nowhere."""
-    return vm.power is not PowerState.OFF and host != "" and vm.host not in ("", host)
+    """Whether it runs on another host than `host`. One that is off or suspended is nowhere."""
+    nowhere = vm.power is PowerState.OFF or vm.suspended
+    return not nowhere and host != "" and vm.host not in ("", host)
 
 
 def _checked(vm: Vm, wanted: VmRef) -> Vm:

@@ -21,6 +21,7 @@ from networks.hypervisors.base import (
     Transport,
 )
 from networks.hypervisors.xenserver import XenHost
+from networks.hypervisors.xenserver_session import Session
 from tests.networks.hypervisors.factories import KERNEL, make_vm, soon
 from tests.networks.hypervisors.xen_world import (
     NETWORK,
@@ -61,6 +62,10 @@ def here(xen) -> XenHost:
 @pytest.fixture
 def there(xen) -> XenHost:
     return host_of(xen, "xen2")
+
+
+def base_session(xen) -> Session:
+    return Session(address_of(xen), soon())
 
 
 # The driver --------------------------------------------------------------------------------------
@@ -179,6 +184,16 @@ def test_power_state_of_what_is_nowhere(here):
     assert here.power_state(make_vm(), soon()) is None
 
 
+def test_name_of_two_hosts_is_refused(xen, here):
+    xen.db.set("host", xen.ref("host", "xen2"), name_label="xen1")
+    try:
+        with pytest.raises(Refused, match="2 hosts"):
+            here.host_facts(soon())
+    finally:
+        (other,) = [row for row in xen.db.where("host", name_label="xen1") if row["hostname"] == "xen2"]
+        xen.db.set("host", other.ref, name_label="xen2")
+
+
 # Networks ----------------------------------------------------------------------------------------
 
 
@@ -223,6 +238,17 @@ def test_network_that_the_host_is_not_on(xen, here):
     xen.db.create("network", name_label="lonely")
     with pytest.raises(NetworkMissing, match="no interface on network lonely"):
         here.ensure_network(NetworkRef("lonely", 5), soon())
+
+
+def test_network_of_a_name_that_others_bear_too(xen, here):
+    twin = xen.db.create("network", name_label=TRUNK)
+    pif = xen.db.create("PIF", network=twin, host=xen.ref("host", "xen1"), device="eth1")
+    try:
+        with pytest.raises(NetworkMissing, match="several"):
+            here.ensure_network(NetworkRef(TRUNK, 83), soon())
+    finally:
+        xen.db.delete("PIF", pif)
+        xen.db.delete("network", twin)
 
 
 def test_failed_vlan_leaves_no_network_behind(xen, here):
@@ -288,6 +314,29 @@ def test_root_volume_smaller_than_its_template_is_refused(here):
 def test_root_volume_of_what_is_not_there(here, fields, error):
     with pytest.raises(error, match="nothing"):
         here.ensure_root(xen_root(**fields), soon())
+
+
+def test_template_of_a_name_that_others_bear_too(xen, here):
+    for _ in range(2):
+        xen.db.create("VM", name_label="twins", is_a_template=True)
+    with pytest.raises(Refused, match="2 templates"):
+        here.ensure_root(xen_root(image="twins"), soon())
+
+
+def test_template_without_a_disk_is_refused(xen, here):
+    xen.db.create("VM", name_label="empty", is_a_template=True)
+    with pytest.raises(Refused, match="no disk"):
+        here.ensure_root(xen_root(image="empty"), soon())
+
+
+def test_repository_that_the_host_is_not_plugged_into(xen, here):
+    (pbd,) = [row for row in xen.db.where("PBD", SR=xen.ref("SR", PRIMARY)) if row["host"] == xen.ref("host", "xen1")]
+    xen.db.set("PBD", pbd.ref, currently_attached=False)
+    try:
+        with pytest.raises(StorageProblem, match="not plugged"):
+            here.ensure_root(xen_root(), soon())
+    finally:
+        xen.db.set("PBD", pbd.ref, currently_attached=True)
 
 
 def test_full_repository_is_told_as_such(xen, here):
@@ -395,6 +444,18 @@ def test_vm_without_its_root_volume_is_not_defined(here):
         here.define(xen_spec(), soon())
 
 
+def test_vm_on_a_network_that_was_not_made_is_not_defined(here):
+    spec = xen_spec(nics=(NicSpec(OTHER_NIC.mac, NetworkRef(TRUNK, 999)),))
+    here.ensure_root(spec.root, soon())
+    with pytest.raises(NetworkMissing, match="999"):
+        here.define(spec, soon())
+
+
+def test_uuid_that_is_none_is_refused(here):
+    with pytest.raises(Refused, match="UUID"):
+        here.power_state(make_vm(uuid="x"), soon())
+
+
 def test_pool_as_a_whole_defines_nothing(xen):
     with pytest.raises(Refused, match="Which host"):
         host_of(xen, "").define(xen_spec(), soon())
@@ -445,6 +506,17 @@ def test_paused_vm_goes_on(xen, here):
     here.start(vm, soon())
 
     assert here.power_state(vm, soon()) is PowerState.RUNNING
+
+
+def test_suspended_vm_goes_on_where_it_is_put(xen, here, there):
+    vm = started(here)
+    with base_session(xen) as session:
+        session.run("VM.suspend", ref_of(xen, vm))
+    assert here.power_state(vm, soon()) is PowerState.PAUSED
+
+    there.start(vm, soon())
+
+    assert there.power_state(vm, soon()) is PowerState.RUNNING
 
 
 def test_host_without_memory_is_told_as_such(here):
@@ -551,6 +623,32 @@ def test_undefine_of_a_vm_of_others_is_refused(xen, here):
         host_of(xen, "").undefine(make_vm(name=row["name_label"], uuid=row["uuid"]), soon())
 
 
+def test_cut_waits_for_an_operation_that_is_being_cancelled(xen, here):
+    vm = started(here)
+    xen.faults.fail_next("Async.VM.hard_shutdown", "OTHER_OPERATION_IN_PROGRESS", "VM", "x", "clean_shutdown")
+    here.stop(vm, soon(), grace=0)
+
+    assert here.power_state(vm, soon()) is PowerState.OFF
+
+
+def test_cut_waits_no_longer_than_its_deadline(xen, here):
+    vm = started(here)
+    for _ in range(20):
+        xen.faults.fail_next("Async.VM.hard_shutdown", "OTHER_OPERATION_IN_PROGRESS", "VM", "x", "clean_shutdown")
+    begun = time.monotonic()
+    with pytest.raises(Busy):
+        here.stop(vm, soon(2), grace=0)
+
+    assert time.monotonic() - begun < 3
+
+
+def test_cut_that_is_refused_is_told(xen, here):
+    vm = started(here)
+    xen.faults.fail_next("Async.VM.hard_shutdown", "OPERATION_BLOCKED", "x", "y")
+    with pytest.raises(Refused, match="blocked"):
+        here.stop(vm, soon(), grace=0)
+
+
 def test_operation_of_others_is_waited_out_by_the_next_try(xen, here):
     vm = started(here)
     xen.faults.fail_next("Async.VM.hard_reboot", "OTHER_OPERATION_IN_PROGRESS", "VM", "x", "pool_migrate")
@@ -596,6 +694,13 @@ def test_move_that_takes_too_long_is_cancelled(xen, here, there):
 
     assert here.power_state(vm, soon()) is PowerState.RUNNING
     assert xen.calls["task.cancel"] >= 1
+
+
+def test_move_from_where_the_vm_is_not_is_refused(xen, here, there):
+    with pool(hosts=3) as three:
+        vm = started(host_of(three, "xen1"))
+        with pytest.raises(Refused, match="another host"):
+            host_of(three, "xen2").migrate(vm, host_of(three, "xen3"), soon())
 
 
 def test_move_to_another_pool_is_refused(xen, here):
@@ -655,6 +760,28 @@ def test_nic_on_another_network_is_elsewhere(here):
     here.ensure_network(NetworkRef(TRUNK, 101), soon())
 
     assert here.nic_state(vm, NicSpec(vm.macs[0], NetworkRef(TRUNK, 101)), soon()) is NicState.ELSEWHERE
+
+
+def test_nic_that_was_unplugged_is_absent(xen, here):
+    vm = started(here)
+    (vif,) = xen.db.get("VM", ref_of(xen, vm))["VIFs"]
+    xen.db.set("VIF", vif, currently_attached=False)
+
+    assert here.nic_state(vm, NicSpec(vm.macs[0], NETWORK), soon()) is NicState.ABSENT
+
+
+def test_nic_of_a_network_that_is_not_there_is_elsewhere(here):
+    vm = started(here)
+
+    assert here.nic_state(vm, NicSpec(vm.macs[0], NetworkRef(TRUNK, 998)), soon()) is NicState.ELSEWHERE
+
+
+def test_vm_with_as_many_nics_as_it_can_have(here):
+    vm = defined(here)
+    for number in range(6):
+        here.add_nic(vm, NicSpec(f"02:00:00:00:88:0{number}", NETWORK), soon())
+    with pytest.raises(Refused, match="as many"):
+        here.add_nic(vm, OTHER_NIC, soon())
 
 
 def test_nic_that_is_locked_has_its_link_down(xen, here):

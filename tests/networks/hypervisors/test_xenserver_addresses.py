@@ -1,5 +1,6 @@
 """What guests say of themselves: joined to their NICs, and the mirror of a pool that it is read from."""
 
+import contextlib
 import os
 import threading
 import time
@@ -276,6 +277,39 @@ def test_pool_is_read_by_few_calls_and_then_by_one(xen):
     assert used(xen, host, vms) == 1
     xen.add_vms(10)
     assert used(xen, host, vms) == 1
+
+
+def test_large_pool_is_read_in_parts(xen, monkeypatch):
+    monkeypatch.setattr("networks.hypervisors.xenserver_mirror.VMS_A_CALL", 10)
+    xen.add_vms(30)
+
+    assert len(host_of(xen, "").running_vms(soon())) == 30
+    assert xen.calls["VM.get_all_records_where"] == 2
+
+
+def test_reader_does_not_wait_for_another_beyond_its_deadline(xen, vm):
+    read_one(xen, vm)
+    xen.faults.hang("event.from")
+    other = threading.Thread(target=slow, args=(xen, vm))
+    other.start()
+    wait_for_call(xen, "event.from")
+    begun = time.monotonic()
+    with pytest.raises(DeadlineExceeded, match="somebody else"):
+        list(host_of(xen, "").read_addresses([vm, *STRANGERS], soon(0.5)))
+    assert time.monotonic() - begun < 1.5
+    other.join()
+
+
+def slow(xen, vm) -> None:
+    with contextlib.suppress(DeadlineExceeded):
+        list(host_of(xen, "").read_addresses([vm, *STRANGERS], soon(2)))
+
+
+def wait_for_call(xen, name: str) -> None:
+    give_up = time.monotonic() + 5
+    while not xen.calls[name]:
+        assert time.monotonic() < give_up
+        time.sleep(0.01)
 
 
 def test_token_that_the_pool_does_not_know_has_it_read_anew(xen, vm):

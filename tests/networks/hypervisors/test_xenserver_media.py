@@ -246,6 +246,13 @@ def test_image_that_is_not_there(here):
         here.read(NAME, soon())
 
 
+def test_image_that_is_no_more(here):
+    here.place(NAME, CONTENT, soon())
+    here.remove(NAME, soon())
+    with pytest.raises(NotFound):
+        here.read(NAME, soon())
+
+
 def test_image_larger_than_any_config_drive_is_not_read(xen, here):
     here.place(NAME, CONTENT, soon())
     (vdi,) = xen.db.where("VDI", name_label=NAME)
@@ -282,6 +289,37 @@ def test_vm_has_a_cd_rom_of_its_own_and_the_usual_place_stays_free(xen, here):
     vm = defined(here)
 
     assert our_drive(xen, vm)["userdevice"] == "2"
+    assert here.inserted(vm, soon()) is None
+
+
+def test_vm_without_a_place_for_its_cd_rom_is_refused(xen, here):
+    vm = defined(here)
+    media = here.place(NAME, CONTENT, soon())
+    xen.db.delete("VBD", our_drive(xen, vm).ref)
+    for device in "123":
+        xen.db.create("VBD", VM=ref_of(xen, vm), type="CD", mode="RO", userdevice=device, empty=True)
+    with pytest.raises(Refused, match="no place"):
+        here.insert(vm, media, soon())
+
+
+def test_disc_that_the_guest_lets_go_of_by_itself_is_out(xen, here):
+    vm = started(here)
+    here.insert(vm, here.place(NAME, CONTENT, soon()), soon())
+    drive = our_drive(xen, vm).ref
+    xen.faults.before("Async.VBD.eject", lambda: xen.db.set("VBD", drive, VDI="OpaqueRef:NULL", empty=True))
+    here.insert(vm, None, soon())
+
+    assert here.inserted(vm, soon()) is None
+
+
+def test_disc_that_vanished_under_the_guest_is_not_told(xen, here):
+    vm = started(here)
+    here.insert(vm, here.place(NAME, CONTENT, soon()), soon())
+    (vdi,) = xen.db.where("VDI", name_label=NAME)
+    drive = our_drive(xen, vm).ref
+    xen.db.delete("VDI", vdi.ref)
+    xen.db.set("VBD", drive, VDI=vdi.ref, empty=False)
+
     assert here.inserted(vm, soon()) is None
 
 

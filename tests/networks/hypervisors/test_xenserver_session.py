@@ -6,7 +6,7 @@ from dataclasses import replace
 
 import pytest
 
-from networks.hypervisors import xenserver_session
+from networks.hypervisors import base, xenserver_session
 from networks.hypervisors.base import (
     AskTheOperator,
     Busy,
@@ -251,6 +251,28 @@ def test_session_in_which_a_call_is_stuck_is_not_used_again(xen, sessions):
     wait_until(lambda: open_sessions(xen) == 1)
 
 
+def test_nothing_more_is_asked_in_a_session_with_a_stuck_call(xen, sessions):
+    xen.faults.hang("pool.get_all_records")
+    with Session(address_of(xen), soon(), sessions) as session:
+        with pytest.raises(DeadlineExceeded):
+            session.call("pool.get_all_records", until=soon(0.5))
+        with pytest.raises(EndpointUnreachable, match="stuck"):
+            session.call("host.get_all_records")
+
+
+def test_call_whose_waiter_was_given_up_leaves_its_session(xen, sessions, monkeypatch):
+    monkeypatch.setattr(base, "HEARTBEAT_SECONDS", 0.05)
+    xen.faults.delay(2, "pool.get_all_records")
+
+    def given_up():
+        raise RuntimeError("taken over")
+
+    with Session(address_of(xen), soon(), sessions) as session, pytest.raises(RuntimeError), heartbeat(given_up):
+        session.call("pool.get_all_records")
+
+    wait_until(lambda: open_sessions(xen) == 0)
+
+
 def test_deadline_that_has_passed_asks_nobody(xen, sessions):
     with pytest.raises(DeadlineExceeded):
         pool_of(xen, sessions).host_facts(soon(-1))
@@ -319,9 +341,19 @@ def test_waiter_that_was_given_up_leaves_its_session(xen, sessions):
 
 
 def test_task_that_somebody_cancelled(xen, session):
-    xen.faults.fail_next("Async.VM.destroy", "TASK_CANCELLED", "OpaqueRef:x")
-    with pytest.raises(TryAgainLater):
-        session.run("VM.destroy", "OpaqueRef:x")
+    xen.pace["copy"] = 30
+    vdi = xen.db.where("VDI", SR=xen.ref("SR", "primary"))[0].ref
+    task = session.call("Async.VDI.copy", vdi, xen.ref("SR", "primary"))
+    session.call("task.cancel", task)
+    with pytest.raises(TryAgainLater, match="cancelled"):
+        session.wait_for(task)
+
+
+def test_pool_whose_hosts_do_not_agree(xen, session):
+    for _ in range(2):
+        xen.faults.fail_next("pool.get_all_records", "HOST_IS_SLAVE", xen.addresses[0])
+    with pytest.raises(EndpointUnreachable, match="agree"):
+        session.pool()
 
 
 def test_ended_tasks_are_forgotten(xen, session):
@@ -353,6 +385,17 @@ def test_ended_tasks_are_forgotten(xen, session):
 )
 def test_failure_is_named_for_what_to_do_next(details, kind):
     assert type(translate(details)) is kind
+
+
+@pytest.mark.parametrize("error_info", [[], "x", None, {}])
+def test_task_that_does_not_say_why_it_failed(error_info):
+    assert isinstance(xenserver_session._meaning(error_info), EndpointUnreachable)
+
+
+@pytest.mark.parametrize("pem", ["", 7, None, "-----BEGIN CERTIFICATE-----\n\u2603\n-----END CERTIFICATE-----"])
+def test_certificate_that_is_none(pem):
+    with pytest.raises(EndpointUnreachable):
+        xenserver_session._fingerprint(pem)
 
 
 @pytest.mark.parametrize("code", ["", "x" * 1000, "<b>", "\x1b[31m", "a b"])
