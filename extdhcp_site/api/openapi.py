@@ -78,7 +78,7 @@ def _type_of(field: serializers.Field) -> dict[str, Any]:
         case Map():
             return {"type": "object", "additionalProperties": {"type": "string"}, "maxProperties": MOST_ITEMS}
         case MapList():
-            return {"type": "array", "items": object_of(field.entry), "maxItems": MOST_ITEMS}
+            return {"type": "array", "items": object_of(field.entry), "maxItems": field.most}
         case _:
             raise TypeError(f"{type(field).__name__} has no JSON schema. Add it here.")
 

@@ -38,7 +38,9 @@ _CONTROL_OR_LINE_END = re.compile("[\x00-\x1f\x7f-\x9f\u2028\u2029]")
 # A name with one of these would let two requests sign the same text.
 _AMBIGUOUS_NAME = re.compile(r"[&=%+#\s\x00-\x1f\x7f]")
 _MAP = re.compile(r"(?P<name>[^\[\].]+)\[(?P<index>[0-9]{1,9})\]\.(?P<key>.+)")
+_LEADING_ZEROS = re.compile(r"\[0+(?=[0-9])")
 _UUID = re.compile(r"[0-9a-fA-F]{8}(-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}")
+_OFFSET = re.compile(r"(Z|[+-][0-9]{2}:?[0-9]{2})$")
 _INTEGER = re.compile(r"-?[0-9]{1,19}")
 
 # Names of our own columns and of CloudStack's call context. A client that sends one hopes that it
@@ -113,9 +115,10 @@ class Wire:
         seen = set()
         for name, value in wire.pairs:
             _check(name, value)
-            if name.lower() in seen:
+            meant = _LEADING_ZEROS.sub("[", name.lower())
+            if meant in seen:
                 raise InvalidParameter(f"Parameter {_cut(name)} is given more than once.")
-            seen.add(name.lower())
+            seen.add(meant)
             wire._add(name, value)
         if both := wire.values.keys() & wire.maps.keys():
             raise InvalidParameter(f"Parameter {_cut(min(both))} is given more than once.")
@@ -289,7 +292,7 @@ class Bool(_Declared, serializers.Field):
 
 
 class Date(_Declared, serializers.Field):
-    """`yyyy-MM-dd` or `yyyy-MM-dd HH:mm:ss`, in UTC. A bare day means its end where `end_of_day`."""
+    """`yyyy-MM-dd` or `yyyy-MM-dd HH:mm:ss`, in UTC unless an offset follows. A bare day is its end if `end_of_day`."""
 
     wire_type = "date"
 
@@ -301,8 +304,9 @@ class Date(_Declared, serializers.Field):
         try:
             if len(data) == len("yyyy-MM-dd"):
                 return datetime.combine(datetime.strptime(data, "%Y-%m-%d"), self.bare_time, UTC)
-            return datetime.strptime(data.replace("T", " ")[:19], "%Y-%m-%d %H:%M:%S").replace(tzinfo=UTC)
-        except (AttributeError, TypeError, ValueError):
+            in_utc = data if _OFFSET.search(data) else f"{data}Z"
+            return datetime.strptime(in_utc.replace("T", " "), "%Y-%m-%d %H:%M:%S%z").astimezone(UTC)
+        except (AttributeError, OverflowError, TypeError, ValueError):
             raise serializers.ValidationError("must be yyyy-MM-dd or yyyy-MM-dd HH:mm:ss.") from None
 
 
@@ -327,7 +331,7 @@ class Map(_Declared, serializers.Field):
 
     def to_internal_value(self, data: Any) -> dict[str, str]:
         merged: dict[str, str] = {}
-        for entry in _entries(data):
+        for entry in _entries(data, MOST_ITEMS):
             if merged.keys() & entry.keys():
                 raise serializers.ValidationError("has a key that is given more than once.")
             merged |= entry
@@ -340,16 +344,16 @@ class Map(_Declared, serializers.Field):
 
 
 class MapList(_Declared, serializers.Field):
-    """`name[0].a=1&name[0].b=2&name[1].a=3`: a list of what `entry`, a Params class, makes of each."""
+    """`name[0].a=1&name[0].b=2&name[1].a=3`: a list of what `entry`, a Params class, makes of each, `most` at most."""
 
     wire_type = "map"
 
-    def __init__(self, help_text: str, entry: type[Params], **options: Any) -> None:
-        self.entry = entry
+    def __init__(self, help_text: str, entry: type[Params], *, most: int = MOST_ITEMS, **options: Any) -> None:
+        self.entry, self.most = entry, most
         super().__init__(help_text, **options)
 
     def to_internal_value(self, data: Any) -> list[Values]:
-        return [self._validated(entry) for entry in _entries(data)]
+        return [self._validated(entry) for entry in _entries(data, self.most)]
 
     def _validated(self, entry: dict[str, str]) -> Values:
         lowered = {key.lower(): value for key, value in entry.items()}
@@ -358,18 +362,16 @@ class MapList(_Declared, serializers.Field):
         return _complete(serializer)
 
     def spelt(self, value: Any) -> list[dict[str, Any]]:
-        if (
-            not isinstance(value, list)
-            or len(value) > MOST_ITEMS
-            or not all(isinstance(entry, dict) for entry in value)
-        ):
-            raise serializers.ValidationError(f"must be a list of at most {MOST_ITEMS} objects.")
+        if not isinstance(value, list) or len(value) > self.most or not all(isinstance(entry, dict) for entry in value):
+            raise serializers.ValidationError(f"must be a list of at most {self.most} objects.")
         return [_spelt(self.entry, entry) for entry in value]
 
 
-def _entries(data: Any) -> list[dict[str, str]]:
+def _entries(data: Any, most: int) -> list[dict[str, str]]:
     if not isinstance(data, list):
         raise serializers.ValidationError("must be spelt as name[0].key=value.")
+    if len(data) > most:
+        raise serializers.ValidationError(f"has {len(data)} entries, where {most} are the most.")
     return data
 
 

@@ -8,6 +8,9 @@ from extdhcp_site.api.answers import Answer
 from extdhcp_site.api.parameters import MapList, Params, Text, Values
 from networks.api.fields import text
 
+# Each is one more join, of which a database has 61 or 64.
+MOST_ASKED_FOR = 10
+
 Q_ = TypeVar("Q_", bound=QuerySet)
 
 
@@ -34,7 +37,8 @@ class TagEntry(Params):
 
 def tags_filter() -> MapList:
     """The parameter of a list: `tags[0].key=...&tags[0].value=...`."""
-    return MapList("Only what has all these tags: tags[0].key=...&tags[0].value=...", TagEntry)
+    help_text = f"Only what has all these tags, {MOST_ASKED_FOR} at most: tags[0].key=...&tags[0].value=..."
+    return MapList(help_text, TagEntry, most=MOST_ASKED_FOR)
 
 
 def tagged(rows: Q_, params: Values) -> Q_:

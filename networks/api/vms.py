@@ -59,6 +59,7 @@ from networks.models import (
 )
 from networks.services import guest_data
 from networks.services import vms as services
+from networks.services.nics import MOST_NICS
 
 _CONFIG_DRIVE = (
     "Its config drive (not in CloudStack): Always, while it runs; FirstBoot, until the guest has booted with what is "
@@ -217,7 +218,7 @@ class DeployVirtualMachineParams(OwnerParams):
     templateid = ObjectField("The template.", visible(Template), required=True)
     serviceofferingid = ObjectField("The service offering.", visible(ServiceOffering), required=True)
     networkids = ObjectListField("The networks, the default one first.", networks_to_use)
-    iptonetworklist = MapList("The networks, spelt iptonetworklist[0].networkid=...", IpToNetwork)
+    iptonetworklist = MapList("The networks, spelt iptonetworklist[0].networkid=...", IpToNetwork, most=MOST_NICS)
     name = Text("The VM's host name.", max_length=63)
     displayname = Text("The VM's name for people.")
     group = Text("A word to sort VMs by, which is shown and nothing else: there are no groups with ids.")

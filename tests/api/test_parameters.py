@@ -105,6 +105,11 @@ def test_a_bare_end_date_is_the_end_of_its_day():
     assert values_of(until="2026-01-31 10:11:12")["until"] == datetime(2026, 1, 31, 10, 11, 12, tzinfo=UTC)
 
 
+@pytest.mark.parametrize("spelt", ["2026-01-31T10:11:12Z", "2026-01-31 10:11:12+0000", "2026-01-31T12:11:12+02:00"])
+def test_a_moment_may_name_its_offset(spelt):
+    assert values_of(since=spelt)["since"] == datetime(2026, 1, 31, 10, 11, 12, tzinfo=UTC)
+
+
 def test_a_list_has_commas():
     assert values_of(services="Dhcp, Dns,,UserData")["services"] == ["Dhcp", "Dns", "UserData"]
 
@@ -166,6 +171,7 @@ def test_a_long_text_may_be_limited_in_a_url_without_being_limited_in_a_body():
         [("id", "a"), ("id", "b")],
         [("id", "a"), ("ID", "a")],
         [("details[0].a", "1"), ("details[0].a", "2")],
+        [("details[0].a", "1"), ("details[00].A", "2")],
         [("details", "1"), ("details[0].a", "2")],
         [("signature", "a"), ("Signature", "b")],
     ],
@@ -220,6 +226,8 @@ def test_an_internal_name_may_be_declared():
         {"state": "Unknown"},
         {"since": "yesterday"},
         {"since": "2026-02-30"},
+        {"since": "2026-01-31 10:11:12 or so"},
+        {"since": "0001-01-01 00:00:00+0100"},
         {"name": "x" * 256},
         {"services": "," * 1_000_000},
         {"details": "a"},
@@ -336,6 +344,18 @@ def test_somebody_elses_a_deleted_one_and_none_at_all_answer_alike(name):
 def test_a_value_is_cut_where_it_is_repeated():
     error = refusal_of(params=Moves, caller=make_caller(), id="x" * 5000)
     assert f"value={'x' * 256} due" in error.text
+
+
+class TwoMoves(Params):
+    moves = MapList("moves", Moves, most=2)
+
+
+@pytest.mark.django_db
+def test_more_entries_than_a_parameter_takes_cost_no_query(django_assert_num_queries):
+    asked = [(f"moves[{number}].id", NOBODY) for number in range(3)]
+    with django_assert_num_queries(0):
+        error = refusal_of(*asked, params=TwoMoves)
+    assert "Parameter moves: has 3 entries, where 2 are the most." in error.text
 
 
 @pytest.mark.django_db
