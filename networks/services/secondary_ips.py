@@ -27,6 +27,8 @@ def add(nic: Nic, address: str, by: Caller) -> AsyncJob:
         raise InvalidParameter(f"{nic.vm} is {nic.vm.state}.")
     ip = str(_ip6(address) if ":" in address else leasable(nic.network, address))
     with transaction.atomic():
+        # Who adds one beside this waits here, and counts it then.
+        Nic.objects.select_for_update().get(pk=nic.pk)
         if Nic.objects.filter(Q(ip4_address=ip) | Q(ip6_address=ip), network=nic.network_id).exists():
             raise _in_use(ip, nic.network)
         if nic.secondary_ips.count() >= MOST:

@@ -1,13 +1,16 @@
 """Tags: who may put them on what, what lists show and find by them, and that they go with their object."""
 
 import pytest
-from django.db import IntegrityError
+from django.db import IntegrityError, connection
+from django.test.utils import CaptureQueriesContext
 
 from extdhcp_site.accounts.models import Role
 from extdhcp_site.events.models import Event, EventType, State
 from extdhcp_site.jobs.models import AsyncJob
+from networks.api.tag_answers import MOST_ASKED_FOR
 from networks.models import Network, ResourceTag, VirtualMachine
 from networks.models.networks import AclType
+from networks.services import tags
 from networks.services.tags import MOST_TAGS
 from tests.api.client import Reply, Signer, refused
 from tests.factories import make_account, make_network, make_template, make_vm
@@ -109,6 +112,20 @@ class TestPuttingThemOn:
         reply = put(user, vm, one="more")
         assert reply.status == 431
         assert f"at most {MOST_TAGS} tags" in reply.text
+
+    def test_it_costs_no_more_queries_on_more_objects(self, user, vm):
+        def queries(*rows: VirtualMachine) -> int:
+            with CaptureQueriesContext(connection) as captured:
+                assert put(user, *rows, role="db").status == 200
+            return len(captured)
+
+        queries(vm)  # what is asked once a process
+        others = [make_vm(user.user.account) for _ in range(5)]
+        assert queries(others[0]) == queries(*others[1:])
+
+    def test_there_is_an_end_to_those_put_on_at_once(self, user, monkeypatch):
+        monkeypatch.setattr(tags, "MOST_AT_ONCE", 3)
+        refused(put(user, *[make_vm(user.user.account) for _ in range(2)], role="db", stage="test"), "At most 3 tags")
 
     def test_terraforms_spelling_of_the_kind_is_taken(self, user, vm):
         assert put(user, vm, word="userVm", role="db").status == 200
@@ -253,6 +270,12 @@ class TestFindingByThem:
     def test_a_key_alone_asks_for_no_value(self, user, vm):
         put(user, vm, role="db")
         assert user.call("listVirtualMachines", **{"tags[0].key": "role"}).body["count"] == 1
+
+    @pytest.mark.parametrize("command", ["listVirtualMachines", "listNetworks", "listTemplates"])
+    def test_there_is_an_end_to_those_asked_for(self, user, command):
+        asked = {f"k{number}": "v" for number in range(MOST_ASKED_FOR)}
+        assert user.call(command, **spelt(asked)).status == 200
+        refused(user.call(command, **spelt({**asked, "one": "more"})), f"{MOST_ASKED_FOR} are the most")
 
 
 def test_a_tag_is_on_exactly_one_object(vm):
