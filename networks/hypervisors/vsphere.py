@@ -258,7 +258,8 @@ class VsphereHost:
                 return
             vsphere_guests.check_storage_shared(session, there, guest)
             specification = vim.vm.RelocateSpec(host=there.host, pool=there.pool)
-            finish_or_cancel(session, session.do(guest.ref.RelocateVM_Task, specification), guest.ref)
+            task = session.do(guest.ref.RelocateVM_Task, specification)
+            finish_or_cancel(session, task, guest.ref, deadline - CLEAN_UP_SECONDS)
 
         target._at(deadline, move)
 

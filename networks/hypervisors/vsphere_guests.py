@@ -125,9 +125,22 @@ def clone_root(session: Session, there: Place, root: ImageRoot) -> Any:
         template=False,
         config=vim.vm.ConfigSpec(instanceUuid=uuid, extraConfig=_options({VOLUME_MARK: root.volume})),
     )
-    clone = finish(session, session.do(source.CloneVM_Task, there.vm_folder, root.volume, specification))
+    try:
+        clone = finish(session, session.do(source.CloneVM_Task, there.vm_folder, root.volume, specification))
+    except Refused as error:
+        if not isinstance(error.__cause__, vim.fault.DuplicateName):
+            raise
+        clone = _cloned_before(session, there, root)
     configure(session, clone, **_parked(uuid, root.volume))
     return clone
+
+
+def _cloned_before(session: Session, there: Place, root: ImageRoot) -> Any:
+    """What a former attempt, which did not wait until the end, has made by now."""
+    found = session.do(session.content.searchIndex.FindChild, there.vm_folder, root.volume)
+    if not isinstance(found, vim.VirtualMachine) or _read(session, found).marks.get(VOLUME_MARK) != root.volume:
+        raise Refused(f"Something else in vSphere is called {root.volume}.")
+    return found
 
 
 def grow(session: Session, ref: Any, size: int) -> None:
@@ -183,11 +196,16 @@ def define(session: Session, there: Place, spec: VmSpec, root: ImageRoot) -> Non
         uuid=vm_uuid(spec.vm.uuid),
         annotation=spec.title,
         numCPUs=spec.cpus,
-        memoryMB=spec.memory // 1024**2,
+        memoryMB=_megabytes(spec.memory),
         deviceChange=[*changes, drive_change],
         # A VM whose files seem to have moved is asked about its UUID at its start, unless this is said.
         extraConfig=_options({DRIVE_MARK: str(slot), VOLUME_MARK: root.volume, "uuid.action": "keep"}),
     )
+
+
+def _megabytes(size: int) -> int:
+    """vSphere wants a multiple of four."""
+    return -(-size // (4 * 1024**2)) * 4
 
 
 def _emptied_drive(guest: Guest) -> tuple[Slot, Any]:

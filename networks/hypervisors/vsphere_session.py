@@ -14,8 +14,14 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any, TypeVar, cast
 
-from networks.hypervisors.base import CredentialsRefused, EndpointAddress, HypervisorError, NotFound
-from networks.hypervisors.bounded import HttpsClient, within
+from networks.hypervisors.base import (
+    CredentialsRefused,
+    DeadlineExceeded,
+    EndpointAddress,
+    HypervisorError,
+    NotFound,
+)
+from networks.hypervisors.bounded import HttpsClient, current_deadline, within
 from networks.hypervisors.bounded_soap import SoapStub
 from networks.hypervisors.vsphere_errors import SessionExpired, translate
 from networks.hypervisors.vsphere_types import vim, vmodl
@@ -23,7 +29,8 @@ from networks.hypervisors.vsphere_types import vim, vmodl
 API_VERSION = "vim.version.version11"  # 6.5, which every release since then still speaks
 PAGE_OBJECTS = 1000
 IDLE_SECONDS = 15 * 60.0  # vCenter itself forgets a session after 30 minutes, and has a limit of them
-TIDYING_SECONDS = 5.0
+TIDYING_SECONDS = 2.0
+CLOSING_SECONDS = 5.0
 
 T = TypeVar("T")
 Properties = dict[str, Any]
@@ -61,7 +68,8 @@ class Session:
 
     def close(self) -> None:
         """Log out, if it can be done at once."""
-        self.tidy(self.content.sessionManager.Logout)
+        with within(time.monotonic() + CLOSING_SECONDS):
+            self.tidy(self.content.sessionManager.Logout)
         self._files.close()
         self._stub.DropConnections()
 
@@ -73,9 +81,19 @@ class Session:
             raise translate(fault) from fault
 
     def tidy(self, call: Callable[..., object], *arguments: Any) -> None:
-        """Remove what is of no use any more; what cannot be removed goes with the session."""
-        with within(time.monotonic() + TIDYING_SECONDS), contextlib.suppress(HypervisorError):
-            self.do(call, *arguments)
+        """Remove what is of no use any more; what cannot be removed goes with the session.
+
+        Who has no time left does not wait for it.
+        """
+
+        def remove() -> None:
+            with within(time.monotonic() + TIDYING_SECONDS), contextlib.suppress(HypervisorError):
+                self.do(call, *arguments)
+
+        if time.monotonic() + TIDYING_SECONDS < current_deadline():
+            remove()
+        else:
+            threading.Thread(target=remove, name="vsphere-tidy", daemon=True).start()
 
     def remembered(self, key: object, find: Callable[[], T]) -> T:
         """What `find` gives, asked once: for what does not change as long as a session lasts."""
@@ -197,7 +215,11 @@ class Sessions:
 
     def _session(self, address: EndpointAddress) -> Session:
         self._close_idle()
-        with self._lock_of(address):  # the first thread logs in, the others wait for it
+        lock = self._lock_of(address)
+        # The first thread logs in, the others wait for it.
+        if not lock.acquire(timeout=max(0.0, current_deadline() - time.monotonic())):
+            raise DeadlineExceeded("Another thread has been logging in to this vSphere for too long.")
+        try:
             session = self._open.get(address)
             if session is None:
                 session = Session(address)
@@ -206,6 +228,8 @@ class Sessions:
                 self._log_out_at_exit()
             session.used_at = time.monotonic()
             return session
+        finally:
+            lock.release()
 
     def _lock_of(self, address: EndpointAddress) -> threading.Lock:
         with self._lock:
@@ -223,7 +247,8 @@ class Sessions:
             for session in idle:
                 del self._open[session.address]
         for session in idle:
-            session.close()
+            # Nobody's call to another endpoint waits for that.
+            threading.Thread(target=session.close, name="vsphere-log-out", daemon=True).start()
 
     def _log_out_at_exit(self) -> None:
         if self._registered_in == os.getpid():

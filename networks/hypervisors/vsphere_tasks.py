@@ -7,6 +7,7 @@ import enum
 from typing import Any
 
 from networks.hypervisors.base import AskTheOperator, Busy, DeadlineExceeded, HypervisorError, beat
+from networks.hypervisors.bounded import within
 from networks.hypervisors.vsphere_errors import translate
 from networks.hypervisors.vsphere_session import Properties, Session
 from networks.hypervisors.vsphere_types import vim
@@ -95,10 +96,11 @@ def _choice(question: Any, door: LockedDoor) -> str:
     return usual
 
 
-def finish_or_cancel(session: Session, task: Any, vm: Any) -> None:
-    """Wait for `task`; at the deadline it is cancelled, and Busy raised."""
+def finish_or_cancel(session: Session, task: Any, vm: Any, until: float) -> None:
+    """Wait for `task` until then (monotonic clock); after that it is cancelled, and Busy raised."""
     try:
-        finish(session, task, vm)
+        with within(until):
+            finish(session, task, vm)
     except DeadlineExceeded:
         session.tidy(task.CancelTask)
         raise Busy("The task in vSphere did not end in time and was cancelled.") from None

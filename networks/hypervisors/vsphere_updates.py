@@ -1,10 +1,19 @@
 """What changes in vSphere, heard through a property collector of our own: the session's is shared by all its users."""
 
+import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from networks.hypervisors.vsphere_session import PAGE_OBJECTS, Properties, Session, all_of, check_missing
+from networks.hypervisors.bounded import within
+from networks.hypervisors.vsphere_session import (
+    CLOSING_SECONDS,
+    PAGE_OBJECTS,
+    Properties,
+    Session,
+    all_of,
+    check_missing,
+)
 from networks.hypervisors.vsphere_types import vmodl
 
 _Query = vmodl.query.PropertyCollector
@@ -69,7 +78,8 @@ class Updates:
 
     def wake(self) -> None:
         """End the `next` that waits in another thread."""
-        self._session.tidy(self._collector.CancelWaitForUpdates)
+        with within(time.monotonic() + CLOSING_SECONDS):
+            self._session.tidy(self._collector.CancelWaitForUpdates)
 
     def close(self) -> None:
         self._session.tidy(self._collector.DestroyPropertyCollector)

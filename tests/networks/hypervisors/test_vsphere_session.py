@@ -23,6 +23,7 @@ from networks.hypervisors.bounded import within
 from networks.hypervisors.tls import fetch_certificate
 from networks.hypervisors.vsphere import VsphereHost
 from networks.hypervisors.vsphere_session import SESSIONS, Session
+from tests.lab.system import wait_for
 from tests.networks.hypervisors.factories import soon
 from tests.simulators.vcenter.starting import vcenter_for_tests
 
@@ -218,7 +219,7 @@ def test_session_that_nobody_uses_is_logged_out(vcenter, everywhere, monkeypatch
 
     everywhere.running_vms(soon())
 
-    assert vcenter.calls()["Logout"] == 1
+    wait_for("the log-out", lambda: vcenter.calls().get("Logout") == 1, 20)
     assert vcenter.calls()["Login"] == 2
 
 

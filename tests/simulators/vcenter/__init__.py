@@ -16,6 +16,7 @@ What of this the driver has to cope with is tried on `tests.simulators.vsphere_f
 """
 
 import contextlib
+import fcntl
 import hashlib
 import http.client
 import json
@@ -53,26 +54,30 @@ def program() -> Path:
     if go is None or not Path(GOPATH, "src/github.com/vmware/govmomi/simulator").is_dir():
         raise VcenterMissing(f"The vCenter simulator needs Debian's {PACKAGES}.")
     binary.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(prefix="vcenter-", dir=binary.parent.parent) as work:
-        built = Path(work, "vcenter")
-        environment = {
-            "PATH": os.environ.get("PATH", os.defpath),
-            "GO111MODULE": "off",
-            "GOPATH": GOPATH,
-            "GOCACHE": str(binary.parent.parent / "go-build"),
-            "CGO_ENABLED": "0",
-        }
-        done = subprocess.run(
-            [go, "build", "-o", str(built), str(SOURCE)],
-            env=environment,
-            capture_output=True,
-            text=True,
-            timeout=BUILD_SECONDS,
-        )
-        if done.returncode:
-            raise VcenterMissing(f"The vCenter simulator did not build: {done.stderr[-1000:]}")
-        built.rename(binary)  # whoever builds at the same time builds the same
+    with (binary.parent / "lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if not binary.exists():
+            _build(go, binary)
     return binary
+
+
+def _build(go: str, binary: Path) -> None:
+    built = binary.with_suffix(".new")
+    environment = {
+        "PATH": os.environ.get("PATH", os.defpath),
+        "GO111MODULE": "off",
+        "GOPATH": GOPATH,
+        "GOCACHE": str(binary.parent.parent / "go-build"),
+        "CGO_ENABLED": "0",
+    }
+    command = [go, "build", "-o", str(built), str(SOURCE)]
+    try:
+        done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=BUILD_SECONDS)
+    except subprocess.TimeoutExpired:
+        raise VcenterMissing(f"The vCenter simulator was not built after {BUILD_SECONDS} s.") from None
+    if done.returncode:
+        raise VcenterMissing(f"The vCenter simulator did not build: {done.stderr[-1000:]}")
+    built.rename(binary)
 
 
 class Vcenter:
