@@ -153,8 +153,7 @@ class AddressField(serializers.Field):
 
 @extend_schema_field(
     {
-        "oneOf": [{"type": "integer", "minimum": 0}, {"type": "string", "format": "date-time"}],
-        "nullable": True,
+        "oneOf": [{"type": "integer", "minimum": 0}, {"type": "string", "format": "date-time"}, {"type": "null"}],
         "description": "Seconds since 1970, 0 for never; or ISO 8601 with a time zone",
         "example": 1795282753,
     }

@@ -105,6 +105,9 @@ class Pages(CursorPagination):
             raise NotFound(self.invalid_cursor_message)
         return cursor
 
+    def get_paginated_response_schema(self, schema: dict[str, Any]) -> dict[str, Any]:
+        return _page_of(schema)
+
 
 class OnePage(BasePagination):
     """All rows at once, in the shape of every list: for the few that stand in no table."""
@@ -116,4 +119,22 @@ class OnePage(BasePagination):
         return Response({"next": None, "previous": None, "results": data})
 
     def get_paginated_response_schema(self, schema: dict[str, Any]) -> dict[str, Any]:
-        return CursorPagination().get_paginated_response_schema(schema)
+        return _page_of(schema)
+
+
+def _page_of(rows: dict[str, Any]) -> dict[str, Any]:
+    # The library's own says `nullable`, which OpenAPI 3.1 does not know.
+    url = {
+        "type": ["string", "null"],
+        "format": "uri",
+        "example": "https://cloud.example.com/api/v1/vms?cursor=cD0xMjA%3D",
+    }
+    return {
+        "type": "object",
+        "required": ["next", "previous", "results"],
+        "properties": {
+            "next": {**url, "description": "The next page; null on the last one."},
+            "previous": {**url, "description": "The page before; null on the first one."},
+            "results": rows,
+        },
+    }

@@ -168,11 +168,16 @@ class DeleteEvents(Command):
 
 
 class EventViewSet(resources.VisibleViewSet):
-    """What happened, the latest first."""
+    """What happened, the latest first. As in listEvents, what was put away is shown with archived=true only."""
 
     queryset = Event.objects.select_related("account__domain")
     serializer_class = EventAnswer
     filterset_fields = ["type", "level", "state", "resource_uuid", "archived"]
+
+    def filter_queryset(self, queryset: QuerySet[Event]) -> QuerySet[Event]:
+        found = super().filter_queryset(queryset)
+        is_said = self.detail or "archived" in self.request.query_params
+        return found if is_said else found.filter(archived=False)
 
 
 class EventTypeViewSet(resources.ConstantViewSet):

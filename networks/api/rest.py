@@ -1,5 +1,6 @@
 """`/api/v1/`: the cloud, with the same fields as in CloudStack's answers, and what may be done to it."""
 
+from django.db.models import QuerySet
 from django_filters import rest_framework as filters
 
 from extdhcp_site.api import resources, routes
@@ -50,11 +51,20 @@ class VmFilter(filters.FilterSet):
 
 
 class VmViewSet(resources.VisibleViewSet):
-    """Virtual machines with their NICs and the addresses that have been learned."""
+    """Virtual machines with their NICs and the addresses that have been learned.
+
+    As in listVirtualMachines, a list shows users none that is Destroyed or Expunging unless they ask for that state.
+    """
 
     queryset = VirtualMachine.objects.for_listing()
     serializer_class = VmAnswer
     filterset_class = VmFilter
+
+    def filter_queryset(self, queryset: QuerySet[VirtualMachine]) -> QuerySet[VirtualMachine]:
+        found = super().filter_queryset(queryset)
+        if self.detail or "state" in self.request.query_params:
+            return found
+        return found.filter(vms.in_state(self.caller, None))
 
 
 class NicFilter(filters.FilterSet):

@@ -149,7 +149,7 @@ class ListVirtualMachines(ListCommand):
             hypervisor="hypervisor",
             name="name__icontains",
         )
-        vms = vms.filter(by_id(params) & asked & _in_state(caller, params["state"]))
+        vms = vms.filter(by_id(params) & asked & in_state(caller, params["state"]))
         if params["keyword"]:
             vms = vms.filter(_with_keyword(caller, params["keyword"]))
         if params["keypair"]:
@@ -166,7 +166,7 @@ class ListVirtualMachines(ListCommand):
             _add_user_data(shown, caller)
 
 
-def _in_state(caller: Caller, state: str | None) -> Q:
+def in_state(caller: Caller, state: str | None) -> Q:
     """As CloudStack unless told otherwise, users do not see what they have destroyed, and a client goes on as without
     it; one who wants to recover it asks for its state."""
     if state == _PRESENT or (state is None and caller.role == Role.USER):

@@ -9,6 +9,7 @@ from extdhcp_site.api import resources
 from extdhcp_site.events import models as events
 from extdhcp_site.events.models import EventType
 from extdhcp_site.jobs.models import AsyncJob
+from networks.models import VirtualMachine, VmState
 from tests.factories import make_account, make_network, make_vm
 
 pytestmark = pytest.mark.django_db
@@ -114,6 +115,24 @@ def test_a_page_has_an_upper_limit(user):
         events.Event(type=EventType.VM_CREATE, account=user.user.account) for _ in range(501)
     )
     assert len(get("events/", user.keys.token, page_size=10**9).json()["results"]) == 500
+
+
+def test_a_list_of_vms_hides_from_users_what_they_destroyed(user, root):
+    """As listVirtualMachines; one by its id, or asked for by its state, is shown."""
+    gone = make_vm(user.user.account)
+    VirtualMachine.objects.filter(pk=gone.pk).update(state=VmState.DESTROYED, taken_name=None)
+    assert get("vms", user.keys.token).json()["results"] == []
+    assert len(get("vms", user.keys.token, state="Destroyed").json()["results"]) == 1
+    assert get(f"vms/{gone.uuid}", user.keys.token).json()["state"] == "Destroyed"
+    assert len(get("vms", root.keys.token).json()["results"]) == 1
+
+
+def test_a_list_of_events_hides_what_was_put_away(user):
+    event = record(user)
+    events.Event.objects.update(archived=True)
+    assert get("events", user.keys.token).json()["results"] == []
+    assert len(get("events", user.keys.token, archived="true").json()["results"]) == 1
+    assert get(f"events/{event.uuid}", user.keys.token).status_code == 200
 
 
 def test_filters_filter(user):

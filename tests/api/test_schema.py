@@ -29,6 +29,7 @@ from schemathesis.specs.openapi.checks import (
 
 from extdhcp_site.api import openapi, registry, resources
 from extdhcp_site.api.answers import Answer
+from extdhcp_site.api.document import rendered
 from extdhcp_site.api.parameters import MapList, Params
 from tests.api.fuzz import IDS, NO_ID, Cloud, ids_for, ids_of, make_cloud, rows, undone
 
@@ -64,6 +65,24 @@ def test_it_is_made_without_a_warning(capsys):
             validate_schema(SchemaGenerator().get_schema(request=None, public=True))
         assert not GENERATOR_STATS
     assert document()["openapi"].startswith("3.1")
+
+
+def test_it_says_null_in_the_words_of_its_version():
+    def words(part: object) -> Iterator[str]:
+        for inner in part.values() if isinstance(part, dict) else part if isinstance(part, list) else []:
+            yield from words(inner)
+        yield from part if isinstance(part, dict) else []
+
+    assert "nullable" not in set(words(document()))
+
+
+def test_it_is_made_once(client, admin_user):
+    client.force_login(admin_user)
+    first = client.get("/api/schema/")
+    made = rendered.cache_info().misses
+    again = client.get("/api/schema/")
+    assert (again.content, rendered.cache_info().misses) == (first.content, made)
+    assert again["Content-Type"] == "application/vnd.oai.openapi; charset=utf-8"
 
 
 def test_every_route_is_in_it():
