@@ -1,6 +1,7 @@
 """To whom we speak, and what nobody gets us to say to another."""
 
 import ast
+import contextlib
 import socket
 import ssl
 import threading
@@ -130,7 +131,8 @@ def test_a_handshake_ends_at_the_deadline(serve, ask):
 
 def test_a_slow_answer_ends_at_the_deadline():
     with serving(partial(drip, content=b"x" * 1000), IDENTITY.context()) as server:
-        connection = connect(server.address(fingerprint=IDENTITY.fingerprint), soon(0.5))
+        connection = connect(server.address(fingerprint=IDENTITY.fingerprint), soon())
+        connection.deadline = soon(0.5)
         began = time.monotonic()
         with connection, connection.makefile("rb") as stream, pytest.raises(TimeoutError):
             stream.read(1000)
@@ -139,7 +141,8 @@ def test_a_slow_answer_ends_at_the_deadline():
 
 def test_what_takes_nothing_in_ends_at_the_deadline():
     with serving(silent, IDENTITY.context()) as server:
-        connection = connect(server.address(fingerprint=IDENTITY.fingerprint), soon(0.5))
+        connection = connect(server.address(fingerprint=IDENTITY.fingerprint), soon())
+        connection.deadline = soon(0.5)
         with connection, pytest.raises(TimeoutError):
             connection.sendall(bytes(50_000_000))
 
@@ -266,7 +269,7 @@ def test_tests_reach_loopback_and_nothing_else_that_is_refused(address):
         hosts.resolve(address, 443, soon(), loopback=True)
 
 
-def answers_of_dns(monkeypatch, *addresses):
+def answers_of_dns(monkeypatch, addresses):
     ask = socket.getaddrinfo
 
     def answer(host, port, *arguments, **options):
@@ -277,21 +280,30 @@ def answers_of_dns(monkeypatch, *addresses):
 
 
 def test_what_a_name_leads_to_is_checked_all_of_it(monkeypatch):
-    answers_of_dns(monkeypatch, "192.0.2.1", "169.254.169.254")
+    answers_of_dns(monkeypatch, ["192.0.2.1", "169.254.169.254"])
     with pytest.raises(Refused, match=r"169\.254"):
         connect(EndpointAddress(Transport.TLS, "vcenter.example"), soon())
 
 
 def test_the_connection_goes_to_the_address_that_was_checked(server, monkeypatch):
-    answers_of_dns(monkeypatch, HOST)
+    """And not to what the DNS says when it is asked again."""
+    addresses = [HOST]
+    answers_of_dns(monkeypatch, addresses)
+    check = hosts._check
+    monkeypatch.setattr(hosts, "_check", lambda *found: (check(*found), addresses.__setitem__(0, "127.0.0.77")))
     address = server.address(host="vcenter.example", ca_certificates=CA.pem)
     with connect(address, soon()) as connection:
         assert connection.getpeername()[0] == HOST
 
 
-def test_a_dead_address_of_a_name_leaves_time_for_the_next(server, monkeypatch):
-    answers_of_dns(monkeypatch, "127.0.0.77", HOST)
-    connect(server.address(host="vcenter.example", ca_certificates=CA.pem), soon()).close()
+def test_a_silent_address_of_a_name_leaves_time_for_the_next(server, monkeypatch):
+    answers_of_dns(monkeypatch, ["127.0.0.77", HOST])
+    with socket.create_server(("127.0.0.77", server.port), backlog=0), contextlib.ExitStack() as stack:
+        for _ in range(3):  # as many as its queue takes; it answers nobody else
+            waiting = stack.enter_context(socket.socket())
+            waiting.setblocking(False)
+            waiting.connect_ex(("127.0.0.77", server.port))
+        connect(server.address(host="vcenter.example", ca_certificates=CA.pem), soon(4)).close()
 
 
 @pytest.mark.parametrize(
