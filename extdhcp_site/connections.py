@@ -21,7 +21,7 @@ def keep_connections() -> None:
 
 
 class Stock:
-    """Connections that are lent to one thread after another: as many as were ever at work at a time."""
+    """Connections that are lent to one thread after another: as many as were lately at work at a time."""
 
     def __init__(self) -> None:
         self._free: list[BaseDatabaseWrapper] = []
@@ -29,7 +29,7 @@ class Stock:
     def lend(self) -> BaseDatabaseWrapper:
         """Give this thread a connection, and return the one that was the thread's own, which goes to `take_back`."""
         own = connections[DEFAULT_DB_ALIAS]
-        # The last one that came back: those that are not needed any more grow old, and are closed when they are.
+        # The last one that came back: those that are not needed any more stay at the bottom.
         try:
             connections[DEFAULT_DB_ALIAS] = self._free.pop()
         except IndexError:
@@ -39,6 +39,17 @@ class Stock:
     def take_back(self, own: BaseDatabaseWrapper) -> None:
         self._free.append(connections[DEFAULT_DB_ALIAS])
         connections[DEFAULT_DB_ALIAS] = own
+        self._drop_one_too_old()
+
+    def _drop_one_too_old(self) -> None:
+        """The one that has waited longest, once it is too old."""
+        try:
+            longest = self._free.pop(0)
+        except IndexError:
+            return
+        longest.close_if_unusable_or_obsolete()
+        if longest.connection is not None:
+            self._free.insert(0, longest)
 
 
 def _kept_copy(connection: BaseDatabaseWrapper) -> BaseDatabaseWrapper:

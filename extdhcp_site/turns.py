@@ -5,6 +5,7 @@ a database connection, and these are few: MariaDB, as it is installed, lets 151 
 which is kept for the next one.
 """
 
+import contextlib
 import threading
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any
@@ -18,21 +19,50 @@ Content = Iterable[bytes]
 Application = Callable[[dict[str, Any], Callable[..., Any]], Content]
 
 
+_of_thread = threading.local()
+
+
 class Turn:
-    """A request's; `end` may be called before the request ends, and again."""
+    """A request's, in the one thread that works on it; `end` may be called before the request ends, and again."""
 
     def __init__(self, free: threading.Semaphore, stock: Stock) -> None:
-        self._free: threading.Semaphore | None = free
-        self._stock = stock
-        free.acquire()
-        self._own = stock.lend()
+        self._free, self._stock = free, stock
+        self.begin()
+        _of_thread.turn = self
 
-    def end(self) -> None:
-        """In the thread that it began in."""
-        free, self._free = self._free, None
-        if free:
-            self._stock.take_back(self._own)
-            free.release()
+    def begin(self) -> None:
+        self._free.acquire()
+        try:
+            self._own = self._stock.lend()
+        except BaseException:
+            self._free.release()
+            raise
+        self._going_on = True
+
+    def end(self) -> bool:
+        """False if it has ended already."""
+        if not self._going_on:
+            return False
+        self._going_on = False
+        self._stock.take_back(self._own)
+        self._free.release()
+        return True
+
+
+@contextlib.contextmanager
+def given_up() -> Iterator[None]:
+    """For a sleep, outside of any transaction: meanwhile another request has the turn of the one at work here, if any.
+
+    After it the request waits for a turn anew.
+    """
+    turn: Turn | None = getattr(_of_thread, "turn", None)
+    if turn is None or not turn.end():
+        yield
+        return
+    try:
+        yield
+    finally:
+        turn.begin()
 
 
 class InTurn:

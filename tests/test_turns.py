@@ -5,7 +5,7 @@ import threading
 import pytest
 from django.db import close_old_connections, connection
 
-from extdhcp_site.turns import TURN, InTurn
+from extdhcp_site.turns import TURN, InTurn, given_up
 
 
 class Closing(list[bytes]):
@@ -62,14 +62,68 @@ def test_a_turn_is_given_back_once():
     assert not is_let_in(in_turn)
 
 
-def test_what_fails_gives_its_turn_back():
-    def fail(environ, start_response):
-        raise OSError("broken")
+def break_down(*args):
+    raise OSError("broken")
 
-    in_turn = InTurn(fail, 1)
+
+def test_what_fails_gives_its_turn_back():
+    in_turn = InTurn(break_down, 1)
     for _ in range(2):
         with pytest.raises(OSError, match="broken"):
             in_turn({}, None)
+
+
+def test_a_turn_for_which_there_is_no_connection_is_given_back(monkeypatch):
+    in_turn = InTurn(lambda environ, start_response: [b""], 1)
+    with monkeypatch.context() as without_database:
+        without_database.setattr(in_turn._stock, "lend", break_down)
+        with pytest.raises(OSError, match="broken"):
+            in_turn({}, None)
+    assert is_let_in(in_turn)
+
+
+class TestGivenUpForASleep:
+    def test_another_has_it_meanwhile(self):
+        let_in = []
+
+        def application(environ, start_response):
+            if "sleeps" in environ:
+                with given_up():
+                    let_in.append(is_let_in(in_turn))
+            else:
+                environ[TURN].end()
+            return [b""]
+
+        in_turn = InTurn(application, 1)
+        in_turn({"sleeps": True}, None)
+        assert let_in == [True]
+
+    def test_and_then_it_is_taken_anew(self):
+        def application(environ, start_response):
+            with given_up():
+                pass
+            return [b""]
+
+        in_turn = InTurn(application, 1)
+        in_turn({}, None)
+        assert not is_let_in(in_turn)
+
+    def test_one_that_has_ended_stays_so(self):
+        def application(environ, start_response):
+            environ[TURN].end()
+            with given_up():
+                pass
+            return [b""]
+
+        in_turn = InTurn(application, 1)
+        in_turn({}, None)
+        assert is_let_in(in_turn)
+
+    def test_without_a_turn_it_is_nothing(self):
+        thread_without = threading.Thread(target=given_up().__enter__)
+        thread_without.start()
+        thread_without.join(1)
+        assert not thread_without.is_alive()
 
 
 def test_the_applications_own_answer_is_closed():
@@ -127,6 +181,16 @@ class TestConnections:
         own = connection.connection
         application({}, None).close()
         assert connection.connection is own is not used[0]
+
+    def test_one_that_is_not_needed_any_more_is_closed_when_it_is_old(self, application, used):
+        first, second = application({}, None), application({}, None)
+        second.close()
+        first.close()
+        application._stock._free[0].close_at = 0
+
+        application({}, None).close()
+
+        assert [kept.connection for kept in application._stock._free] == [used[0]]
 
     def test_it_is_kept_between_requests(self, application, used):
         answer = application({}, None)

@@ -16,6 +16,7 @@ from django.db import IntegrityError, transaction
 from django.db.models import F, Q
 from django.utils import timezone
 
+from extdhcp_site import turns
 from extdhcp_site.accounts.models import Account, Caller
 from extdhcp_site.configuration.models import JOB_EXPIRE_MINUTES
 from extdhcp_site.encryption import seal
@@ -150,7 +151,8 @@ def patiently(act: Callable[[], T]) -> T:
         except BusyWithUpkeep:
             if time.monotonic() > give_up or transaction.get_connection().in_atomic_block:
                 raise
-            time.sleep(UPKEEP_LOOKED_AT_EVERY)
+            with turns.given_up():
+                time.sleep(UPKEEP_LOOKED_AT_EVERY)
 
 
 @tasks.task

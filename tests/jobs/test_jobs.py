@@ -1,6 +1,7 @@
 """A job from its submission to its end, and what happens when the worker that runs it does not live that long."""
 
 import pickle
+import threading
 from datetime import timedelta
 
 import pytest
@@ -15,6 +16,7 @@ from extdhcp_site.errors import InvalidParameter, ResourceInUse
 from extdhcp_site.events.models import Event, EventType, Level, State
 from extdhcp_site.jobs import services as jobs
 from extdhcp_site.jobs.models import AsyncJob, Status
+from extdhcp_site.turns import InTurn
 from tests.api.client import Signer
 from tests.factories import make_account, make_api_key, make_caller, make_user, make_vm
 
@@ -186,6 +188,24 @@ def test_somebody_patient_need_not_know_of_upkeep(work, vm, caller):
 
     assert jobs.patiently(submit_once_it_is_free).status == Status.PENDING
     assert len(refused) == 1
+
+
+def test_a_patient_request_leaves_its_turn_to_others():
+    def application(environ, start_response):
+        if "patient" in environ:
+            other.start()
+            jobs.patiently(refused_until_the_other_is_done)
+        return [b""]
+
+    def refused_until_the_other_is_done() -> None:
+        if other.is_alive():
+            raise jobs.BusyWithUpkeep("busy")
+
+    in_turn = InTurn(application, 1)
+    other = threading.Thread(target=lambda: in_turn({}, None).close())
+    # Refused for good when it keeps its turn.
+    in_turn({"patient": True}, None).close()
+    other.join()
 
 
 class TestRun:
