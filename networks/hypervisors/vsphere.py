@@ -48,6 +48,7 @@ from networks.hypervisors.vsphere_tasks import LockedDoor, finish, finish_or_can
 from networks.hypervisors.vsphere_types import vim
 from networks.hypervisors.vsphere_updates import Updates, Watched
 
+RECORDS_PAGE = 100  # VMs an answer that tells of their devices
 CLEAN_UP_SECONDS = 10.0  # of a deadline, kept for what must follow a wait
 SHUTDOWN_WAIT_SECONDS = 5.0
 
@@ -115,7 +116,8 @@ class VsphereHost:
         def ask(session: Session) -> list[VmRecord]:
             identifiers = self._look(session, deadline, self._registered_here(session))
             refs = [session.object(vim.VirtualMachine, identifier) for identifier in identifiers]
-            return [record for found in session.read_all(refs, *_RECORD) if (record := _record(found.properties))]
+            found = session.read_all(refs, *_RECORD, page=RECORDS_PAGE)
+            return [record for each in found if (record := _record(each.properties))]
 
         return self._ask(deadline, ask)
 

@@ -15,6 +15,7 @@ from networks.hypervisors.vsphere_updates import Change, Updates
 
 log = logging.getLogger(__name__)
 
+PAGE = 200  # VMs an answer: nobody waits for the first, and a busy guest tells much
 WAIT_SECONDS = 30.0
 ANSWER_SECONDS = 60.0  # beyond that wait
 CLOSE_SECONDS = 5.0
@@ -135,7 +136,7 @@ class VsphereWatch:
 
     def _subscribe(self) -> None:
         self._session = Session(self._address)
-        updates = watch_all(self._session)
+        updates = watch_all(self._session, PAGE)
         with self._lock:
             self._updates = updates
 

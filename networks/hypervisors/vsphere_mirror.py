@@ -8,11 +8,14 @@ from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
 from networks.hypervisors.base import DeadlineExceeded, PowerState
+from networks.hypervisors.bounded import AnswerRefused
 from networks.hypervisors.vsphere_errors import OutOfStep
 from networks.hypervisors.vsphere_machines import PATHS, Machine, changed
-from networks.hypervisors.vsphere_session import Session
+from networks.hypervisors.vsphere_session import PAGE_OBJECTS, Session
 from networks.hypervisors.vsphere_types import vim
 from networks.hypervisors.vsphere_updates import Change, Updates, Watched
+
+SMALLEST_PAGE = 40
 
 T = TypeVar("T")
 
@@ -56,6 +59,7 @@ class Mirror:
     def __init__(self, session: Session) -> None:
         self._session = session
         self._lock = threading.Lock()
+        self._page = PAGE_OBJECTS
         self._updates: Updates | None = None
         self._inventory = Inventory()
 
@@ -64,18 +68,27 @@ class Mirror:
         if not self._lock.acquire(timeout=max(0.0, deadline - time.monotonic())):
             raise DeadlineExceeded("Another thread has been reading this vSphere for too long.")
         try:
-            try:
-                self._catch_up()
-            except OutOfStep:
-                self._catch_up()
+            self._catch_up()
             return question(self._inventory)
         finally:
             self._lock.release()
 
     def _catch_up(self) -> None:
+        while True:
+            try:
+                return self._hear()
+            except OutOfStep:
+                return self._hear()
+            except AnswerRefused:
+                # A guest that runs many containers can tell as much as a hundred others.
+                if self._page <= SMALLEST_PAGE:
+                    raise
+                self._page = max(SMALLEST_PAGE, self._page // 5)
+
+    def _hear(self) -> None:
         if self._updates is None:
             self._inventory = Inventory()
-            self._updates = watch_all(self._session)
+            self._updates = watch_all(self._session, self._page)
         try:
             for change in self._updates.next(wait=0):
                 self._inventory.apply(change)
@@ -86,9 +99,9 @@ class Mirror:
             raise
 
 
-def watch_all(session: Session) -> Updates:
-    """A subscription to all VMs of an endpoint."""
+def watch_all(session: Session, page: int) -> Updates:
+    """A subscription to all VMs of an endpoint, `page` of them an answer."""
     view: Any = session.do(
         session.content.viewManager.CreateContainerView, session.content.rootFolder, [vim.VirtualMachine], True
     )
-    return Updates(session, [Watched(vim.VirtualMachine, PATHS, view=view)])
+    return Updates(session, [Watched(vim.VirtualMachine, PATHS, view=view)], page)

@@ -129,28 +129,30 @@ class Session:
             return dict.fromkeys(paths) | found.properties
         raise NotFound("It is not there any more. (vSphere object)")
 
-    def read_all(self, refs: Sequence[Any], *paths: str, kind: type | None = None) -> list[Found]:
-        """Properties of several objects of one kind; those that have gone are left out."""
+    def read_all(
+        self, refs: Sequence[Any], *paths: str, kind: type | None = None, page: int = PAGE_OBJECTS
+    ) -> list[Found]:
+        """Properties of several objects of one kind, `page` of them an answer; those that have gone are left out."""
         if not refs:
             return []
-        return list(self._retrieve([_Query.ObjectSpec(obj=ref) for ref in refs], kind or type(refs[0]), paths))
+        return list(self._retrieve([_Query.ObjectSpec(obj=ref) for ref in refs], kind or type(refs[0]), paths, page))
 
     def find_all(self, kind: type, *paths: str, under: Any = None) -> list[Found]:
         """Properties of all objects of a kind, in the whole inventory or `under` a folder, datacenter or pool."""
         view = self.do(self.content.viewManager.CreateContainerView, under or self.content.rootFolder, [kind], True)
         try:
-            return list(self._retrieve([all_of(view)], kind, paths))
+            return list(self._retrieve([all_of(view)], kind, paths, PAGE_OBJECTS))
         finally:
             self.tidy(view.DestroyView)
 
-    def _retrieve(self, objects: list[Any], kind: type, paths: Iterable[str]) -> Iterator[Found]:
+    def _retrieve(self, objects: list[Any], kind: type, paths: Iterable[str], size: int) -> Iterator[Found]:
         specification = _Query.FilterSpec(
             objectSet=objects,
             propSet=[_Query.PropertySpec(type=kind, pathSet=list(paths))],
             reportMissingObjectsInResults=True,
         )
         collector = self.content.propertyCollector
-        options = _Query.RetrieveOptions(maxObjects=PAGE_OBJECTS)
+        options = _Query.RetrieveOptions(maxObjects=size)
         page = self.do(collector.RetrievePropertiesEx, [specification], options)
         while page is not None:
             for found in page.objects:

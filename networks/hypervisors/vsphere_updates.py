@@ -48,8 +48,10 @@ class Watched:
 class Updates:
     """A subscription: the first `next` tells all there is, each later one what changed since. One thread at a time."""
 
-    def __init__(self, session: Session, watched: Sequence[Watched]) -> None:
+    def __init__(self, session: Session, watched: Sequence[Watched], page: int = PAGE_OBJECTS) -> None:
+        """`page` is how many objects an answer may tell of."""
         self._session = session
+        self._page = page
         self._version = ""
         self._views = [each.view for each in watched if each.view is not None]
         self._collector = session.do(session.content.propertyCollector.CreatePropertyCollector)
@@ -67,7 +69,7 @@ class Updates:
         """
         more = True
         while more:
-            options = _Query.WaitOptions(maxWaitSeconds=int(wait), maxObjectUpdates=PAGE_OBJECTS)
+            options = _Query.WaitOptions(maxWaitSeconds=int(wait), maxObjectUpdates=self._page)
             answer = self._session.do(self._collector.WaitForUpdatesEx, self._version, options)
             if answer is None:
                 return

@@ -4,9 +4,12 @@ from ipaddress import ip_address
 
 import pytest
 
+from networks.hypervisors import bounded
 from networks.hypervisors.base import GuestAddress, Outcome, Source, VmRef
+from networks.hypervisors.bounded import AnswerRefused
 from networks.hypervisors.vsphere import VsphereHost
 from networks.hypervisors.vsphere_machines import MAX_ADDRESSES, MAX_INTERFACES, Machine, changed, reading
+from networks.hypervisors.vsphere_session import SESSIONS
 from networks.hypervisors.vsphere_types import vim
 from tests.networks.hypervisors.factories import make_vm, soon
 from tests.networks.hypervisors.vsphere_factories import define
@@ -227,8 +230,6 @@ def test_batch_costs_one_call_whatever_its_size(vcenter, everywhere):
 
 
 def test_first_batch_is_told_in_pages(vcenter, everywhere):
-    from networks.hypervisors.vsphere_session import SESSIONS
-
     SESSIONS.close()
     vcenter.forget_calls()
 
@@ -238,11 +239,28 @@ def test_first_batch_is_told_in_pages(vcenter, everywhere):
 
 
 def test_all_vms_are_listed_page_by_page(vcenter, everywhere):
-    vcenter.forget_calls()
-
     assert len(everywhere.list_vms(soon(60))) >= 1200
 
-    assert vcenter.calls()["ContinueRetrievePropertiesEx"] == 1
+    assert vcenter.calls()["ContinueRetrievePropertiesEx"] >= 12  # pages of 100
+
+
+def test_page_that_is_too_much_is_asked_for_in_smaller_ones(vcenter, everywhere, monkeypatch):
+    SESSIONS.close()
+    monkeypatch.setattr(bounded.Budget.__init__, "__defaults__", (8 * 1024 * 1024,))  # 1,000 VMs cost 17 MiB
+    vcenter.forget_calls()
+
+    assert len(everywhere.running_vms(soon(60))) >= 1200
+
+    assert vcenter.calls()["CreatePropertyCollector"] == 2
+
+
+def test_endpoint_that_tells_too_much_whatever_is_asked_is_refused(everywhere, monkeypatch):
+    SESSIONS.close()
+    everywhere.host_facts(soon())
+    monkeypatch.setattr(bounded.Budget.__init__, "__defaults__", (100_000,))
+
+    with pytest.raises(AnswerRefused):
+        everywhere.running_vms(soon(60))
 
 
 def test_vm_deleted_meanwhile_does_not_run(vcenter, everywhere):
