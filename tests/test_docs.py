@@ -22,6 +22,7 @@ PAGES = (
     README,
     EXTERNAL_DHCP,
     TEMPLATES,
+    ROOT / "docs" / "hypervisors.md",
     ROOT / "docs" / "leases.md",
     ROOT / "docs" / "guest-disks.md",
     ROOT / "docs" / "guest-scripts.md",
