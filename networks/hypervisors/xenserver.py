@@ -2,7 +2,8 @@
 
 Sessions are in `xenserver_session` and what their failures mean in `xenserver_errors`; records become values in
 `xenserver_records`. VMs are in `xenserver_vms`, their networks and NICs in `xenserver_networks`, storage and ROOT
-volumes in `xenserver_storage`, config drives in `xenserver_media`. What guests say of themselves is read in
+volumes in `xenserver_storage`, config drives in `xenserver_media`; what a user must be allowed is in
+`xenserver_rights`. What guests say of themselves is read in
 `xenserver_addresses`; the pool's running VMs are kept in `xenserver_mirror`, and what the pool tells by itself is in
 `xenserver_events`.
 """
@@ -13,6 +14,7 @@ from typing import Self
 from networks.hypervisors import xenserver_media as media_store
 from networks.hypervisors import xenserver_networks as networks
 from networks.hypervisors import xenserver_records as records
+from networks.hypervisors import xenserver_rights as rights
 from networks.hypervisors import xenserver_storage as storage
 from networks.hypervisors import xenserver_vms as vms_of
 from networks.hypervisors.base import (
@@ -124,10 +126,14 @@ class XenHost:
             here, found = self._here(session), vms_of.find(session, vm)
             return None if found is None or vms_of.is_elsewhere(found, here) else found.power
 
+    def missing_rights(self, deadline: float) -> tuple[str, ...]:
+        with self._session(deadline) as session:
+            return rights.missing(session)
+
     # Networks and volumes -----------------------------------------------------------------------
 
     def ensure_network(self, network: NetworkRef, deadline: float) -> None:
-        """`network.label` names the network that carries guests' traffic; a VLAN on it is made when it lacks."""
+        """One that lacks is made for its VLAN on the interfaces of the pool's network `cloud-guest`."""
         with self._session(deadline) as session:
             networks.ensure(session, self._one_host(session), network)
 

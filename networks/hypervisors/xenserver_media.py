@@ -20,13 +20,14 @@ from networks.hypervisors.base import (
     Refused,
     StorageProblem,
 )
+from networks.hypervisors.bounded import FILE_MAX
 from networks.hypervisors.xenserver_records import NULL, Vm
 from networks.hypervisors.xenserver_session import Session
 from networks.hypervisors.xenserver_storage import Store
 
 STORE = "ConfigDriveISOs"
 DIRECTORY = "/opt/xensource/packages/iso/configdrive_iso"
-MEDIA_MAX_BYTES = 64 * 1024 * 1024
+MEDIA_MAX_BYTES = FILE_MAX
 
 # An HVM guest sees CD-ROMs at these places alone, of which 0 is the ROOT disk's, and 3 the usual one for a disc of
 # the user's own.

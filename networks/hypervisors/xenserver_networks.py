@@ -1,4 +1,4 @@
-"""A pool's networks: the one that carries guest networks, and a network for each VLAN on it; and the NICs on them.
+"""A pool's networks: one for each guest network, of its name, made for a VLAN when it lacks; and the NICs on them.
 
 Sources: XenAPI reference, classes network, PIF, VLAN and VIF. A PIF is a host's interface (or bond, or VLAN) on a
 network; a pool's hosts have theirs on the same networks.
@@ -6,6 +6,7 @@ network; a pool's hosts have theirs on the same networks.
 
 import contextlib
 import time
+from dataclasses import dataclass
 
 from networks.hypervisors import xenserver_records as records
 from networks.hypervisors.base import (
@@ -24,20 +25,30 @@ from networks.hypervisors.xenserver_records import Vm
 from networks.hypervisors.xenserver_session import Session
 
 MADE_FOR = "Guest networks of a VLAN. Made by extdhcp, and used by all hosts of the pool."
+CARRIER = "cloud-guest"  # the network whose interfaces carry the guests' VLANs
 NO_VLAN = "-1"
 LETTING_GO_SECONDS = 30.0  # a guest that lets go of a NIC at all does so in one or two
 
-_PIF = frozenset({"network", "VLAN", "device", "VLAN_master_of"})
+_PIF_FIELDS = frozenset({"network", "VLAN"})
+
+
+@dataclass(frozen=True)
+class _Pif:
+    """A host's interface on a network, and its VLAN; NO_VLAN for none."""
+
+    ref: str
+    network: str
+    tag: str
 
 
 # Networks ---------------------------------------------------------------------------------------
 
 
 def find(session: Session, host: str, network: NetworkRef) -> str:
-    """The network on which guests of this host are on `network`. Raises NetworkMissing."""
+    """The pool's network for `network`, which the host is on. Raises NetworkMissing."""
     found = _find(session, host, network)
     if found is None:
-        raise NetworkMissing(f"The pool has no network for VLAN {network.vlan} on {network.label} yet.")
+        raise NetworkMissing(f"The pool has no network {network.label} yet.")
     return found
 
 
@@ -45,8 +56,15 @@ def ensure(session: Session, host: str, network: NetworkRef) -> None:
     """As `find`, but a VLAN's network is made, for the whole pool, when it lacks."""
     if _find(session, host, network) is not None:
         return
-    pif = _carrier(session, host, network)[0]
-    made = str(session.call("network.create", _new_network(f"{network.label}-vlan{network.vlan}")))
+    if network.vlan is None:
+        raise NetworkMissing(f"The pool has no network {network.label}: make one of this name, on the guests' VLAN.")
+    pif = _carrier(session, host)
+    if pif is None:
+        raise NetworkMissing(
+            f"The pool has no network {network.label}, nor one named {CARRIER} that the host is on: make the former, "
+            f"or give the name {CARRIER} to the network that is to carry the guests' VLANs."
+        )
+    made = records.reference(session.call("network.create", _new_network(network.label)))
     try:
         session.call("pool.create_VLAN_from_PIF", pif, made, str(network.vlan))
     except HypervisorError as error:
@@ -68,35 +86,45 @@ def _new_network(name: str) -> dict[str, object]:
 
 
 def _find(session: Session, host: str, network: NetworkRef) -> str | None:
-    pif, carrier, tag = _carrier(session, host, network)
-    if network.vlan is None or tag == str(network.vlan):
-        return carrier
+    """By its name, else by its VLAN, which may have been given another name."""
+    label = records.label(network.label, "The network's name")
+    if named := session.named("network", label):
+        return _named(named, _pifs(session, host), network)
+    pif = None if network.vlan is None else _carrier(session, host)
+    if pif is None:
+        return None
     for vlan in session.where("VLAN", "tagged_PIF", pif).values():
         if vlan.get("tag") == str(network.vlan):
             return records.ref(session.record("PIF", records.ref(vlan, "untagged_PIF")), "network")
     return None
 
 
-def _carrier(session: Session, host: str, network: NetworkRef) -> tuple[str, str, str]:
-    """The host's PIF on the network that is named, that network, and its VLAN (NO_VLAN for none)."""
-    label = records.label(network.label, "The network's label")
-    named = session.named_refs("network", label)
-    with keeping(_PIF, depth=RECORDS):
-        pifs = session.where("PIF", "host", host)
-    found = [(ref, pif) for ref, pif in pifs.items() if records.ref(pif, "network") in named]
-    if not named:
-        raise NetworkMissing(
-            f"The pool has no network {label}: give this name to the network that carries the guests' traffic."
-        )
+def _named(named: dict[str, records.Record], pifs: list[_Pif], network: NetworkRef) -> str:
+    """The one of these networks of one name that the host is on; one without any interface is a host's own."""
+    tags = {pif.network: pif.tag for pif in pifs if pif.network in named}
+    found = list(tags) or [ref for ref, one in named.items() if not one.get("PIFs")]
     if not found:
-        raise NetworkMissing(f"The host has no interface on network {label}: connect it there.")
+        raise NetworkMissing(f"The host has no interface on network {network.label}: connect it there.")
     if len(found) > 1:
-        raise NetworkMissing(f"The host is on several networks of the name {label}: give each its own.")
-    ref, pif = found[0]
-    tag = records.text(pif, "VLAN")
+        raise NetworkMissing(f"The pool has several networks of the name {network.label}: give each its own.")
+    # An interface without a tag may be on the VLAN by the switch's doing.
+    tag = tags.get(found[0], NO_VLAN)
     if tag not in (NO_VLAN, str(network.vlan)):
-        raise NetworkMissing(f"Network {label} is VLAN {tag} itself, and can carry no other.")
-    return ref, records.ref(pif, "network"), tag
+        raise NetworkMissing(f"Network {network.label} is on VLAN {tag} in the pool, and not on {network.vlan}.")
+    return found[0]
+
+
+def _carrier(session: Session, host: str) -> str | None:
+    """The host's interface on the network that carries the guests' VLANs."""
+    named = session.named_refs("network", CARRIER)
+    found = [pif.ref for pif in _pifs(session, host) if pif.network in named and pif.tag == NO_VLAN]
+    return found[0] if len(found) == 1 else None
+
+
+def _pifs(session: Session, host: str) -> list[_Pif]:
+    with keeping(_PIF_FIELDS, depth=RECORDS):
+        pifs = session.where("PIF", "host", host)
+    return [_Pif(ref, records.ref(pif, "network"), records.text(pif, "VLAN")) for ref, pif in pifs.items()]
 
 
 # NICs -------------------------------------------------------------------------------------------

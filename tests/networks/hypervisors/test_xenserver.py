@@ -1,7 +1,9 @@
 """The driver's inventory, networks, volumes, life cycle and NICs, with the real library on a simulated pool."""
 
+import ast
 import time
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 
@@ -21,12 +23,13 @@ from networks.hypervisors.base import (
     Transport,
 )
 from networks.hypervisors.xenserver import XenHost
+from networks.hypervisors.xenserver_networks import CARRIER
+from networks.hypervisors.xenserver_rights import NEEDED
 from networks.hypervisors.xenserver_session import Session
 from tests.networks.hypervisors.factories import KERNEL, make_vm, soon
 from tests.networks.hypervisors.xen_world import (
     NETWORK,
     PRIMARY,
-    TRUNK,
     address_of,
     defined,
     host_of,
@@ -80,6 +83,7 @@ def base_session(xen) -> Session:
         base.VmOperations,
         base.MediaStore,
         base.NicInspector,
+        base.RightsReader,
         base.AddressReader,
         base.EventSource,
     ],
@@ -194,78 +198,133 @@ def test_name_of_two_hosts_is_refused(xen, here):
         xen.db.set("host", other.ref, name_label="xen2")
 
 
+# Rights ------------------------------------------------------------------------------------------
+
+
+def test_superuser_lacks_nothing(xen):
+    assert host_of(xen, "").missing_rights(soon()) == ()
+
+
+def test_user_who_may_only_read_lacks_the_rest(xen):
+    xen.sessions.users["reader"] = ("pw", "read-only")
+
+    missing = host_of(xen, "", username="reader", password="pw").missing_rights(soon())
+
+    assert {"vm.start_on", "vbd.insert", "sr.create", "http/put_import_raw_vdi"} <= set(missing)
+    assert list(missing) == sorted(missing)
+
+
+def test_rights_are_those_of_the_calls_that_are_made():
+    """Each call that changes something, as the driver's modules name it."""
+    made = set()
+    for module in Path(base.__file__).parent.glob("xenserver*.py"):
+        for node in ast.walk(ast.parse(module.read_text())):
+            if (
+                isinstance(node, ast.Call)
+                and isinstance(node.func, ast.Attribute)
+                and node.func.attr in ("call", "run")
+            ):
+                name = node.args[0].value if node.args and isinstance(node.args[0], ast.Constant) else ""
+                made.add(str(name).lower())
+    reading = {name for name in made if ".get_" in name or name.startswith("event.") or "." not in name}
+
+    assert made - reading == {name for name in NEEDED if not name.startswith("http/")} - {"task.cancel"}
+
+
 # Networks ----------------------------------------------------------------------------------------
 
 
 def test_vlan_is_made_once_and_for_all_hosts(xen, here, there):
-    network = NetworkRef(TRUNK, 77)
+    network = NetworkRef("cloudbr77", 77)
     here.ensure_network(network, soon())
     there.ensure_network(network, soon())
     here.ensure_network(network, soon())
 
     assert len(xen.db.where("VLAN", tag=77)) == 2
-    assert len(xen.db.where("network", name_label=f"{TRUNK}-vlan77")) == 1
+    assert len(xen.db.where("network", name_label="cloudbr77")) == 1
 
 
-def test_network_that_is_the_vlan_itself_is_taken(xen, here):
-    here.ensure_network(NetworkRef(TRUNK, 78), soon())
-    xen.db.set("network", xen.ref("network", f"{TRUNK}-vlan78"), name_label="guests78")
-
-    here.ensure_network(NetworkRef("guests78", 78), soon())
-
-    assert len(xen.db.where("VLAN", tag=78)) == 2
-
-
-def test_vlan_on_a_network_that_is_another_vlan_cannot_be(xen, here):
-    here.ensure_network(NetworkRef(TRUNK, 79), soon())
-    with pytest.raises(NetworkMissing, match="VLAN 79 itself"):
-        here.ensure_network(NetworkRef(f"{TRUNK}-vlan79", 80), soon())
-
-
-def test_network_without_a_vlan_needs_only_be_there(xen, here):
+def test_network_of_the_name_that_is_on_the_vlan_is_taken(xen, here, there):
+    here.ensure_network(NetworkRef("cloudbr78", 78), soon())
     before = len(xen.db.rows("network"))
-    here.ensure_network(NetworkRef(TRUNK), soon())
+    there.ensure_network(NetworkRef("cloudbr78", 78), soon())
 
     assert len(xen.db.rows("network")) == before
 
 
-def test_missing_network_is_named(here):
+def test_network_of_the_name_that_is_on_another_vlan_is_told(here):
+    here.ensure_network(NetworkRef("cloudbr79", 79), soon())
+    with pytest.raises(NetworkMissing, match="VLAN 79"):
+        here.ensure_network(NetworkRef("cloudbr79", 80), soon())
+    with pytest.raises(NetworkMissing, match="VLAN 79"):
+        here.ensure_network(NetworkRef("cloudbr79"), soon())
+
+
+def test_vlan_that_has_another_name_already_is_taken(xen, here):
+    here.ensure_network(NetworkRef("cloudbr84", 84), soon())
+    xen.db.set("network", xen.ref("network", "cloudbr84"), name_label="the guests' own")
+    here.ensure_network(NetworkRef("cloudbr84", 84), soon())
+
+    assert len(xen.db.where("VLAN", tag=84)) == 2
+
+
+@pytest.mark.parametrize("vlan", [None, 5])
+def test_network_of_the_name_without_a_tag_is_believed(xen, here, vlan):
+    before = len(xen.db.rows("network"))
+    here.ensure_network(NetworkRef(CARRIER, vlan), soon())
+
+    assert len(xen.db.rows("network")) == before
+
+
+def test_network_of_the_name_without_any_interface_is_believed(xen, here):
+    xen.db.create("network", name_label="internal")
+    here.ensure_network(NetworkRef("internal", 5), soon())
+
+
+def test_network_without_a_vlan_is_never_made(here):
     with pytest.raises(NetworkMissing, match="nothing"):
-        here.ensure_network(NetworkRef("nothing", 5), soon())
+        here.ensure_network(NetworkRef("nothing"), soon())
 
 
 def test_network_that_the_host_is_not_on(xen, here):
-    xen.db.create("network", name_label="lonely")
+    lonely = xen.db.create("network", name_label="lonely")
+    xen.db.create("PIF", network=lonely, host=xen.ref("host", "xen2"), device="eth1")
     with pytest.raises(NetworkMissing, match="no interface on network lonely"):
         here.ensure_network(NetworkRef("lonely", 5), soon())
 
 
-def test_network_of_a_name_that_others_bear_too(xen, here):
-    twin = xen.db.create("network", name_label=TRUNK)
-    pif = xen.db.create("PIF", network=twin, host=xen.ref("host", "xen1"), device="eth1")
+def test_pool_without_a_network_for_guests_is_told_what_to_do(xen, here):
+    xen.db.set("network", xen.ref("network", CARRIER), name_label="Pool-wide network")
     try:
-        with pytest.raises(NetworkMissing, match="several"):
-            here.ensure_network(NetworkRef(TRUNK, 83), soon())
+        with pytest.raises(NetworkMissing, match=CARRIER):
+            here.ensure_network(NetworkRef("cloudbr85", 85), soon())
     finally:
-        xen.db.delete("PIF", pif)
-        xen.db.delete("network", twin)
+        xen.db.set("network", xen.ref("network", "Pool-wide network"), name_label=CARRIER)
+
+
+def test_network_of_a_name_that_others_bear_too(xen, here):
+    for device in ("eth1", "eth2"):
+        twin = xen.db.create("network", name_label="twins")
+        xen.db.create("PIF", network=twin, host=xen.ref("host", "xen1"), device=device)
+    with pytest.raises(NetworkMissing, match="several"):
+        here.ensure_network(NetworkRef("twins", 83), soon())
 
 
 def test_failed_vlan_leaves_no_network_behind(xen, here):
     xen.faults.fail_next("pool.create_VLAN_from_PIF", "VLAN_TAG_INVALID", "81")
     with pytest.raises(Refused):
-        here.ensure_network(NetworkRef(TRUNK, 81), soon())
+        here.ensure_network(NetworkRef("cloudbr81", 81), soon())
 
-    assert not xen.db.where("network", name_label=f"{TRUNK}-vlan81")
+    assert not xen.db.where("network", name_label="cloudbr81")
 
 
 def test_vlan_that_another_process_made_meanwhile_is_taken(xen, here, there):
-    network = NetworkRef(TRUNK, 82)
+    network = NetworkRef("cloudbr82", 82)
     xen.faults.before("network.create", lambda: there.ensure_network(network, soon()))
     here.ensure_network(network, soon())
 
     assert len(xen.db.where("VLAN", tag=82)) == 2
-    assert len(xen.db.where("network", name_label=f"{TRUNK}-vlan82")) == 1
+    assert len(xen.db.where("network", name_label="cloudbr82")) == 1
 
 
 # Volumes -----------------------------------------------------------------------------------------
@@ -445,7 +504,7 @@ def test_vm_without_its_root_volume_is_not_defined(here):
 
 
 def test_vm_on_a_network_that_was_not_made_is_not_defined(here):
-    spec = xen_spec(nics=(NicSpec(OTHER_NIC.mac, NetworkRef(TRUNK, 999)),))
+    spec = xen_spec(nics=(NicSpec(OTHER_NIC.mac, NetworkRef("cloudbr999", 999)),))
     here.ensure_root(spec.root, soon())
     with pytest.raises(NetworkMissing, match="999"):
         here.define(spec, soon())
@@ -757,9 +816,9 @@ def test_nic_that_cannot_be_plugged_leaves_nothing_behind(xen, here):
 
 def test_nic_on_another_network_is_elsewhere(here):
     vm = started(here)
-    here.ensure_network(NetworkRef(TRUNK, 101), soon())
+    here.ensure_network(NetworkRef("cloudbr101", 101), soon())
 
-    assert here.nic_state(vm, NicSpec(vm.macs[0], NetworkRef(TRUNK, 101)), soon()) is NicState.ELSEWHERE
+    assert here.nic_state(vm, NicSpec(vm.macs[0], NetworkRef("cloudbr101", 101)), soon()) is NicState.ELSEWHERE
 
 
 def test_nic_that_was_unplugged_is_absent(xen, here):
@@ -773,7 +832,7 @@ def test_nic_that_was_unplugged_is_absent(xen, here):
 def test_nic_of_a_network_that_is_not_there_is_elsewhere(here):
     vm = started(here)
 
-    assert here.nic_state(vm, NicSpec(vm.macs[0], NetworkRef(TRUNK, 998)), soon()) is NicState.ELSEWHERE
+    assert here.nic_state(vm, NicSpec(vm.macs[0], NetworkRef("cloudbr998", 998)), soon()) is NicState.ELSEWHERE
 
 
 def test_vm_with_as_many_nics_as_it_can_have(here):

@@ -8,11 +8,11 @@ from itertools import count
 from networks.hypervisors.base import EndpointAddress, ImageRoot, NetworkRef, NicSpec, Transport, VmRef
 from networks.hypervisors.xenserver import XenHost
 from networks.hypervisors.xenserver_media import DIRECTORY
+from networks.hypervisors.xenserver_networks import CARRIER
 from tests.networks.hypervisors.factories import make_spec, make_vm, soon
 from tests.simulators.xenserver import XenServer
 
-TRUNK = "Pool-wide network associated with eth0"
-NETWORK = NetworkRef(TRUNK, 100)
+NETWORK = NetworkRef("cloudbr100", 100)
 PRIMARY = "primary"
 TEMPLATE = "debian-12"
 _numbers = count(1)
@@ -20,8 +20,11 @@ _numbers = count(1)
 
 @contextlib.contextmanager
 def pool(hosts: int = 2) -> Iterator[XenServer]:
-    """A simulated pool whose hosts have the directory of their config drives."""
+    """A simulated pool that an administrator has made ready: the guests' network, the directories of config drives."""
     with XenServer(hosts=hosts) as xen:
+        guests = xen.db.create("network", name_label=CARRIER, bridge="xenbr1")
+        for row in xen.db.rows("host"):
+            xen.db.create("PIF", host=row.ref, network=guests, device="eth1", physical=True, currently_attached=True)
         for number in range(hosts):
             xen.make_directory(f"xen{number + 1}", DIRECTORY)
         yield xen
