@@ -113,6 +113,14 @@ def test_door_that_the_guest_locks_stays_shut_until_time_is_up(xen, client, runn
     client.api.VBD.eject(drive)
 
 
+def test_door_is_unlocked_after_a_boot(xen, client, running, disc):
+    drive = our_drive(client.api, running)
+    client.api.VBD.insert(drive, disc)
+    xen.guests.locks_door(running)
+    client.api.VM.hard_reboot(running)
+    client.api.VBD.eject(drive)
+
+
 def test_halted_vm_lets_go_of_a_disc_whatever_its_guest_did(xen, client, running, disc):
     drive = our_drive(client.api, running)
     client.api.VBD.insert(drive, disc)
@@ -250,6 +258,14 @@ def test_vlan_is_made_on_every_host(api):
     assert {vlan["tag"] for vlan in api.VLAN.get_all_records().values()} == {"100"}
 
 
+def test_network_of_guests_is_on_an_interface_of_every_host(xen, api):
+    network = xen.add_network("cloud-guest", "eth1")
+    pifs = [api.PIF.get_record(pif) for pif in api.network.get_PIFs(network)]
+    assert {(pif["host"], pif["device"], pif["VLAN"]) for pif in pifs} == {
+        (host, "eth1", "-1") for host in api.host.get_all()
+    }
+
+
 def test_vlan_that_is_there_or_cannot_be_is_refused(api):
     pif = next(ref for ref, pif in api.PIF.get_all_records().items() if pif["physical"])
     first, second = (api.network.create({"name_label": name, "other_config": {}}) for name in ("one", "two"))
@@ -258,6 +274,8 @@ def test_vlan_that_is_there_or_cannot_be_is_refused(api):
     vlan = api.VLAN.create(pif, "100", first)
     with fails("PIF_VLAN_EXISTS", pif):
         api.VLAN.create(pif, "100", second)
+    with fails("NETWORK_ALREADY_CONNECTED", api.PIF.get_host(pif)):
+        api.VLAN.create(pif, "101", first)
     with fails("PIF_IS_VLAN"):
         api.VLAN.create(api.VLAN.get_untagged_PIF(vlan), "101", second)
 

@@ -24,8 +24,17 @@ def test_later_calls_give_what_changed(client, vm):
     client.api.VM.set_name_description(vm, "changed")
     answer = client.events(["vm"], token)
     assert told(answer) == [("mod", "vm", vm)]
-    assert answer["events"][0]["snapshot"] == client.api.VM.get_record(vm)
+    snapshot = answer["events"][0]["snapshot"]
+    assert snapshot == client.api.VM.get_record(vm)
+    assert snapshot["name_description"] == "changed"
     assert told(client.events(["vm"], answer["token"], 0.0)) == []
+
+
+def test_old_object_that_changes_is_told_too(xen, client, vm):
+    template = xen.ref("VM", "debian-12")
+    token = client.events(["vm"])["token"]
+    client.api.VM.set_name_description(template, "changed")
+    assert told(client.events(["vm"], token)) == [("mod", "vm", template)]
 
 
 def test_value_that_stays_as_it_was_is_no_event(client, vm):

@@ -84,6 +84,17 @@ def test_originator_pushes_out_its_own_oldest_session_only(xen):
     assert alive == {other.session.handle, ours[1].session.handle, ours[2].session.handle}
 
 
+def test_root_is_told_to_be_the_superuser_and_others_what_they_may(xen, api):
+    session = xen.db.rows("session")[0].ref
+    assert api.session.get_is_local_superuser(session) is True
+    xen.sessions.users["other"] = ("secret", "vm-admin")
+    other = Client.of(xen, "other", "secret")
+    assert other.api.session.get_is_local_superuser(other.session.handle) is False
+    allowed = other.api.session.get_rbac_permissions(other.session.handle)
+    assert {"vm.start", "vm.get_record", "vdi.create", "http/put_import_raw_vdi", "event.from"} <= set(allowed)
+    assert not {"sr.create", "pool.create_vlan_from_pif", "network.create"} & set(allowed)
+
+
 @pytest.mark.parametrize(("role", "refused"), [("read-only", "VM.start"), ("vm-operator", "VM.clone")])
 def test_role_refuses_what_it_does_not_hold(xen, vm, role, refused):
     xen.sessions.users["other"] = ("secret", role)

@@ -254,7 +254,7 @@ def test_bytes_without_a_session_are_refused(client, isos):
 def test_reader_stores_nothing(xen, client, isos):
     vdi = client.new_disc(isos, "one.iso", len(ISO))
     xen.sessions.users["reader"] = ("secret", "read-only")
-    assert Client.of(xen, "reader", "secret").put(vdi, ISO).status == 401
+    assert Client.of(xen, "reader", "secret").put(vdi, ISO).status == 403
 
 
 def test_bytes_for_another_hosts_repository_are_sent_there(xen, client):

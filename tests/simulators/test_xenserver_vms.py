@@ -264,6 +264,18 @@ def test_todays_agent_reports_by_device_number(xen, api, running):
     }
 
 
+def test_changed_address_replaces_what_this_nic_had_and_no_others(xen, api, running):
+    xen.guests.report(running, {"0/ip": "192.0.2.1", "0/ipv4/0": "192.0.2.1", "1/ip": "198.51.100.1"})
+    xen.guests.has_addresses(running, "02:00:00:00:00:07", "192.0.2.7")
+    assert networks(api, running) == {"0/ip": "192.0.2.7", "0/ipv4/0": "192.0.2.7", "1/ip": "198.51.100.1"}
+
+
+def test_agent_that_takes_its_address_back_reports_none(xen, api, running):
+    xen.guests.has_addresses(running, "02:00:00:00:00:07", "192.0.2.7")
+    xen.guests.has_addresses(running, "02:00:00:00:00:07")
+    assert networks(api, running) == {}
+
+
 def test_old_agent_reports_by_the_number_in_the_guests_own_name(xen, api, running):
     xen.guests.has_interfaces(running, {"ens3": "192.0.2.7", "enp0s3": "192.0.2.8", "enX0": "192.0.2.9"})
     assert networks(api, running) == {"3/ip": "192.0.2.7"}

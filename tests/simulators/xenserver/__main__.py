@@ -5,6 +5,9 @@ import signal
 
 from . import XenServer
 
+# What an administrator has made ready: where VLANs of guests go, and where their discs lie.
+GUEST_NETWORK = ("cloud-guest", "eth1")
+ISO_REPOSITORY = "ConfigDriveISOs"
 # What a guest of it is given: within the network of `make demo`.
 CIDR = "192.168.0.0/16"
 BOOT_SECONDS = 10.0
@@ -19,6 +22,8 @@ def main() -> None:
     # Before the first thread starts: a signal that nobody has blocked would end the process where it stands.
     signal.pthread_sigmask(signal.SIG_BLOCK, _ENDING)
     with XenServer(port=options.port) as xen:
+        xen.add_network(*GUEST_NETWORK)
+        xen.add_iso_sr(ISO_REPOSITORY)
         xen.guests.automatic(BOOT_SECONDS, CIDR)
         xen.add_vms(options.vms, CIDR)
         print(f"URL          {xen.url}")

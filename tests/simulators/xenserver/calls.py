@@ -212,6 +212,27 @@ def _of_every_class(name: str) -> Message:
     raise XenError("MESSAGE_METHOD_UNKNOWN", name)
 
 
+def message_names() -> list[str]:
+    """Of everything that is answered."""
+    names = list(MESSAGES)
+    for class_name, fields in CLASSES.items():
+        verbs = [
+            "get_all",
+            "get_all_records",
+            "get_all_records_where",
+            "get_record",
+            "get_by_uuid",
+            "get_by_name_label",
+        ]
+        for field_name in fields:
+            verbs += [f"{verb}_{field_name}" for verb in ("get", "set", "add", "add_to", "remove", "remove_from")]
+        for verb in verbs:
+            name = f"{class_name}.{verb}"
+            if _whole_class(name, class_name, verb) or _one_field(name, class_name, verb):
+                names.append(name)
+    return names
+
+
 def _whole_class(name: str, class_name: str, verb: str) -> Message | None:
     def records(rows: list[Row]) -> wire.Fragment:
         return wire.records((row.ref, row.record()) for row in rows)

@@ -179,6 +179,13 @@ class XenServer:
         directory.mkdir(parents=True, exist_ok=True)
         return directory
 
+    def add_network(self, name: str, device: str) -> str:
+        """A network on a further interface of every host, as an administrator names one for guests."""
+        network = self.db.create("network", name_label=name, bridge=device.replace("eth", "xenbr"))
+        for row in self.db.rows("host"):
+            world.add_interface(self, row.ref, network, device)
+        return network
+
     def add_iso_sr(self, name: str, location: str = "nas:/isos") -> str:
         """A shared ISO repository, as an administrator makes one."""
         self.export(location)

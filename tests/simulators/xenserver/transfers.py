@@ -75,11 +75,14 @@ def _asked_for(xen: "XenServer", host: str, request: "Handler") -> tuple[dict[st
     """The query and the disk; None when it was refused or sent elsewhere."""
     query = {name: values[-1] for name, values in parse_qs(urlsplit(request.path).query).items()}
     try:
-        xen.sessions.check(query.get("session_id", ""))
-        name = "VDI.import" if request.command == "PUT" else "VDI.export"
-        xen.sessions.check_role(query["session_id"], name)
+        session = xen.sessions.check(query.get("session_id", ""))
     except XenError:
         request.refuse(401, 'WWW-Authenticate: Basic realm="XenServer"')
+        return None
+    try:
+        xen.sessions.check_role(session, f"http/{request.command}_{urlsplit(request.path).path[1:]}")
+    except XenError:
+        request.refuse(403)
         return None
     wanted = query.get("vdi", "")
     try:

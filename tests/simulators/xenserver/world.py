@@ -76,12 +76,13 @@ GUEST = {
 TEMPLATE = "debian-12"
 PRIMARY = "primary"
 TRUNK = "Pool-wide network associated with eth0"
+TRUNK_BRIDGE = "xenbr0"
 
 
 def build(xen: "XenServer") -> None:
     """A pool, its hosts with a disk of their own each, one network, one shared repository, one template."""
     db = xen.db
-    trunk = db.create("network", name_label=TRUNK, bridge="xenbr0")
+    trunk = db.create("network", name_label=TRUNK, bridge=TRUNK_BRIDGE)
     hosts = [_add_host(xen, f"xen{number + 1}", address, trunk) for number, address in enumerate(xen.addresses)]
     for number, host in enumerate(hosts):
         config = {"device": f"/dev/disk/by-id/scsi-{number}"}
@@ -115,17 +116,8 @@ def _add_host(xen: "XenServer", hostname: str, address: str, trunk: str) -> str:
         },
         allowed_operations=("vm_start", "vm_migrate", "provision", "vm_resume", "evacuate"),
     )
-    db.create(
-        "PIF",
-        host=host,
-        network=trunk,
-        device="eth0",
-        MAC=devices.random_mac(),
-        physical=True,
-        management=True,
-        ip_configuration_mode="Static",
-        IP=address,
-        netmask="255.0.0.0",
+    add_interface(
+        xen, host, trunk, "eth0", management=True, ip_configuration_mode="Static", IP=address, netmask="255.0.0.0"
     )
     control = db.create(
         "VM",
@@ -138,6 +130,11 @@ def _add_host(xen: "XenServer", hostname: str, address: str, trunk: str) -> str:
     )
     db.set("host", host, control_domain=control)
     return host
+
+
+def add_interface(xen: "XenServer", host: str, network: str, device: str, **more: object) -> str:
+    mac = devices.random_mac()
+    return xen.db.create("PIF", host=host, network=network, device=device, MAC=mac, physical=True, **more)
 
 
 def _add_template(xen: "XenServer", sr: str, trunk: str) -> None:
@@ -165,7 +162,7 @@ def _add_template(xen: "XenServer", sr: str, trunk: str) -> None:
 def add_vms(xen: "XenServer", count: int, cidr: str) -> list[str]:
     db = xen.db
     network = ipaddress.IPv4Network(cidr)
-    trunk = xen.ref("network", TRUNK)
+    trunk = db.one("network", bridge=TRUNK_BRIDGE).ref
     with db.lock:
         running_on = [row.ref for row in db.rows_by_creation("host")]
         memory = 256 * MIB
