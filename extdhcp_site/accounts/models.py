@@ -135,6 +135,13 @@ class Account(UuidModel):
         ordering = ["domain__path", "name"]
         constraints = [
             models.UniqueConstraint(fields=["domain", "name"], name="account_name_once_in_domain"),
+            # For SQLite. MariaDB takes them for the same in the one above, and has no index of this kind.
+            models.UniqueConstraint(
+                "domain",
+                Lower("name"),
+                name="account_name_once_in_any_case",
+                violation_error_message="The domain has an account of this name already.",
+            ),
         ]
 
     def __str__(self) -> str:
@@ -182,6 +189,12 @@ class User(UuidModel, AbstractUser):
                 condition=~Q(username__iexact="system"),
                 name="nobody_is_called_system",
                 violation_error_message="The name system stands for the server itself. Choose another.",
+            ),
+            # As of accounts: for SQLite.
+            models.UniqueConstraint(
+                Lower("username"),
+                name="username_once_in_any_case",
+                violation_error_message="A user with that username already exists.",
             ),
         ]
 

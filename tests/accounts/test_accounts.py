@@ -1,7 +1,7 @@
 """The commands that make, change, shut and remove accounts."""
 
 import pytest
-from django.db import connection
+from django.db import IntegrityError, connection
 from django.test.utils import CaptureQueriesContext
 
 from extdhcp_site.accounts.models import Account, ApiKey, Role, User
@@ -90,6 +90,11 @@ def test_an_account_that_cannot_be_is_not_half_made(admin, user, changes):
 
     assert admin.call("createAccount", **{**PERSON, **changes}).status == 431
     assert (Account.objects.count(), User.objects.count(), Event.objects.count()) == before
+
+
+def test_two_at_once_do_not_take_one_name_in_two_cases(user):
+    with pytest.raises(IntegrityError):
+        make_account(domain=user.user.account.domain, name="ANN")
 
 
 def test_a_user_name_that_is_taken_makes_no_account(admin, user):

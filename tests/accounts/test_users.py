@@ -29,6 +29,15 @@ def test_a_user_is_made(admin, user):
     assert Event.objects.get().type == EventType.USER_CREATE
 
 
+@pytest.mark.parametrize("command", ["createUser", "updateUser"])
+def test_a_user_name_is_taken_in_any_case(admin, user, command):
+    other = make_user(user.user.account, username="bob")
+    reply = admin.call(
+        command, **{**PERSON, "id": other.uuid, "account": "ann", "username": user.user.username.upper()}
+    )
+    assert (reply.status, "already exists" in reply.text) == (431, True)
+
+
 def test_a_user_is_made_for_an_account_that_one_sees(admin):
     make_account(domain=make_domain(), name="elsewhere")
     assert admin.call("createUser", account="elsewhere", **PERSON).status == 431
