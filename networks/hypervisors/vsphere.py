@@ -40,7 +40,7 @@ from networks.hypervisors.tls import check_address
 from networks.hypervisors.vsphere_events import VsphereWatch
 from networks.hypervisors.vsphere_guests import DRIVE_MARK, Guest, configure
 from networks.hypervisors.vsphere_machines import power_state, reading
-from networks.hypervisors.vsphere_mirror import Inventory, Mirror
+from networks.hypervisors.vsphere_mirror import Inventory, mirror_of
 from networks.hypervisors.vsphere_names import displayed, mac_address, media_name, vm_uuid
 from networks.hypervisors.vsphere_places import Place
 from networks.hypervisors.vsphere_session import SESSIONS, Session
@@ -86,8 +86,7 @@ class VsphereHost:
         return vsphere_places.place(session, self.host)
 
     def _look(self, session: Session, deadline: float, question: Callable[[Inventory], T]) -> T:
-        mirror: Mirror = session.remembered("mirror", lambda: Mirror(session))
-        return mirror.ask(deadline, question)
+        return mirror_of(session).ask(deadline, question)
 
     # Inventory ----------------------------------------------------------------------------------
 
@@ -211,6 +210,8 @@ class VsphereHost:
         self._at(deadline, start)
 
     def stop(self, vm: VmRef, deadline: float, *, grace: float) -> None:
+        """A guest without VMware Tools is cut off at once: there is no button that it could be asked by."""
+
         def stop(session: Session) -> None:
             guest = self._present(session, vm)
             if guest is None or guest.is_off:

@@ -1,5 +1,7 @@
 """vSphere's faults made ours. Their texts, which hold paths of the host, are left out."""
 
+import re
+
 from networks.hypervisors.base import (
     AgentAbsent,
     AskTheOperator,
@@ -74,5 +76,11 @@ def translate(fault: BaseException) -> HypervisorError:
     name = type(fault).__name__.rpartition(".")[2]
     for kind, ours, text in _MEANINGS:
         if isinstance(fault, kind):
-            return ours(f"{text} (vSphere fault {name})")
+            return ours(f"{text} (vSphere fault {name}{_privilege(fault)})")
     return AskTheOperator(f"It failed in vSphere; the task or the event there says why. (vSphere fault {name})")
+
+
+def _privilege(fault: BaseException) -> str:
+    """Which one the user lacks, if that is the fault."""
+    privilege = getattr(fault, "privilegeId", None) or ""
+    return f": {privilege}" if re.fullmatch(r"[A-Za-z0-9.]{1,100}", privilege) else ""

@@ -16,6 +16,7 @@ from networks.hypervisors.vsphere_types import vim
 from networks.hypervisors.vsphere_updates import Change, Updates, Watched
 
 SMALLEST_PAGE = 40
+_making = threading.Lock()
 
 T = TypeVar("T")
 
@@ -97,6 +98,12 @@ class Mirror:
             updates, self._updates = self._updates, None
             updates.close()
             raise
+
+
+def mirror_of(session: Session) -> Mirror:
+    """The one that all users of this session share."""
+    with _making:
+        return session.remembered(Mirror, lambda: Mirror(session))
 
 
 def watch_all(session: Session, page: int) -> Updates:

@@ -11,6 +11,7 @@ from networks.hypervisors.vsphere_names import displayed, escaped, given_name
 from networks.hypervisors.vsphere_session import Found, Session
 from networks.hypervisors.vsphere_types import vim
 
+PLACE_SECONDS = 300.0  # how long a host is believed to stay where it is in the inventory
 _DEPTH = 50  # folders in folders, at most
 
 
@@ -32,12 +33,14 @@ class Place:
 
 def place(session: Session, name: str) -> Place:
     """The host that is called so; without a name, the only one. Raises NotFound, Refused."""
-    return session.remembered(("host", name), lambda: _find_place(session, name))
+    return session.remembered(("host", name), lambda: _find_place(session, name), PLACE_SECONDS)
 
 
 def place_of(session: Session, identifier: str) -> Place:
     """The host that a VM is registered on."""
-    return session.remembered(("host of", identifier), lambda: _place(session, _host(session, identifier)))
+    return session.remembered(
+        ("host of", identifier), lambda: _place(session, _host(session, identifier)), PLACE_SECONDS
+    )
 
 
 def _find_place(session: Session, name: str) -> Place:

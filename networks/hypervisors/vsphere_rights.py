@@ -3,7 +3,8 @@
 from collections.abc import Iterable, Sequence
 from typing import Any
 
-from networks.hypervisors.vsphere_session import Session
+from networks.hypervisors.base import CredentialsRefused
+from networks.hypervisors.vsphere_session import Properties, Session
 from networks.hypervisors.vsphere_types import vim
 
 _ON_VMS = (
@@ -32,21 +33,28 @@ _ON_NETWORKS = ("Network.Assign",)
 
 
 def missing(session: Session, datacenter: Any = None) -> tuple[str, ...]:
-    """Privileges that are lacking in a datacenter, or in any of all; those on datastores and networks, on each of them.
-
-    Raises CredentialsRefused for a user who may not even look.
-    """
+    """Privileges that are lacking in a datacenter, or in each of all. Raises CredentialsRefused for who sees none."""
     datacenters = (
         [datacenter] if datacenter is not None else [dc.ref for dc in session.find_all(vim.Datacenter, "name")]
     )
-    lacking: set[str] = set()
-    for each in session.read_all(datacenters, "vmFolder", "hostFolder", "datastore", "network"):
-        facts = each.properties
-        lacking |= _lacking(session, [facts["vmFolder"]], _ON_VMS)
-        lacking |= _lacking(session, [facts["hostFolder"]], _ON_HOSTS)
-        lacking |= _lacking(session, facts.get("datastore") or [], _ON_DATASTORES)
-        lacking |= _lacking(session, facts.get("network") or [], _ON_NETWORKS)
-    return tuple(sorted(lacking))
+    found = session.read_all(datacenters, "vmFolder", "hostFolder", "datastore", "network")
+    if not found:
+        raise CredentialsRefused("The user sees no datacenter in vSphere: give it a role there.")
+    return tuple(sorted(set.intersection(*(_lacking_in(session, each.properties) for each in found))))
+
+
+def _lacking_in(session: Session, datacenter: Properties) -> set[str]:
+    return (
+        _lacking(session, _seen(datacenter, "vmFolder"), _ON_VMS)
+        | _lacking(session, _seen(datacenter, "hostFolder"), _ON_HOSTS)
+        | _lacking(session, datacenter.get("datastore") or [], _ON_DATASTORES)
+        | _lacking(session, datacenter.get("network") or [], _ON_NETWORKS)
+    )
+
+
+def _seen(datacenter: Properties, path: str) -> list[Any]:
+    """What the user does not see is not there."""
+    return [datacenter[path]] if path in datacenter else []
 
 
 def _lacking(session: Session, entities: Sequence[Any], privileges: Iterable[str]) -> set[str]:

@@ -6,6 +6,7 @@ answer is bounded and each call ends by the deadline of the `within` around it: 
 
 import atexit
 import contextlib
+import math
 import multiprocessing.util
 import os
 import threading
@@ -57,7 +58,7 @@ class Session:
         self.content = self.do(vim.ServiceInstance("ServiceInstance", self._stub).RetrieveContent)
         self.key: str = self.do(self.content.sessionManager.Login, address.username, address.password).key
         self._lock = threading.Lock()
-        self._remembered: dict[object, Any] = {}
+        self._remembered: dict[object, tuple[float, Any]] = {}
 
     def __repr__(self) -> str:
         return f"<vSphere session at {self.address.host}>"
@@ -95,14 +96,16 @@ class Session:
         else:
             threading.Thread(target=remove, name="vsphere-tidy", daemon=True).start()
 
-    def remembered(self, key: object, find: Callable[[], T]) -> T:
-        """What `find` gives, asked once: for what does not change as long as a session lasts."""
+    def remembered(self, key: object, find: Callable[[], T], seconds: float = math.inf) -> T:
+        """What `find` gives, asked once in that time."""
         with self._lock:
-            if key in self._remembered:
-                return cast(T, self._remembered[key])
+            until, value = self._remembered.get(key, (0.0, None))
+            if time.monotonic() < until:
+                return cast(T, value)
         found = find()
         with self._lock:
-            return cast(T, self._remembered.setdefault(key, found))
+            self._remembered[key] = time.monotonic() + seconds, found
+        return found
 
     def object(self, kind: type, identifier: str) -> Any:
         """What is known by its identifier, to call its methods."""

@@ -30,6 +30,10 @@ from networks.hypervisors.base import (
     Volumes,
 )
 from networks.hypervisors.vsphere import VsphereHost
+from networks.hypervisors.vsphere_devices import disk_bytes, root_disk
+from networks.hypervisors.vsphere_guests import configure, find_root, ours
+from networks.hypervisors.vsphere_tasks import finish
+from networks.hypervisors.vsphere_types import vim
 from tests.networks.hypervisors.factories import KERNEL, make_spec, make_vm, soon
 from tests.networks.hypervisors.vsphere_factories import DATASTORE, GIB, GROUP, STANDARD, define, make_clone
 from tests.simulators.vcenter.starting import vcenter_for_tests
@@ -370,13 +374,29 @@ def test_root_volume_is_as_large_as_asked_for(host):
         host.ensure_root(root, soon())
 
     def look(session):
-        from networks.hypervisors.vsphere_devices import disk_bytes, root_disk
-        from networks.hypervisors.vsphere_guests import find_root
-
         devices = session.read(find_root(session, root), "config.hardware.device")["config.hardware.device"]
         return disk_bytes(root_disk(devices))
 
     assert host._ask(soon(), look) == 2 * GIB
+
+
+def test_root_volume_is_known_after_storage_vmotion_and_a_new_name(host, everywhere):
+    spec = define(host)
+
+    def move(session):
+        reference = find_root(session, spec.root)
+        stores = session.find_all(vim.Datastore, "name")
+        (store,) = [each.ref for each in stores if each.properties["name"] == "LocalDS_1"]
+        finish(session, session.do(reference.RelocateVM_Task, vim.vm.RelocateSpec(datastore=store)))
+        configure(session, reference, name="renamed")
+
+    host._ask(soon(), move)
+    host.start(spec.vm, soon())
+    host.undefine(spec.vm, soon())
+    host.delete_root(spec.root, soon())
+
+    assert "renamed" not in names(everywhere)
+    assert host._ask(soon(), lambda session: find_root(session, spec.root)) is None
 
 
 @pytest.mark.parametrize(
@@ -443,8 +463,6 @@ def test_drive_is_on_sata_where_there_is_a_controller_and_else_on_ide(host, temp
     vm = define(host, root=make_clone(image=template)).vm
 
     def look(session):
-        from networks.hypervisors.vsphere_guests import ours
-
         return ours(session, vm).drive
 
     drive = host._ask(soon(), look)
@@ -457,8 +475,6 @@ def test_inserted_disc_is_connected_at_each_start(host, defined, media):
     host.insert(defined, media, soon())
 
     def look(session):
-        from networks.hypervisors.vsphere_guests import ours
-
         return ours(session, defined).drive.connectable
 
     assert host._ask(soon(), look).startConnected

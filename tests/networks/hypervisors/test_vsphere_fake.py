@@ -454,6 +454,21 @@ def test_what_the_user_may_not_do_is_named(fake, host):
     assert host.missing_rights(soon()) == ("Datastore.FileManagement", "VirtualMachine.Interact.PowerOn")
 
 
+def test_user_who_sees_no_datacenter_is_told_so(fake):
+    del fake.objects[fake.datacenter]
+
+    with pytest.raises(CredentialsRefused, match="sees no datacenter"):
+        VsphereHost(ADDRESS).missing_rights(soon())
+
+
+def test_privilege_that_a_call_lacks_is_named(fake, host, vm):
+    fake.make_vm(vm.uuid, ide(), drive(), marks=MARKS, on=False)
+    fake.failing["PowerOnVM_Task"] = vim.fault.NoPermission(privilegeId="VirtualMachine.Interact.PowerOn")
+
+    with pytest.raises(CredentialsRefused, match=r"lacks a privilege.*VirtualMachine\.Interact\.PowerOn"):
+        host.start(vm, soon())
+
+
 def test_nic_that_was_cut_off_is_told(fake, host, vm):
     card = vim.vm.device.VirtualVmxnet3(
         key=4000,
