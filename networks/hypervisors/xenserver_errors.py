@@ -107,6 +107,7 @@ _MEANINGS: dict[str, tuple[type[HypervisorError], str]] = {
 _STORAGE_MANAGER: dict[str, tuple[type[HypervisorError], str]] = {
     "SR_BACKEND_FAILURE_44": (StorageProblem, _FULL),
     "SR_BACKEND_FAILURE_46": (NotFound, "The disk is missing on its storage."),
+    "SR_BACKEND_FAILURE_144": (NotFound, "The disk's file is missing on its storage."),
     "SR_BACKEND_FAILURE_24": (Busy, "The disk is in use."),
 }
 

@@ -12,6 +12,7 @@ from networks.hypervisors import xenserver_storage as storage
 from networks.hypervisors.base import (
     Busy,
     DoNotTryAgain,
+    EndpointUnreachable,
     HypervisorError,
     Media,
     MediaFile,
@@ -20,7 +21,7 @@ from networks.hypervisors.base import (
     Refused,
     StorageProblem,
 )
-from networks.hypervisors.bounded import FILE_MAX
+from networks.hypervisors.bounded import FILE_MAX, StatusRefused
 from networks.hypervisors.xenserver_records import NULL, Vm
 from networks.hypervisors.xenserver_session import Session
 from networks.hypervisors.xenserver_storage import Store
@@ -155,11 +156,24 @@ def read(session: Session, host: str, where: Store, name: str) -> bytes:
         size = _size(disk) or records.number(disk, "virtual_size")
         if size > MEDIA_MAX_BYTES:
             raise Refused("The image is larger than any config drive.")
-        with contextlib.closing(session.door(_door(session, host, where))) as door:
-            query = {"session_id": session.credential, "vdi": vdi, "format": "raw"}
-            content = door.get("/export_raw_vdi", session.deadline, query=query, most=MEDIA_MAX_BYTES)
+        try:
+            content = _content(session, host, where, vdi)
+        except StatusRefused:
+            # Somebody may have deleted its file, which the pool finds out when it looks.
+            session.run("SR.scan", where.ref)
+            if session.find("VDI", vdi) is not None:
+                raise
+            break
+        if len(content) < size:  # the answer has no length of its own
+            raise EndpointUnreachable("The pool broke off in the middle of the image.")
         return content[:size]
     raise NotFound(f"Repository {where.name} has no ISO {name}.")
+
+
+def _content(session: Session, host: str, where: Store, vdi: str) -> bytes:
+    with contextlib.closing(session.door(_door(session, host, where))) as door:
+        query = {"session_id": session.credential, "vdi": vdi, "format": "raw"}
+        return door.get("/export_raw_vdi", session.deadline, query=query, most=MEDIA_MAX_BYTES)
 
 
 def _door(session: Session, host: str, where: Store) -> str:
@@ -181,7 +195,10 @@ def remove(session: Session, where: Store, name: str) -> None:
 
 
 def files(session: Session, where: Store) -> list[MediaFile]:
-    """Images whose names have the form of ours; the size of one that was not filled to its end is 0."""
+    """Images whose names have the form of ours; the size of one that was not filled to its end is 0.
+
+    As the pool knows them: while it looks for itself, no image can be made or removed.
+    """
     found = storage.disks(session, where).values()
     listed = [
         MediaFile(name, _size(disk))

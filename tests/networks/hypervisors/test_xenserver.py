@@ -214,6 +214,12 @@ def test_user_who_may_only_read_lacks_the_rest(xen):
     assert list(missing) == sorted(missing)
 
 
+def test_administrator_who_is_no_superuser_lacks_nothing(xen):
+    xen.sessions.users["admin"] = ("pw", "pool-admin")
+
+    assert host_of(xen, "", username="admin", password="pw").missing_rights(soon()) == ()
+
+
 def test_rights_are_those_of_the_calls_that_are_made():
     """Each call that changes something, as the driver's modules name it."""
     made = set()

@@ -5,6 +5,7 @@ import pytest
 from networks.hypervisors.base import (
     Busy,
     CredentialsRefused,
+    EndpointUnreachable,
     Media,
     MediaFile,
     NotFound,
@@ -16,7 +17,7 @@ from networks.hypervisors.xenserver import XenHost
 from networks.hypervisors.xenserver_media import DIRECTORY, MEDIA_MAX_BYTES, STORE
 from tests.networks.hypervisors.factories import make_vm, soon
 from tests.networks.hypervisors.xen_world import PRIMARY, defined, host_of, pool, ref_of, started
-from tests.simulators.xenserver import XenServer
+from tests.simulators.xenserver import XenServer, hostile
 
 NAME = "i-2-7-VM-1-0a1b2c.iso"
 CONTENT = bytes(range(256)) * 16
@@ -251,6 +252,38 @@ def test_image_that_is_no_more(here):
     here.remove(NAME, soon())
     with pytest.raises(NotFound):
         here.read(NAME, soon())
+
+
+def test_image_whose_file_somebody_deleted_is_not_there(xen, here):
+    here.place(NAME, CONTENT, soon())
+    (xen.make_directory("xen1", DIRECTORY) / NAME).unlink()
+    xen.faults.answer("GET /export_raw_vdi", hostile.server_error)
+    with pytest.raises(NotFound):
+        here.read(NAME, soon())
+
+    assert here.list_media(soon()) == []
+
+
+def test_image_that_the_pool_does_not_give_is_told(xen, here):
+    here.place(NAME, CONTENT, soon())
+    xen.faults.answer("GET /export_raw_vdi", hostile.server_error)
+    with pytest.raises(Refused):
+        here.read(NAME, soon())
+
+
+def test_image_that_breaks_off_is_not_taken_for_whole(xen, here):
+    here.place(NAME, CONTENT, soon())
+    xen.faults.answer("GET /export_raw_vdi", lambda send, _closing: send(b"HTTP/1.1 200 OK\r\n\r\nhalf"))
+    with pytest.raises(EndpointUnreachable):
+        here.read(NAME, soon())
+
+
+def test_disc_whose_file_somebody_deleted_is_not_there(xen, here):
+    media = here.place(NAME, CONTENT, soon())
+    vm = started(here)
+    (xen.make_directory("xen1", DIRECTORY) / NAME).unlink()
+    with pytest.raises(NotFound):
+        here.insert(vm, media, soon())
 
 
 def test_image_larger_than_any_config_drive_is_not_read(xen, here):

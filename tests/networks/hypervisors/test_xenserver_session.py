@@ -202,6 +202,25 @@ def test_pool_that_changed_its_coordinator_is_followed(xen, sessions):
     assert host.host_facts(soon()).hostname == "pool"
 
 
+def test_fail_over_is_followed_without_a_word(xen):
+    host = host_of(xen, "xen2")
+    vm = started(host)
+    xen.change_master("xen2")
+
+    assert host.power_state(vm, soon())
+    host.stop(vm, soon(), grace=0)
+    assert vm.uuid not in host_of(xen, "").running_vms(soon())
+
+
+def test_fail_over_to_a_member_that_is_known_by_the_pool_alone(xen):
+    """Its fingerprint was told by the coordinator, when a file went to it."""
+    host = host_of(xen, "xen2", ca_certificates="", fingerprint=xen.fingerprint)
+    host.place("i-2-7-VM-1-ab.iso", b"content", soon())
+    xen.change_master("xen2")
+
+    assert host.read("i-2-7-VM-1-ab.iso", soon()) == b"content"
+
+
 def test_certificate_that_changed_is_refused(xen, sessions):
     host = pool_of(xen, sessions)
     host.host_facts(soon())

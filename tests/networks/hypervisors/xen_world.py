@@ -22,9 +22,7 @@ _numbers = count(1)
 def pool(hosts: int = 2) -> Iterator[XenServer]:
     """A simulated pool that an administrator has made ready: the guests' network, the directories of config drives."""
     with XenServer(hosts=hosts) as xen:
-        guests = xen.db.create("network", name_label=CARRIER, bridge="xenbr1")
-        for row in xen.db.rows("host"):
-            xen.db.create("PIF", host=row.ref, network=guests, device="eth1", physical=True, currently_attached=True)
+        xen.add_network(CARRIER, "eth1")
         for number in range(hosts):
             xen.make_directory(f"xen{number + 1}", DIRECTORY)
         yield xen
