@@ -143,6 +143,20 @@ class TestWhoIsMorePowerful:
         assert client.get(reverse("admin:auth_user_password_change", args=[boss.pk])).status_code == 403
         assert User.objects.filter(pk=boss.pk).exists()
 
+    def test_nobody_gets_power_by_a_users_page(self, boss, client):
+        target = factories.make_user(first_name="before")
+        group = Group.objects.create(name="operators")
+        power = {"is_staff": "on", "is_superuser": "on", "groups": [group.pk], "account": boss.account.pk}
+        power["user_permissions"] = list(Permission.objects.values_list("pk", flat=True))
+        form = {"username": target.username, "first_name": "after", "is_active": "on", **power}
+
+        assert client.post(page(User, "change", target.pk), form).status_code == 302
+
+        changed = User.objects.get(pk=target.pk)
+        assert (changed.first_name, changed.is_staff, changed.is_superuser) == ("after", False, False)
+        assert changed.account == target.account
+        assert not (changed.groups.exists() or changed.user_permissions.exists())
+
     def test_nobody_gets_power_by_a_group(self, client):
         """Who is in a group and may change groups would give themselves everything."""
         group = Group.objects.create(name="operators")

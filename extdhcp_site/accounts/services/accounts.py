@@ -44,7 +44,7 @@ def rename(account: Account, name: str, by: Caller) -> Account:
     if name != before:
         with transaction.atomic():
             with unless_taken(_taken(account.domain)):
-                Account.objects.live().filter(pk=account.pk).update(name=name)
+                Account.objects.filter(pk=account.pk).update(name=name)
             refuse_if_removed(account)
             account.name = name
             text = f"Account {before} renamed to {name}"

@@ -77,7 +77,7 @@ def update(user: User, changes: Changes, by: Caller) -> User:
     if columns:
         with transaction.atomic():
             with unless_taken(_taken()):
-                User.objects.live().filter(pk=user.pk).update(**columns)
+                User.objects.filter(pk=user.pk).update(**columns)
             refuse_if_removed(user)
             what = ", ".join(sorted(name.replace("_", " ") for name in columns))
             events.record(EventType.USER_UPDATE, f"User {user}: {what} changed", account=user.account, on=user, by=by)
