@@ -1,11 +1,12 @@
-"""The classes of XenAPI that are simulated, with every field of the real ones: data, and how it is read.
+"""The classes of XenAPI that are simulated, with the fields of the real ones: data, and how it is read.
 
 One line a field: its path (as in the data model: "/" becomes "_" on the wire and "__" in the expressions of
 `get_all_records_where`), its type, whether it may be written once the object exists (RW) and what it is at first where
 that is not the empty value of its type. `*` marks what a constructor cannot do without.
 
-Source: the data model of xapi 24 to 26 (ocaml/idl/datamodel*.ml, https://github.com/xapi-project/xen-api). VM, host,
-VIF, VDI, PIF, task and VM_guest_metrics were compared field by field with generated clients, the others were not.
+Source: the data model of xapi (ocaml/idl/datamodel*.ml, https://github.com/xapi-project/xen-api). VM, host, VIF, VDI,
+PIF and task were compared by eye with generated clients, some of them years old; fields that are newer than those, most
+of VM_guest_metrics' last ones and the other classes are from knowledge, and were not compared with anything.
 """
 
 from collections.abc import Callable, Mapping
