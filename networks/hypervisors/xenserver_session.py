@@ -73,23 +73,23 @@ class Connection:
             try:
                 return self.remote.xenapi_request(method, arguments)
             except XenAPI.Failure as failure:
-                raise _meaning(failure.details) from failure
+                if failure.details[0] == "HOST_IS_SLAVE" and len(failure.details) > 1:
+                    raise _CoordinatorElsewhere(str(failure.details[1])) from failure
+                raise _told(failure.details) from failure
             except Fault as fault:
                 # The library's own, when the pool ends one session after the other or answers without a status.
                 raise TryAgainLater("The pool does not keep a session, or does not speak XenAPI.") from fault
 
-    def log_out(self) -> None:
+    def log_out(self, deadline: float | None = None) -> None:
         """For good. As the library does it, a call that another thread has in the session may log in anew."""
         self.remote.last_login_method = None
-        with contextlib.suppress(HypervisorError, Fault), within(time.monotonic() + LOGOUT_SECONDS):
+        with contextlib.suppress(HypervisorError, Fault), within(deadline or time.monotonic() + LOGOUT_SECONDS):
             getattr(self.remote, "session.logout")(self.remote.handle)
 
 
-def _meaning(details: object) -> Exception:
+def _told(details: object) -> HypervisorError:
     if not isinstance(details, list | tuple) or not details:
         return AnswerRefused("The pool's answer has not the form of XenAPI's.")
-    if details[0] == "HOST_IS_SLAVE" and len(details) > 1:
-        return _CoordinatorElsewhere(str(details[1]))
     return translate(details)
 
 
@@ -175,12 +175,13 @@ class Sessions:
         threading.Thread(target=connection.log_out, name="xenserver-logout", daemon=True).start()
 
     def close(self) -> None:
-        """At the process's end."""
+        """At the process's end, which pools that do not answer must not hold up."""
+        deadline = time.monotonic() + LOGOUT_SECONDS
         with self._lock:
             left = [connection for idle in self._idle.values() for connection, _ in idle]
             self._idle = {}
         for connection in left:
-            connection.log_out()
+            connection.log_out(deadline)
 
     def _end_old_ones(self) -> None:
         oldest = time.monotonic() - IDLE_SECONDS
@@ -237,23 +238,22 @@ class Session:
         self.deadline = deadline
         self._sessions = sessions
         self._connection = sessions.acquire(endpoint, deadline)
-        self._stuck = self._ended = False
+        self._stuck = self._spoilt = self._ended = False
 
     def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *_error: object) -> None:
-        if self._ended:
-            return
-        if self._stuck:
+        if self._stuck or self._spoilt:
             self.end()
-        else:
+        elif not self._ended:
             self._sessions.release(self.endpoint, self._connection)
 
     def end(self) -> None:
         """Log out without waiting for it, also while another thread's call waits in it: that one fails then."""
-        self._ended = self._stuck = True
-        self._sessions.discard(self._connection)
+        if not self._ended:
+            self._ended = self._stuck = True
+            self._sessions.discard(self._connection)
 
     # Calls
 
@@ -263,8 +263,9 @@ class Session:
             return self._call(method, arguments, until)
         except _CoordinatorElsewhere:
             # The pool has changed its coordinator. References hold in the whole pool.
-            self._sessions.discard(self._connection)
+            self.end()
             self._connection = self._sessions.open(self.endpoint, self.deadline)
+            self._stuck = self._spoilt = self._ended = False
         try:
             return self._call(method, arguments, until)
         except _CoordinatorElsewhere:
@@ -278,6 +279,8 @@ class Session:
             return call_within(deadline, lambda: self._connection.call(method, arguments, deadline))
         except (HypervisorError, _CoordinatorElsewhere) as error:
             self._stuck = self._stuck or isinstance(error, DeadlineExceeded)
+            # What failed without being the pool's own word may be the session's fault: the next has another.
+            self._spoilt = self._spoilt or not isinstance(error.__cause__, XenAPI.Failure)
             raise
         except BaseException:
             # The wait was broken off, not the call: it may run in this session still.
@@ -313,8 +316,7 @@ class Session:
             return made[1] if made else ""
         if status == "cancelled":
             raise TryAgainLater("The operation was cancelled in the pool.")
-        failed = _meaning(state.get("error_info"))
-        raise failed if isinstance(failed, HypervisorError) else Refused("The pool refused the operation.")
+        raise _told(state.get("error_info"))
 
     def _cancel(self, task: str) -> None:
         for method in ("task.cancel", "task.destroy"):

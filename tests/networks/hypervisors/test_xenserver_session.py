@@ -78,6 +78,31 @@ def test_idle_sessions_are_logged_out_at_the_end(xen, sessions):
     assert open_sessions(xen) == 0
 
 
+def test_pool_that_is_gone_does_not_hold_up_the_end(xen, sessions, monkeypatch):
+    monkeypatch.setattr(xenserver_session, "LOGOUT_SECONDS", 0.5)
+    host = pool_of(xen, sessions)
+    xen.faults.delay(0.1, "host.get_all_records")
+    threads = [threading.Thread(target=host.host_facts, args=(soon(),)) for _ in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    xen.faults.hang("session.logout")
+    begun = time.monotonic()
+    sessions.close()
+
+    assert time.monotonic() - begun < 1.5
+
+
+def test_session_that_a_lost_connection_may_have_spoilt_is_ended(xen, sessions):
+    host = pool_of(xen, sessions)
+    xen.faults.answer("host.get_all_records", hostile.hang_up)
+    with pytest.raises(EndpointUnreachable):
+        host.host_facts(soon())
+
+    wait_until(lambda: open_sessions(xen) == 0)
+
+
 def test_sessions_that_rested_long_are_logged_out(xen, sessions, monkeypatch):
     pool_of(xen, sessions).host_facts(soon())
     monkeypatch.setattr(xenserver_session, "IDLE_SECONDS", -1.0)
@@ -219,6 +244,18 @@ def test_fail_over_to_a_member_that_is_known_by_the_pool_alone(xen):
     xen.change_master("xen2")
 
     assert host.read("i-2-7-VM-1-ab.iso", soon()) == b"content"
+
+
+def test_coordinator_that_is_not_there_yet_does_not_spoil_what_comes_after(xen, sessions):
+    host = pool_of(xen, sessions)
+    host.host_facts(soon())
+    xen.faults.fail_next("host.get_all_records", "HOST_IS_SLAVE", xen.addresses[0])
+    xen.faults.answer("session.login_with_password", hostile.hang_up)
+    with pytest.raises(EndpointUnreachable):
+        host.host_facts(soon())
+    xen.faults.calm()
+
+    assert host.host_facts(soon()).hostname == "pool"
 
 
 def test_certificate_that_changed_is_refused(xen, sessions):
@@ -408,7 +445,7 @@ def test_failure_is_named_for_what_to_do_next(details, kind):
 
 @pytest.mark.parametrize("error_info", [[], "x", None, {}])
 def test_task_that_does_not_say_why_it_failed(error_info):
-    assert isinstance(xenserver_session._meaning(error_info), EndpointUnreachable)
+    assert isinstance(xenserver_session._told(error_info), EndpointUnreachable)
 
 
 @pytest.mark.parametrize("pem", ["", 7, None, "-----BEGIN CERTIFICATE-----\n\u2603\n-----END CERTIFICATE-----"])
