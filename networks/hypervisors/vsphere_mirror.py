@@ -63,6 +63,7 @@ class Mirror:
         self._page = PAGE_OBJECTS
         self._updates: Updates | None = None
         self._inventory = Inventory()
+        self._is_whole = False
 
     def ask(self, deadline: float, question: Callable[[Inventory], T]) -> T:
         """What `question` finds in the inventory as it is now. Raises EndpointUnreachable."""
@@ -88,16 +89,25 @@ class Mirror:
 
     def _hear(self) -> None:
         if self._updates is None:
-            self._inventory = Inventory()
+            self._inventory, self._is_whole = Inventory(), False
             self._updates = watch_all(self._session, self._page)
         try:
             for change in self._updates.next(wait=0):
                 self._inventory.apply(change)
-        except BaseException:
-            # Part of an answer may be lost: begin anew.
-            updates, self._updates = self._updates, None
-            updates.close()
+            self._is_whole = True
+        except DeadlineExceeded:
+            # To be told everything, page by page, may take longer than one caller has: the next one goes on with it.
+            if self._is_whole:
+                self._begin_anew()
             raise
+        except BaseException:
+            self._begin_anew()  # part of an answer may be lost
+            raise
+
+    def _begin_anew(self) -> None:
+        updates, self._updates = self._updates, None
+        if updates is not None:
+            updates.close()
 
 
 def mirror_of(session: Session) -> Mirror:

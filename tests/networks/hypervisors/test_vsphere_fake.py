@@ -9,6 +9,7 @@ from networks.hypervisors.base import (
     AskTheOperator,
     Busy,
     CredentialsRefused,
+    DeadlineExceeded,
     EndpointAddress,
     HypervisorError,
     Media,
@@ -213,6 +214,44 @@ def test_collector_that_has_forgotten_what_it_told_tells_all_again(fake, host, v
 
     assert host.running_vms(soon()) == {vm.uuid}
     assert fake.calls.count("Login") == 1
+
+
+def test_first_answer_that_takes_longer_than_one_caller_has_is_gone_on_with(fake, host, monkeypatch):
+    fake.page = 10
+    for number in range(25):
+        fake.make_vm(f"0000000{number}", ide())
+    waiting, asked = fake.WaitForUpdatesEx, []
+
+    def wait(this, version, options):
+        asked.append(version)
+        if len(asked) == 3:
+            raise DeadlineExceeded("two pages were told")
+        return waiting(this, version, options)
+
+    monkeypatch.setattr(fake, "WaitForUpdatesEx", wait)
+    with pytest.raises(DeadlineExceeded):
+        host.running_vms(soon())
+
+    assert len(host.running_vms(soon())) == 25
+    assert len(asked) == 4
+    assert fake.calls.count("CreatePropertyCollector") == 1
+
+
+def test_news_that_did_not_arrive_are_not_missed(fake, host, vm, reference, monkeypatch):
+    host.running_vms(soon())
+    waiting = fake.WaitForUpdatesEx
+
+    def lose(this, version, options):
+        waiting(this, version, options)
+        monkeypatch.setattr(fake, "WaitForUpdatesEx", waiting)
+        raise DeadlineExceeded("it was told to nobody")
+
+    fake.objects[reference]["runtime.powerState"] = "poweredOff"
+    monkeypatch.setattr(fake, "WaitForUpdatesEx", lose)
+    with pytest.raises(DeadlineExceeded):
+        host.running_vms(soon())
+
+    assert host.running_vms(soon()) == set()
 
 
 def test_session_that_is_forgotten_at_once_again_is_not_renewed_for_ever(fake, host):

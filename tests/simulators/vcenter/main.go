@@ -438,8 +438,7 @@ func (s *surroundings) nextPage(w http.ResponseWriter, name string, request []by
 	kind := pagings[name]
 	token := string(element(kind.token, request))
 	s.lock.Lock()
-	whole, is := s.pages[token]
-	delete(s.pages, token)
+	whole, is := s.pages[token] // kept: who did not get it asks again
 	s.lock.Unlock()
 	if !is {
 		return false
