@@ -4,12 +4,14 @@ Source: XenAPI reference, class event. A pool has no event of its own for a gues
 the VM's guest metrics.
 """
 
+import contextlib
 import logging
 import threading
 import time
 from collections.abc import Callable, Iterator
 
 from networks.hypervisors.base import (
+    DeadlineExceeded,
     EndpointAddress,
     EndpointUnreachable,
     GuestEvent,
@@ -24,6 +26,7 @@ log = logging.getLogger(__name__)
 
 WAIT_SECONDS = 30.0  # a pool that says nothing for so long is asked again, so that one that is dead is noticed
 GRACE_SECONDS = 15.0
+READ_SECONDS = 300.0  # for a pool that is read whole
 
 Tell = Callable[[str, GuestEvent], None]
 
@@ -71,7 +74,10 @@ class XenWatch:
     def open(self, deadline: float) -> None:
         """Raises EndpointUnreachable, CredentialsRefused, CertificateRefused."""
         with Session(self._endpoint, deadline, self._sessions) as session:
-            self._mirror.refresh(session)
+            session.pool()
+            # A large pool takes longer: its thread goes on, and what happens until it has read it is not told.
+            with contextlib.suppress(DeadlineExceeded):
+                self._mirror.refresh(session)
         self._thread.start()
 
     def is_alive(self) -> bool:
@@ -96,7 +102,7 @@ class XenWatch:
                 log.log(level, "%r has ended: %s", self, error)
 
     def _next(self) -> list[Change]:
-        deadline = time.monotonic() + WAIT_SECONDS + GRACE_SECONDS
+        deadline = time.monotonic() + (WAIT_SECONDS + GRACE_SECONDS if self._mirror.is_read else READ_SECONDS)
         with Session(self._endpoint, deadline, self._sessions) as session:
             with self._lock:
                 if self._closed:

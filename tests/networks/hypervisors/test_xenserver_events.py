@@ -136,6 +136,19 @@ def test_who_hears_may_fail_and_hears_the_next(xen, caplog):
     assert "could not be told" in caplog.text
 
 
+def test_pool_that_takes_long_to_read_is_watched_nevertheless(xen):
+    vm = defined(host_of(xen))
+    xen.faults.delay(1.5, "VIF.get_all_records")
+    watch = host_of(xen, "").watch(ear := Ear(), soon(1))
+    try:
+        xen.faults.calm()
+        wait_until(lambda: xen.calls["event.from"] > 0)
+        host_of(xen).start(vm, soon())
+        ear.hears(vm, GuestEvent.STARTED)
+    finally:
+        watch.close()
+
+
 def test_session_that_ends_does_not_end_the_watch(xen, monkeypatch):
     monkeypatch.setattr(xenserver_events, "WAIT_SECONDS", 0.2)
     with watched(host_of(xen, "")) as (ear, watch):
@@ -173,7 +186,7 @@ def test_watch_that_cannot_be_opened_says_why(xen):
         host_of(xen, "", password="wrong").watch(Ear(), soon())
     with pytest.raises(CertificateRefused):
         host_of(xen, "", ca_certificates="", fingerprint="00" * 32).watch(Ear(), soon())
-    xen.faults.hang("event.inject")
+    xen.faults.hang("pool.get_all_records")
     with pytest.raises(EndpointUnreachable):
         host_of(xen, "").watch(Ear(), soon(1))
 
