@@ -30,7 +30,6 @@ from networks.hypervisors.vsphere_types import vim
 VOLUME_MARK = "extdhcp.volume"  # says that the VM is ours, and how its ROOT volume is called
 DRIVE_MARK = "extdhcp.drive"  # the slot of our CD-ROM drive
 _PATHS = (
-    "name",
     "config.uuid",
     "config.instanceUuid",
     "config.extraConfig",
@@ -47,7 +46,7 @@ class Guest:
     """A VM as it was read a moment ago. `host` is the identifier of the one it is registered on."""
 
     ref: Any
-    uuid: str
+    instance_uuid: str
     power: PowerState
     host: str
     devices: tuple[Any, ...]
@@ -87,7 +86,7 @@ def _read(session: Session, ref: Any) -> Guest:
     options = {option.key: option.value for option in facts["config.extraConfig"] or []}
     return Guest(
         ref=ref,
-        uuid=facts["config.uuid"].lower(),
+        instance_uuid=facts["config.instanceUuid"].lower(),
         power=power_state(facts["runtime.powerState"]),
         host=facts["runtime.host"]._moId,
         devices=tuple(facts["config.hardware.device"] or ()),
@@ -247,5 +246,4 @@ def park(session: Session, guest: Guest) -> None:
     """Forget the VM, and keep its ROOT volume."""
     drive = guest.drive
     ejected = [] if drive is None else [vsphere_devices.changed_drive(drive, None, running=False)]
-    uuid = session.read(guest.ref, "config.instanceUuid")["config.instanceUuid"].lower()
-    configure(session, guest.ref, deviceChange=ejected, **_parked(uuid, guest.marks[VOLUME_MARK]))
+    configure(session, guest.ref, deviceChange=ejected, **_parked(guest.instance_uuid, guest.marks[VOLUME_MARK]))
