@@ -3,6 +3,7 @@
 import hashlib
 import secrets
 from dataclasses import dataclass
+from itertools import accumulate
 from typing import Self
 
 from django.contrib.auth.models import AbstractUser, UserManager
@@ -26,6 +27,11 @@ class Role(models.IntegerChoices):
 
 # Every path in the tree begins with it. What was removed keeps its row, for the events about it, outside.
 TREE = "ROOT/"
+
+
+def lineage(path: str) -> list[str]:
+    """The paths of a domain and of those above it, from the root: ["ROOT/", "ROOT/a/", "ROOT/a/b/"]."""
+    return list(accumulate(f"{name}/" for name in path.rstrip("/").split("/")))
 
 
 class DomainQuerySet(models.QuerySet["Domain"]):
@@ -286,13 +292,12 @@ class OwnedQuerySet(models.QuerySet):
 
     def visible_to(self, caller: Caller) -> Self:
         """The account's own; a domain admin's whole subtree; everything for a root admin."""
-        match caller.role:
-            case Role.ROOT_ADMIN:
-                return self
-            case Role.DOMAIN_ADMIN:
-                # A root admin's things stay theirs, wherever in the tree their account is.
-                return self.filter(account__domain__path__startswith=caller.domain_path).exclude(
-                    account__role=Role.ROOT_ADMIN
-                )
-            case _:
-                return self.filter(account=caller.account)
+        return self if caller.is_root else self.filter(self.owned_within_reach_of(caller))
+
+    @staticmethod
+    def owned_within_reach_of(caller: Caller) -> Q:
+        """For who is no root admin: the account's own; a domain admin's whole subtree."""
+        if caller.role == Role.DOMAIN_ADMIN:
+            # A root admin's things stay theirs, wherever in the tree their account is.
+            return Q(account__domain__path__startswith=caller.domain_path) & ~Q(account__role=Role.ROOT_ADMIN)
+        return Q(account=caller.account)

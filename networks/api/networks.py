@@ -85,7 +85,7 @@ def _of_owner(networks: QuerySet[Network], caller: Caller, params: Values) -> Qu
     own = Q(acl_type=AclType.ACCOUNT) & ownership(caller, params)
     if params["domainid"] and params["isrecursive"]:
         own |= Q(acl_type=AclType.DOMAIN, domain__path__startswith=domain.path)
-    return networks.filter(own | Q(pk__in=Network.objects.shared_with(domain.path).values("pk")))
+    return networks.filter(own | Network.objects.shared_with(domain.path))
 
 
 def _vlan(caller: Caller, params: Values) -> str:

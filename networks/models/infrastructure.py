@@ -9,7 +9,7 @@ from django.db import models
 from django.db.models import BigIntegerField, ExpressionWrapper, F, FloatField, Q, Value
 from django.db.models.functions import Cast
 
-from extdhcp_site.accounts.models import Caller, Domain, Role
+from extdhcp_site.accounts.models import Caller, Domain, Role, lineage
 from extdhcp_site.encryption import EncryptedTextField
 from extdhcp_site.models import UuidModel
 from networks.hypervisors.base import DiskAccess, EndpointAddress, Transport
@@ -40,11 +40,8 @@ class ZoneQuerySet(models.QuerySet["Zone"]):
         """Public zones; a private one to its domain and the domains below it (admin guide, 3.2.4)."""
         if caller.is_root:
             return self
-        own_path = models.Value(caller.domain_path)
-        return self.alias(own_path=own_path).filter(
-            Q(domain=None) | Q(own_path__startswith=F("domain__path")),
-            allocation_state=AllocationState.ENABLED,
-        )
+        sees = Q(domain=None) | Q(domain__path__in=lineage(caller.domain_path))
+        return self.filter(sees, allocation_state=AllocationState.ENABLED)
 
 
 class InfrastructureQuerySet(models.QuerySet):

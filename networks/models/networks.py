@@ -7,7 +7,7 @@ from django.db import models
 from django.db.models import Q
 from django.utils import timezone
 
-from extdhcp_site.accounts.models import Account, Caller, Domain, OwnedQuerySet
+from extdhcp_site.accounts.models import Account, Caller, Domain, OwnedQuerySet, lineage
 from extdhcp_site.models import UuidModel
 from networks.hypervisors.base import NetworkRef
 from networks.models.infrastructure import Zone
@@ -26,18 +26,17 @@ class NetworkQuerySet(OwnedQuerySet):
         """The account's own, and those shared with the caller's domain."""
         if caller.is_root:
             return self
-        own = Q(pk__in=super().visible_to(caller).values("pk"))
-        return self.filter(own | Q(pk__in=self.shared_with(caller.domain_path).values("pk")))
+        return self.filter(self.owned_within_reach_of(caller) | self.shared_with(caller.domain_path))
 
-    def shared_with(self, domain_path: str) -> Self:
+    @staticmethod
+    def shared_with(domain_path: str) -> Q:
         """Networks for everybody of a domain: its own and those of the domains above it, in zones that it sees.
 
         One of the root domain is zone-wide: for all accounts with access to the zone (admin guide, 6.7.1).
         """
-        sees_zone = Q(zone__domain=None) | Q(domain_path__startswith=models.F("zone__domain__path"))
-        return self.alias(domain_path=models.Value(domain_path)).filter(
-            sees_zone, acl_type=AclType.DOMAIN, domain_path__startswith=models.F("domain__path")
-        )
+        domains = lineage(domain_path)
+        sees_zone = Q(zone__domain=None) | Q(zone__domain__path__in=domains)
+        return sees_zone & Q(acl_type=AclType.DOMAIN, domain__path__in=domains)
 
     def for_listing(self) -> Self:
         """With all that a list shows, in a fixed number of queries."""
