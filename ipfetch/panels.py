@@ -112,10 +112,10 @@ def hosts(caller: Caller, query: Mapping[str, str]) -> dict[str, object] | None:
     if not caller.is_root:
         return None
     trouble = Case(When(Q(endpoint__last_error=""), then=Value(1)), default=0)
-    rows = Host.objects.visible_to(caller).select_related("endpoint", "cluster__pod__zone").order_by(trouble, "name")
+    rows = Host.objects.select_related("endpoint", "cluster__pod__zone").order_by(trouble, "name")
     return {
         "hosts": rows[:MOST_ROWS],
-        "silent": Endpoint.objects.visible_to(caller).exclude(last_error="").count(),
+        "silent": Endpoint.objects.exclude(last_error="").count(),
         "total": rows.count(),
     }
 

@@ -115,6 +115,7 @@ class TestWhoIsMorePowerful:
     def test_a_superusers_account_is_not_shut_or_lowered(self, boss, client):
         form = {"name": boss.account.name, "role": int(Role.USER), "state": "disabled"}
         assert client.post(page(Account, "change", boss.account.pk), form).status_code == 403
+        assert client.post(page(Account, "delete", boss.account.pk), {"post": "yes"}).status_code == 403
         boss.account.refresh_from_db()
         assert (boss.account.role, boss.account.state) == (Role.ROOT_ADMIN, "enabled")
 
@@ -164,6 +165,7 @@ class TestWhoIsMorePowerful:
         answer = client.post(page(Group, "change", group.pk), {"name": "operators", "permissions": every})
         assert answer.status_code == 403
         assert client.post(page(Group, "add"), {"name": "new", "permissions": every}).status_code == 403
+        assert client.post(page(Group, "delete", group.pk), {"post": "yes"}).status_code == 403
         assert not group.permissions.exists()
 
 
