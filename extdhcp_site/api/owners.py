@@ -6,6 +6,7 @@ from extdhcp_site.accounts.models import Account, Caller, Domain
 from extdhcp_site.api.parameters import Bool, Int, ObjectField, Params, Text, Values
 from extdhcp_site.configuration.models import PAGE_SIZE
 from extdhcp_site.errors import InvalidParameter, NotInThisProduct
+from extdhcp_site.models import called
 
 
 def domains_of(caller: Caller) -> QuerySet[Domain]:
@@ -34,7 +35,7 @@ class OwnerParams(Params):
 
     def _account(self, name: str, domain: Domain | None) -> Account:
         domain = domain or self.caller.account.domain
-        account = accounts_of(self.caller).filter(name=name, domain=domain).first()
+        account = called(name, accounts_of(self.caller).filter(domain=domain))
         if account is None:
             raise InvalidParameter(f"Unable to find account {name} in domain {domain.uuid}.")
         return account

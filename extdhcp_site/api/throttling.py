@@ -32,6 +32,7 @@ MAX = define(
     "API calls, by CloudStack's protocol or REST, that an account may make in api.throttling.interval seconds; "
     "those beyond are answered with 429. Each web process allows its share. Noticed within a minute.",
 )
+KEY_PAIRS_A_MINUTE = 30
 # So many are remembered; of more, the longest unheard of are forgotten.
 MOST_KEYS = 10_000
 
@@ -81,6 +82,7 @@ class Limits:
 
 
 _calls = Buckets()
+_key_pairs = Buckets()
 _limits = Limits(switch(ENABLED.default), positive(INTERVAL.default), positive(MAX.default))
 
 
@@ -116,6 +118,13 @@ class AccountThrottle(BaseThrottle):
 
     def wait(self) -> float:
         return self._wait
+
+
+def admit_key_pair(account_id: int) -> None:
+    """To make one takes a processor a third of a second. Raises TooManyRequests beyond what an account may have."""
+    size = max(KEY_PAIRS_A_MINUTE / settings.WEB_PROCESSES, 1)
+    if wait := _key_pairs.take(account_id, size, size / 60):
+        raise _too_many("Your account has had too many key pairs made.", wait)
 
 
 def _too_many(text: str, wait: float) -> TooManyRequests:
@@ -173,6 +182,7 @@ log_ins = Failures("Too many failed log-ins.", each=10, peer=100, seconds=300)
 def forget() -> None:
     """Begin as a new process does."""
     _calls.forget()
+    _key_pairs.forget()
     wrong_signatures.forget()
     log_ins.forget()
 

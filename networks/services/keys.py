@@ -8,9 +8,11 @@ from django.db import transaction
 
 from extdhcp_site.accounts.models import Account, Caller
 from extdhcp_site.accounts.services.removal import refuse_if_removed
+from extdhcp_site.api import throttling
 from extdhcp_site.errors import InvalidParameter
 from extdhcp_site.events import models as events
 from extdhcp_site.events.models import EventType
+from extdhcp_site.models import called
 from extdhcp_site.uniqueness import unless_taken
 from networks.models import SshKeyPair
 from networks.public_keys import NotAPublicKey, public_key_line
@@ -38,8 +40,9 @@ def register(name: str, public_key: str, account: Account, by: Caller) -> SshKey
 
 
 def create(name: str, account: Account, by: Caller) -> NewKeyPair:
-    """Make a pair, keep its public half and hand out the private one."""
+    """Make a pair, keep its public half and hand out the private one. Raises TooManyRequests."""
     _check_name(name, account)
+    throttling.admit_key_pair(by.account.pk)
     # RSA in PEM, as CloudStack makes them (there 2048 bits): what scripts hand on to PuTTYgen, old Paramiko or
     # Windows is read there, which OpenSSH's own format and Ed25519 are not. 3072 bits: NIST SP 800-57, 128 bit level.
     key = rsa.generate_private_key(public_exponent=65537, key_size=NEW_KEY_BITS)
@@ -53,7 +56,7 @@ def create(name: str, account: Account, by: Caller) -> NewKeyPair:
 def delete(name: str, account: Account, by: Caller) -> None:
     """Forget a pair. The VMs that were given it keep their copy."""
     with transaction.atomic():
-        pair = SshKeyPair.objects.select_for_update().filter(account=account, name=name).first()
+        pair = called(name, SshKeyPair.objects.select_for_update().filter(account=account))
         if pair is None:
             # Word for word: Terraform takes this for "already gone".
             raise InvalidParameter(f"A key pair with name '{name}' does not exist for account {account.name}.")

@@ -271,6 +271,14 @@ def test_an_account_by_its_name_is_one_within_reach(admin, root, command):
     assert not AsyncJob.objects.exists()
 
 
+@pytest.mark.parametrize("name", ["ANN", "änn", "ann "])
+@pytest.mark.parametrize("command", ["enableAccount", "createSSHKeyPair"])
+def test_an_account_goes_by_its_very_name(admin, user, command, name):
+    """MariaDB takes all of these for one."""
+    reply = admin.call(command, account=name, domainid=user.user.account.domain.uuid, name="k")
+    assert (reply.status, "Unable to find account" in reply.text) == (431, True)
+
+
 def test_a_superuser_reaches_superusers(root):
     superuser = Signer.of(make_account(Role.ROOT_ADMIN))
     User.objects.filter(pk=superuser.user.pk).update(is_superuser=True)

@@ -15,6 +15,7 @@ from cryptography.hazmat.primitives.serialization import (
 )
 
 from extdhcp_site.accounts.models import Role
+from extdhcp_site.api import throttling
 from extdhcp_site.events.models import Event
 from networks.models import SshKeyPair, VirtualMachine
 from networks.public_keys import LONGEST, NotAPublicKey, public_key_line
@@ -178,6 +179,22 @@ def test_a_name_that_is_taken_meanwhile_is_refused_alike(user, monkeypatch):
     monkeypatch.setattr("networks.services.keys._check_name", lambda name, account: None)
     refused(user.call("registerSSHKeyPair", method="post", name="laptop", publickey=LINE), "already exists")
     assert (SshKeyPair.objects.count(), Event.objects.count()) == (1, 1)
+
+
+@pytest.mark.parametrize("name", ["RESUME", "resume", "Résumé", "résumé "])
+def test_a_pair_goes_by_its_very_name(user, name):
+    """MariaDB takes all of these for one."""
+    registered(user, name="résumé")
+    refused(user.call("deleteSSHKeyPair", name=name), "does not exist")
+    assert SshKeyPair.objects.exists()
+
+
+def test_an_account_has_so_many_made_and_no_more(user, monkeypatch, settings):
+    monkeypatch.setattr("networks.services.keys.NEW_KEY_BITS", 1024)
+    settings.WEB_PROCESSES = throttling.KEY_PAIRS_A_MINUTE // 2
+    statuses = [user.call("createSSHKeyPair", name=f"k{number}").status for number in range(3)]
+    assert statuses == [200, 200, 429]
+    assert Signer.of(make_account()).call("createSSHKeyPair", name="k").status == 200
 
 
 @pytest.mark.django_db

@@ -16,6 +16,7 @@ from extdhcp_site.api.registry import ADMINS, EVERYBODY, AsyncCommand, Command, 
 from extdhcp_site.errors import InvalidParameter
 from extdhcp_site.jobs import services as jobs
 from extdhcp_site.jobs.models import AsyncJob
+from extdhcp_site.models import called
 
 LONGEST_NAME = 100
 STATES = [Account.State.ENABLED, Account.State.DISABLED, Account.State.LOCKED]
@@ -140,7 +141,7 @@ class AccountParams(Params):
     def _named(self, name: str | None, domain: Domain) -> Account:
         if not name:
             raise InvalidParameter("Name the account: by id, or by account and domainid.")
-        found = within_reach()(self.caller).filter(name=name, domain=domain).first()
+        found = called(name, within_reach()(self.caller).filter(domain=domain))
         if found is None:
             raise InvalidParameter(f"Unable to find account {name} in domain {domain.uuid}.")
         return found
