@@ -1,4 +1,4 @@
-"""What a cloud admin sets up once, for the demo, the lab and clients: `python -m tests.seed demo|lab|clients`.
+"""What a cloud admin sets up once: `python -m tests.seed demo|lab|clients`, or `python -m tests.seed pool JSON`.
 
 Runs in a process of its own, on the server's database.
 """
@@ -83,6 +83,19 @@ def lab() -> None:
     _user("stranger")
 
 
+def pool(described: str) -> None:
+    """A pool or a vCenter with its hosts, as JSON describes them."""
+    world = json.loads(described)
+    zone = Zone.objects.create(name=world["kind"], dns1="192.0.2.53")
+    pod = Pod.objects.create(zone=zone, name="rack-1")
+    cluster = Cluster.objects.create(pod=pod, name="cluster", hypervisor=world["kind"])
+    PrimaryStorage.objects.create(cluster=cluster, name=world["storage"])
+    endpoint = Endpoint.objects.create(name="pool", kind=world["kind"], **world["endpoint"])
+    for name in world["hosts"]:
+        Host.objects.create(name=name, cluster=cluster, endpoint=endpoint, cpus=4, mhz=2000, memory=2 * GIB)
+    ServiceOffering.objects.create(name="Small Instance", cpus=1, mhz=500, memory_mib=512)
+
+
 def _user(name: str) -> User:
     return User.objects.create_user(name, account=Account.objects.create(name=name, domain=Domain.root()))
 
@@ -127,4 +140,4 @@ def _template(name: str, **fields: object) -> None:
 
 
 if __name__ == "__main__":
-    {"demo": demo, "lab": lab, "clients": clients}[sys.argv[1]]()
+    {"demo": demo, "lab": lab, "clients": clients, "pool": pool}[sys.argv[1]](*sys.argv[2:])

@@ -115,7 +115,7 @@ class ImageRoot:
     """A ROOT volume as a copy-on-write overlay of a template's image; both in storage pool `pool`.
 
     On XenServer `pool` is a storage repository and `image` the template whose first disk is cloned; on vSphere `pool`
-    is a datastore, `image` the template that is cloned, and `volume` the clone's folder. `size` in bytes; 0 keeps the
+    is a datastore, `image` the template that is cloned, and `volume` the clone's name. `size` in bytes; 0 keeps the
     image's own.
     """
 
