@@ -1,6 +1,5 @@
 """Networks: checked whole before anything is written."""
 
-import re
 from dataclasses import asdict, dataclass
 from ipaddress import AddressValueError, IPv4Address, IPv4Network, NetmaskValueError
 
@@ -8,6 +7,7 @@ from django.db import IntegrityError, transaction
 from django.db.models import ProtectedError
 
 from extdhcp_site.accounts.models import Account, Caller, Domain, Role
+from extdhcp_site.accounts.services.domains import check_network_domain
 from extdhcp_site.accounts.services.removal import refuse_if_removed
 from extdhcp_site.errors import InvalidParameter
 from extdhcp_site.events import models as events
@@ -18,11 +18,6 @@ from networks.models import GuestType, Network, NetworkOffering, Zone
 from networks.models.infrastructure import AllocationState
 from networks.models.networks import AclType
 from networks.services.offerings import refuse_if_used
-
-# RFC 1123, section 2.1, with the dots between labels.
-_LABEL = r"[A-Za-z0-9]([A-Za-z0-9-]{0,61}[A-Za-z0-9])?"
-_DOMAIN_NAME = re.compile(rf"{_LABEL}(\.{_LABEL})*")
-_LONGEST_DOMAIN_NAME = 253
 
 
 @dataclass(frozen=True)
@@ -78,7 +73,7 @@ def create_network(wanted: WantedNetwork, by: Caller) -> Network:
         raise InvalidParameter(f"acltype must be {' or '.join(AclType.values)}.")
     domain = wanted.account.domain if acl_type == AclType.ACCOUNT else wanted.domain or wanted.account.domain
     _check_access(wanted, acl_type, domain)
-    _check_domain_name(wanted.network_domain)
+    check_network_domain(wanted.network_domain)
     vlan = _vlan(wanted)
     addresses = _addresses(wanted)
     with transaction.atomic():
@@ -167,7 +162,7 @@ def _columns(network: Network, changes: Changes) -> dict[str, object]:
     columns = {name: value for name, value in asdict(changes).items() if value is not None}
     if changes.name is not None and changes.name != network.name:
         _check_name(network.zone, changes.name)
-    _check_domain_name(changes.network_domain or "")
+    check_network_domain(changes.network_domain or "")
     if offering := columns.pop("offering", None):
         columns["offering"] = _compatible(network, NetworkOffering.objects.filter(pk=offering).first())
     if changes.start_ip or changes.end_ip:
@@ -254,11 +249,6 @@ def _check_access(wanted: WantedNetwork, acl_type: str, domain: Domain) -> None:
         raise InvalidParameter(f"Account {wanted.account} has no access to zone {wanted.zone}.")
     if acl_type == AclType.DOMAIN and not (sees or zone_path.startswith(domain.path)):
         raise InvalidParameter(f"Nobody of domain {domain} has access to zone {wanted.zone}.")
-
-
-def _check_domain_name(name: str) -> None:
-    if name and not (len(name) <= _LONGEST_DOMAIN_NAME and _DOMAIN_NAME.fullmatch(name)):
-        raise InvalidParameter("networkdomain must be a DNS domain such as example.com.")
 
 
 def _check_name(zone: Zone, name: str) -> None:

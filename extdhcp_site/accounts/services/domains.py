@@ -18,6 +18,8 @@ LONGEST_PATH = Domain._meta.get_field("path").max_length
 # RFC 1123, section 2.1: labels of letters, digits and inner hyphens.
 _LABEL = r"[A-Za-z0-9]([A-Za-z0-9-]{0,61}[A-Za-z0-9])?"
 _DNS_NAME = re.compile(rf"{_LABEL}(\.{_LABEL})*")
+# RFC 1035, section 2.3.4: 255 bytes on the wire.
+_LONGEST_DNS_NAME = 253
 
 
 def create(name: str, parent: Domain, network_domain: str, by: Caller) -> Domain:
@@ -27,7 +29,7 @@ def create(name: str, parent: Domain, network_domain: str, by: Caller) -> Domain
         raise InvalidParameter("A domain's name must not be empty or contain a slash: its path is made of the names.")
     if len(f"{parent.path}{name}/") > LONGEST_PATH:
         raise InvalidParameter(f"Too deep in the tree: the path would be longer than {LONGEST_PATH} characters.")
-    _check_network_domain(network_domain)
+    check_network_domain(network_domain)
     domain = Domain(name=name, parent=parent, network_domain=network_domain)
     with transaction.atomic():
         with unless_taken(InvalidParameter(f"{parent} has a domain of this name already.")):
@@ -44,7 +46,7 @@ def update(domain: Domain, name: str | None, network_domain: str | None, by: Cal
             "A domain is never renamed here: what is below it goes by its path. Make a domain of the new name."
         )
     if network_domain is not None:
-        _check_network_domain(network_domain)
+        check_network_domain(network_domain)
         with transaction.atomic():
             Domain.objects.filter(pk=domain.pk).update(network_domain=network_domain)
             refuse_if_removed(domain)
@@ -53,9 +55,10 @@ def update(domain: Domain, name: str | None, network_domain: str | None, by: Cal
     return domain
 
 
-def _check_network_domain(name: str) -> None:
-    if name and not _DNS_NAME.fullmatch(name):
-        raise InvalidParameter("networkdomain must be a DNS name such as example.com.")
+def check_network_domain(name: str) -> None:
+    """Raises InvalidParameter for what is neither empty nor a DNS name."""
+    if name and not (len(name) <= _LONGEST_DNS_NAME and _DNS_NAME.fullmatch(name)):
+        raise InvalidParameter("networkdomain must be a DNS domain such as example.com.")
 
 
 def delete(domain: Domain, by: Caller) -> AsyncJob:
