@@ -30,7 +30,7 @@ from extdhcp_site.models import UuidModel
 log = structlog.get_logger(__name__)
 
 LOST_AFTER = timedelta(seconds=45)
-# A job that never started although a worker must have taken its task so long ago: it died.
+# A job that never started although a worker has taken its task: it died, or is slow.
 NEVER_STARTED_AFTER = timedelta(seconds=50)
 MOST_LOST_WORKERS = 4
 SECRET_LIFE = timedelta(hours=1)
@@ -290,7 +290,8 @@ def housekeeping() -> None:
 def requeue_lost(now: datetime) -> int:
     """Queue again each pending job whose worker fell silent; how many."""
     silent = Q(heartbeat_at__lt=now - LOST_AFTER)
-    never_started = Q(heartbeat_at=None, queued_at__lt=tasks.all_taken_before(now) - NEVER_STARTED_AFTER)
+    taken = min(tasks.all_taken_before(now), now - NEVER_STARTED_AFTER)
+    never_started = Q(heartbeat_at=None, queued_at__lt=taken)
     requeued = 0
     for job in AsyncJob.objects.pending().filter(silent | never_started):
         if job.lost_workers >= MOST_LOST_WORKERS:

@@ -19,6 +19,8 @@ from django_q.tasks import async_task
 type_of_argument = int | Sequence
 
 ADDRESSES = "addresses"
+# Between a job's moment of queueing and its task's row, in one transaction.
+MADE_WITHIN = timedelta(seconds=5)
 
 log = structlog.get_logger(__name__)
 
@@ -76,9 +78,10 @@ def waiting(queue: str, now: datetime) -> int:
 def all_taken_before(now: datetime) -> datetime:
     """Of what was queued before this, workers have taken all: what has not started is with them, or was lost with them.
 
-    They take the oldest first; a task that waits is locked until the moment when it was queued.
+    They take the oldest first; a task that waits is locked until the moment when its row was made.
     """
-    return OrmQ.objects.filter(key=Conf.PREFIX, lock__lte=now).aggregate(oldest=Min("lock"))["oldest"] or now
+    oldest = OrmQ.objects.filter(key=Conf.PREFIX, lock__lte=now).aggregate(oldest=Min("lock"))["oldest"]
+    return oldest - MADE_WITHIN if oldest else now
 
 
 def every(minutes: int, function: Callable, *, first_after: timedelta = timedelta(seconds=5)) -> None:

@@ -356,8 +356,9 @@ class TestLostWorkers:
         later = timezone.now() + jobs.NEVER_STARTED_AFTER * 2
         OrmQ.objects.update(lock=later + timedelta(minutes=30))
         other = submit(make_vm(caller.account), caller)
-        OrmQ.objects.filter(lock__lt=later).update(lock=later)
-        AsyncJob.objects.filter(pk=other.pk).update(queued_at=later)
+        a_little_later = job.queued_at + timedelta(seconds=10)
+        OrmQ.objects.filter(lock__lt=later).update(lock=a_little_later)
+        AsyncJob.objects.filter(pk=other.pk).update(queued_at=a_little_later)
 
         assert jobs.requeue_lost(later) == 1
 
