@@ -6,10 +6,9 @@ from collections.abc import Iterator, Mapping
 from itertools import islice
 
 from networks.hypervisors.base import GuestAddress, Source
+from networks.hypervisors.guest_addresses import MAX_ADDRESSES, usable
 
 MAX_INTERFACES = 64
-MAX_ADDRESSES = 64
-_ADDRESS_MAX_CHARACTERS = 45  # the longest IPv6 address in text, RFC 4291, 2.2
 _MAC = re.compile(r"[0-9a-f]{2}(:[0-9a-f]{2}){5}")
 
 
@@ -46,23 +45,8 @@ def _addresses(
     for entry in islice(entries, MAX_ADDRESSES):
         if not isinstance(entry, Mapping):
             continue
-        ip = _address(entry.get("addr"))
+        ip = usable(entry.get("addr"))
         if ip is not None:
             prefix = entry.get("prefix")
             in_range = type(prefix) is int and 0 <= prefix <= ip.max_prefixlen
             yield ip, prefix if in_range else None
-
-
-def _address(text: object) -> ipaddress.IPv4Address | ipaddress.IPv6Address | None:
-    if not isinstance(text, str) or len(text) > _ADDRESS_MAX_CHARACTERS:
-        return None
-    try:
-        ip = ipaddress.ip_address(text)
-    except ValueError:
-        return None
-    if ip.is_loopback or ip.is_multicast or ip.is_unspecified:
-        return None
-    if isinstance(ip, ipaddress.IPv4Address):
-        return None if ip.is_reserved else ip
-    # A zone names an interface of the guest, and a mapped address is an IPv4 one in disguise.
-    return None if ip.scope_id is not None or ip.ipv4_mapped is not None else ip

@@ -12,6 +12,7 @@ from itertools import islice
 from typing import Any
 
 from networks.hypervisors.base import GuestAddress, Outcome, PowerState, Reading, Source, VmRef
+from networks.hypervisors.guest_addresses import MAX_ADDRESSES, usable
 
 # What the mirror keeps of each VM, and no more: every property costs its bytes 10,000 times.
 PATHS = (
@@ -24,8 +25,6 @@ PATHS = (
     "guest.net",
 )
 MAX_INTERFACES = 64
-MAX_ADDRESSES = 64
-_ADDRESS_MAX_CHARACTERS = 45  # the longest IPv6 address in text, RFC 4291, 2.2
 _MAC = re.compile(r"[0-9a-f]{2}(:[0-9a-f]{2}){5}")
 _POWER = {"poweredOn": PowerState.RUNNING, "suspended": PowerState.PAUSED, "poweredOff": PowerState.OFF}
 _TOOLS_RUNNING = ("guestToolsRunning", "guestToolsExecutingScripts")
@@ -86,25 +85,10 @@ def _addresses(nic: Any) -> Iterator[tuple[_Ip, int | None]]:
     structured = nic.ipConfig.ipAddress if nic.ipConfig is not None else []
     prefixes = {each.ipAddress: each.prefixLength for each in islice(structured, MAX_ADDRESSES)}
     for text in islice(dict.fromkeys([*prefixes, *islice(nic.ipAddress, MAX_ADDRESSES)]), 2 * MAX_ADDRESSES):
-        ip = _address(text)
+        ip = usable(text)
         if ip is not None:
             prefix = prefixes.get(text)
             yield ip, prefix if prefix is not None and 0 <= prefix <= ip.max_prefixlen else None
-
-
-def _address(text: object) -> _Ip | None:
-    if not isinstance(text, str) or len(text) > _ADDRESS_MAX_CHARACTERS:
-        return None
-    try:
-        ip = ipaddress.ip_address(text)
-    except ValueError:
-        return None
-    if ip.is_loopback or ip.is_multicast or ip.is_unspecified:
-        return None
-    if isinstance(ip, ipaddress.IPv4Address):
-        return None if ip.is_reserved else ip
-    # A zone names an interface of the guest, and a mapped address is an IPv4 one in disguise.
-    return None if ip.scope_id is not None or ip.ipv4_mapped is not None else ip
 
 
 _READERS: dict[str, tuple[str, Any]] = {
@@ -113,7 +97,7 @@ _READERS: dict[str, tuple[str, Any]] = {
     "runtime.host": ("host", lambda value: "" if value is None else value._moId),
     "guest.toolsRunningStatus": ("tools", lambda value: str(value or "")),
     "guest.toolsVersionStatus2": ("tools_version", lambda value: str(value or "")),
-    "guest.ipAddress": ("summary_ip", _address),
+    "guest.ipAddress": ("summary_ip", usable),
     "guest.net": ("interfaces", _interfaces),
 }
 

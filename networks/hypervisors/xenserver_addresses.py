@@ -9,7 +9,6 @@ The older ones' number is the guest's own: ens3 gives "3/ip", whichever VIF that
 Source: xen-api, xapi_guest_agent.ml.
 """
 
-import ipaddress
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -17,9 +16,8 @@ from ipaddress import IPv4Address, IPv6Address
 from itertools import islice
 
 from networks.hypervisors.base import GuestAddress, Outcome, Reading, Source
+from networks.hypervisors.guest_addresses import MAX_ADDRESSES, usable
 
-MAX_ADDRESSES = 64
-_ADDRESS_MAX_CHARACTERS = 45  # the longest IPv6 address in text, RFC 4291, 2.2
 _KEY = re.compile(r"([0-9]{1,5})/(ip|ipv4/[0-9]{1,5}|ipv6/[0-9]{1,5})")
 
 
@@ -110,21 +108,6 @@ def _by_device(networks: Sequence[tuple[str, str]]) -> dict[str, _Told]:
 
 def _usable(networks: Sequence[tuple[str, str]]) -> Iterator[tuple[str, str, IPv4Address | IPv6Address]]:
     for key, value in networks:
-        match, ip = _KEY.fullmatch(key), _address(value)
+        match, ip = _KEY.fullmatch(key), usable(value)
         if match and ip is not None:
             yield match[1], match[2], ip
-
-
-def _address(text: str) -> IPv4Address | IPv6Address | None:
-    if len(text) > _ADDRESS_MAX_CHARACTERS:
-        return None
-    try:
-        ip = ipaddress.ip_address(text)
-    except ValueError:
-        return None
-    if ip.is_loopback or ip.is_multicast or ip.is_unspecified:
-        return None
-    if isinstance(ip, IPv4Address):
-        return None if ip.is_reserved else ip
-    # A zone names an interface of the guest, and a mapped address is an IPv4 one in disguise.
-    return None if ip.scope_id is not None or ip.ipv4_mapped is not None else ip

@@ -5,7 +5,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from networks.hypervisors.base import Source
-from networks.hypervisors.kvm_addresses import MAX_ADDRESSES, guest_addresses
+from networks.hypervisors.guest_addresses import MAX_ADDRESSES
+from networks.hypervisors.kvm_addresses import guest_addresses
 
 MAC = "52:54:00:00:02:01"
 
