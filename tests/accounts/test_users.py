@@ -4,6 +4,7 @@ import pytest
 from django.contrib.auth.models import Group, Permission
 
 from extdhcp_site.accounts.models import Account, ApiKey, Role, User
+from extdhcp_site.api import throttling
 from extdhcp_site.events.models import Event, EventType
 from tests.accounts.conftest import PASSWORD, result_of
 from tests.api.client import Signer
@@ -112,6 +113,14 @@ def test_ones_own_password_is_not_guessed(user):
     assert statuses[0] == 431
     assert statuses[-1] == 429
     assert user.call("updateUser", id=user.user.uuid, password=NEW, currentpassword=PASSWORD).status == 429
+
+
+def test_those_who_guess_theirs_shut_nobody_else_out(user, monkeypatch):
+    monkeypatch.setattr(throttling.log_ins, "peer", 3)
+    others = [Signer.of(make_account()) for _ in range(4)]
+    for other in others:
+        other.call("updateUser", id=other.user.uuid, password=NEW, currentpassword="guess")
+    assert user.call("updateUser", id=user.user.uuid, password=NEW, currentpassword=PASSWORD).status == 200
 
 
 @pytest.mark.parametrize(

@@ -86,7 +86,8 @@ def update(user: User, changes: Changes, by: Caller) -> User:
 
 def _check_current_password(user: User, given: str | None) -> None:
     """Whoever has found a session or a key must not take the whole user over with it, nor guess."""
-    guess = (f"current password of {user.pk}", "")
+    # Each user apart, wherever they ask from.
+    guess = ("current password", f"user {user.pk}")
     throttling.log_ins.spend(*guess)
     if not user.check_password(given or ""):
         raise InvalidParameter("To change your own password, give the one you have in currentpassword.")
