@@ -15,11 +15,11 @@ _DUPLICATE = 1062
 def unless_taken(refusal: ApiError) -> Iterator[None]:
     """Write in here what must be unique; raises `refusal` when it is there already.
 
-    It is a savepoint: the transaction around it is not lost. Any other IntegrityError stays what it is, such as that of
-    a row that was to be referred to and has gone meanwhile.
+    The refusal ends the transaction around it, too. Any other IntegrityError stays what it is, such as that of a row
+    that was to be referred to and has gone meanwhile.
     """
     try:
-        with transaction.atomic():
+        with transaction.atomic(savepoint=False):
             yield
     except IntegrityError as error:
         if _is_duplicate(error):
