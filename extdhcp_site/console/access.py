@@ -7,4 +7,4 @@ from extdhcp_site.accounts.models import Role, User
 
 def may_administer(user: User | AnonymousUser) -> bool:
     """Staff of a root admin's account. What they may do there, model permissions say."""
-    return user.is_authenticated and user.is_staff and user.account.role == Role.ROOT_ADMIN
+    return user.is_staff and user.account.role == Role.ROOT_ADMIN

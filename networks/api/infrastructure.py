@@ -90,7 +90,7 @@ class ListPods(ListCommand):
     answer = ("pod", PodAnswer)
 
     def rows(self, caller: Caller, params: Values) -> QuerySet[Pod]:
-        pods = Pod.objects.visible_to(caller).select_related("zone")
+        pods = Pod.objects.select_related("zone")
         if not is_constant(params, allocationstate="Enabled"):
             return pods.none()
         return pods.filter(by_id(params) & containing(params, "name") & matching(params, name="name", zoneid="zone"))
@@ -114,7 +114,7 @@ class ListClusters(ListCommand):
     answer = ("cluster", ClusterAnswer)
 
     def rows(self, caller: Caller, params: Values) -> QuerySet[Cluster]:
-        clusters = Cluster.objects.visible_to(caller).select_related("pod__zone")
+        clusters = Cluster.objects.select_related("pod__zone")
         if not is_constant(params, allocationstate="Enabled", managedstate="Managed"):
             return clusters.none()
         asked = matching(params, name="name", zoneid="pod__zone", podid="pod", hypervisor="hypervisor")
@@ -142,7 +142,7 @@ class ListHosts(ListCommand):
     answer = ("host", HostAnswer)
 
     def rows(self, caller: Caller, params: Values) -> QuerySet[Host]:
-        hosts = Host.objects.visible_to(caller).select_related("cluster__pod__zone", "endpoint")
+        hosts = Host.objects.select_related("cluster__pod__zone", "endpoint")
         if not is_constant(params, type="Routing"):
             return hosts.none()
         if vm := params["virtualmachineid"]:
@@ -178,7 +178,7 @@ class ListStoragePools(ListCommand):
     answer = ("storagepool", StoragePoolAnswer)
 
     def rows(self, caller: Caller, params: Values) -> QuerySet[PrimaryStorage]:
-        pools = PrimaryStorage.objects.visible_to(caller).select_related("cluster__pod__zone")
+        pools = PrimaryStorage.objects.select_related("cluster__pod__zone")
         if params["scope"] == "ZONE":
             return pools.none()
         if params["scope"]:

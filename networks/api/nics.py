@@ -143,7 +143,7 @@ class ListNics(ListCommand):
     answer = ("nic", NicAnswer)
 
     def rows(self, caller: Caller, params: Values) -> QuerySet[Nic]:
-        nics = Nic.objects.visible_to(caller).filter(vm=params["virtualmachineid"])
+        nics = Nic.objects.filter(vm=params["virtualmachineid"])
         if params["nicid"]:
             nics = nics.filter(pk=params["nicid"].pk)
         return nics.filter(matching(params, networkid="network")).for_listing().select_related("vm")

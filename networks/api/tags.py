@@ -21,7 +21,7 @@ def _model(word: str) -> type[Model]:
 
 def changeable(word: str, caller: Caller) -> QuerySet:
     """What of a kind the caller may put tags on: what belongs to accounts that the caller answers for."""
-    return _model(word)._default_manager.visible_to(caller).filter(account__in=accounts_of(caller))
+    return _model(word)._default_manager.filter(account__in=accounts_of(caller))
 
 
 class ResourcesField(ObjectListField):

@@ -5,9 +5,11 @@ import socket
 import threading
 import time
 from collections.abc import Iterator
+from datetime import timedelta
 from uuid import uuid4
 
 import pytest
+from django.contrib.sessions.models import Session
 from django.db import connection
 from django.test import Client
 from django.test.utils import CaptureQueriesContext
@@ -107,6 +109,18 @@ class TestStream:
             record(account, "own" if account == signer.user.account else "theirs")
 
         assert told(next(listening)) == ["own"]
+
+    def test_of_those_who_listen_together_each_is_told_their_own(self, user):
+        """One look asks for all of them at once."""
+        signers = [user, Signer.of(make_account()), Signer.of(make_account(Role.DOMAIN_ADMIN, make_domain()))]
+        listening = [listen(signer) for signer in signers]
+        for each in listening:
+            next(each)
+        for signer in signers:
+            record(signer.user.account, f"of {signer.user.username}")
+
+        for signer, each in zip(signers, listening, strict=True):
+            assert told(next(each)) == [f"of {signer.user.username}"]
 
     def test_only_root_admins_are_told_what_is_for_operators(self, user):
         root = Signer.of(make_account(Role.ROOT_ADMIN))
@@ -218,7 +232,7 @@ class TestWhoMayNotAnyLonger:
 
         assert told_until_the_end(listening) == ["while they were allowed"]
 
-    @pytest.mark.parametrize("how", ["log-out", "password", "disabled"])
+    @pytest.mark.parametrize("how", ["log-out", "expired", "password", "disabled"])
     def test_a_log_ins_stream_ends_with_it(self, user, how):
         client = Client()
         client.force_login(user.user)
@@ -229,6 +243,8 @@ class TestWhoMayNotAnyLonger:
 
         if how == "log-out":
             client.logout()
+        elif how == "expired":
+            Session.objects.update(expire_date=timezone.now() - timedelta(seconds=1))
         elif how == "password":
             user.user.set_password("another long password")
             user.user.save()

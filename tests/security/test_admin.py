@@ -90,6 +90,12 @@ def test_a_superuser_who_is_disabled_has_no_way_in(model):
     assert not client.login(username=root.username, password="a long password")
 
 
+def test_a_root_admin_who_is_no_staff_has_no_administration():
+    client = client_of(make_root(is_staff=False))
+    assert client.get("/admin/", follow=True).status_code == 403
+    assert client.get(page(Setting, "changelist")).status_code == 302
+
+
 @pytest.mark.parametrize("model", ["schedule", "success", "failure", "ormq"])
 def test_the_task_queue_has_no_pages(model):
     """django-q2 #121: whoever might add a schedule ran any function of any module as the worker."""
@@ -167,6 +173,15 @@ class TestWhoIsMorePowerful:
         assert client.post(page(Group, "add"), {"name": "new", "permissions": every}).status_code == 403
         assert client.post(page(Group, "delete", group.pk), {"post": "yes"}).status_code == 403
         assert not group.permissions.exists()
+
+
+@pytest.mark.parametrize("make", [factories.make_domain, factories.make_service_offering])
+def test_what_never_changes_is_changed_by_nobody(make):
+    """A domain's path decides who sees what."""
+    row = make()
+    form = {"name": "other", "network_domain": "other.example", "cpus": 2, "mhz": 1, "memory_mib": 1}
+    assert client_of(make_root()).post(page(type(row), "change", row.pk), form).status_code == 403
+    assert type(row).objects.get(pk=row.pk).name == row.name
 
 
 def test_a_superuser_makes_groups():

@@ -25,6 +25,7 @@ from tests.factories import (
     make_domain,
     make_host,
     make_network,
+    make_network_offering,
     make_running_vm,
     make_service_offering,
     make_template,
@@ -184,6 +185,42 @@ def test_ones_own_vm_in_anothers_network(stranger, victim, acl_type):
     own = make_vm(stranger.user.account, zone=network.zone)
     like_nothing(stranger, "addNicToVirtualMachine", "networkid", network.uuid, virtualmachineid=own.uuid)
     assert not Nic.objects.filter(network=network).exists()
+
+
+def test_an_administrator_gives_an_account_nothing_that_it_could_not_take(root, victim):
+    """What one may see oneself, one hands to nobody who may not: neither a template nor a zone nor a network."""
+    account, network = victim.user.account, make_network()
+    owner = {"account": account.name, "domainid": account.domain.uuid}
+    hidden = make_zone(domain=make_domain())
+    for given in (
+        {"network": network, "templateid": make_template(public=False).uuid},
+        {"network": make_network(hidden)},
+        {"network": make_network(account=make_account(domain=make_domain()))},
+        {"network": make_network(acl_type=AclType.ACCOUNT)},
+    ):
+        refused(deploy(root, **given, **owner), f"Account {account.name} may not use")
+    assert not VirtualMachine.objects.exists()
+    assert deploy(root, network, **owner).status == 200
+
+    vm = VirtualMachine.objects.get()
+    elsewhere = make_network(vm.zone, make_account(domain=make_domain()))
+    refused(root.call("addNicToVirtualMachine", virtualmachineid=vm.uuid, networkid=elsewhere.uuid), "may not use")
+
+
+def test_a_domain_admins_network_is_for_their_own_domain(domain_admin):
+    """Of the root domain it would be for everybody of the zone."""
+    answer = domain_admin.call(
+        "createNetwork",
+        name="office",
+        zoneid=make_zone().uuid,
+        networkofferingid=make_network_offering(specify_vlan=False).uuid,
+        gateway="192.0.2.1",
+        netmask="255.255.255.0",
+        startip="192.0.2.5",
+        endip="192.0.2.9",
+    )
+    assert answer.status == 200, answer
+    assert Network.objects.get().domain == domain_admin.user.account.domain
 
 
 def test_a_key_pair_of_the_same_name(user, victim):

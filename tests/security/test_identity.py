@@ -10,7 +10,7 @@ from django.contrib.auth.hashers import make_password
 from django.test import Client
 from django.urls import reverse
 
-from extdhcp_site.accounts.models import ApiKey, Role, User, hash_token
+from extdhcp_site.accounts.models import ApiKey, ApiKeyQuerySet, Role, User, hash_token
 from extdhcp_site.api.signing import sign
 from ipfetch.models import LeaseToken
 from tests.api.client import ENDPOINT, Rest, Signer, as_cs_signs, send
@@ -142,6 +142,43 @@ class TestTheConsolesLogIn:
         assert browser.get(reverse("logout")).status_code == 405
         assert browser.post(reverse("logout")).status_code == 403
         assert browser.get("/").status_code == 200
+
+
+@pytest.mark.django_db
+def test_who_signs_is_who_signs_whatever_session_comes_along(user, root):
+    """The session's key in a signed request makes nobody the session's user, nor is the request refused for it."""
+    browser = Client()
+    browser.force_login(root.user)
+    pairs = [("command", "listUsers"), ("response", "json"), ("sessionkey", "x"), ("apiKey", user.keys.api_key)]
+    signature = sign(user.keys.secret_key, as_cs_signs(pairs))
+    answer = browser.get(ENDPOINT, {**dict(pairs), "signature": signature})
+    [shown] = answer.json()["listusersresponse"]["user"]
+    assert shown["username"] == user.user.username
+
+
+@pytest.mark.django_db
+def test_a_key_in_other_letters_is_another_on_every_database(user, monkeypatch):
+    """MariaDB compares without regard to case and accents."""
+    exact = ApiKeyQuerySet.filter
+    monkeypatch.setattr(
+        ApiKeyQuerySet,
+        "filter",
+        lambda rows, *asked, **by: exact(
+            rows, *asked, **{"key__iexact" if n == "key" else n: v for n, v in by.items()}
+        ),
+    )
+    for key, status in ((user.keys.api_key, 200), (user.keys.api_key.swapcase(), 401)):
+        pairs = [("command", "listZones"), ("response", "json"), ("apiKey", key)]
+        answer = send([*pairs, ("signature", sign(user.keys.secret_key, as_cs_signs(pairs)))])
+        assert answer.status_code == status
+
+
+@pytest.mark.django_db
+@pytest.mark.parametrize("key", ["", "x" * 87, "é", "x" * 1_000_000])
+def test_the_database_is_not_asked_for_what_is_no_key(key, django_assert_num_queries):
+    pairs = [("command", "listZones"), ("response", "json"), ("apiKey", key), ("signature", "AAAA")]
+    with django_assert_num_queries(0):
+        assert send(pairs, "post").status_code == 401
 
 
 @pytest.mark.django_db
