@@ -285,6 +285,7 @@ def test_a_password_is_written_and_kept(client):
 
 @pytest.mark.parametrize("moved", [{"host": "new.example.org"}, {"fingerprint": "ab" * 32}])
 def test_a_new_address_or_trust_clears_the_password_and_says_so(client, moved):
+    """OSSA-2026-010: credentials went to an address that whoever could change it had chosen."""
     endpoint = Endpoint.objects.create(**wanted_endpoint(), password="hunter2")
 
     page = change(client, endpoint, **wanted_endpoint(**moved))

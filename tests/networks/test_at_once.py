@@ -1,4 +1,7 @@
-"""Requests at the same moment, each in a thread and a transaction of its own: together they pass no limit either."""
+"""Requests at the same moment, each in a thread and a transaction of its own: together they pass no limit either.
+
+CVE-2025-69233: limits were checked first and counted afterwards, so that many requests at once went past them.
+"""
 
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
