@@ -312,7 +312,9 @@ def test_a_password_given_with_the_new_address_is_kept(client):
         {"transport": "local"},
         {"port": "70000"},
         {"username": "u@x"},
-        {"kind": "XenServer"},
+        {"kind": "XenServer", "transport": "ssh"},
+        {"kind": "XenServer", "ca_certificates": "none"},
+        {"kind": "VMware", "fingerprint": "ab:cd"},
     ],
 )
 def test_an_endpoint_that_cannot_be_reached_is_refused_on_its_form(client, wrong):
