@@ -32,7 +32,8 @@ from networks.models import Endpoint, Nic
 from networks.models.vms import VmState
 
 LOCK = "ipfetch-planner"
-LARGEST_BATCH = 1_000
+# A pool or a vCenter tells of all its VMs at once: one call for all of them, and not one for each batch.
+LARGEST_BATCH = 10_000
 USUAL_BATCH = 100
 BATCHES_A_TASK = 8
 MOST_WAITING_BATCHES = 40

@@ -14,7 +14,7 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
-from tests.bench import api, configdrive, discovery, latency
+from tests.bench import api, configdrive, discovery, latency, pools
 
 RESULTS = Path(__file__).with_name("results.json")
 
@@ -23,6 +23,8 @@ PARTS: dict[str, Callable[[], Mapping[str, float]]] = {
     "configdrive": configdrive.measure,
     "discovery": lambda: {**discovery.measure(), **latency.measure()},
     "api": api.measure,
+    "vcenter": lambda: pools.measure("vcenter"),
+    "xenserver": lambda: pools.measure("xenserver"),
 }
 
 progress = Console(stderr=True)

@@ -1,12 +1,13 @@
 """`make bench` writes what it measured. How fast that was is not asked here: the machine may be busy."""
 
 import json
+import os
 import re
 
 import pytest
 
 from tests.bench import __main__ as bench
-from tests.bench import api, configdrive, discovery, worlds
+from tests.bench import api, configdrive, discovery, pools, worlds
 
 KEYS = {"genisoimage_over_ours_2k", "genisoimage_over_ours_32k", "ours_over_floor_2k", "ours_over_floor_32k"}
 
@@ -67,3 +68,14 @@ def test_the_api_part_measures_a_real_web_server(monkeypatch):
     ours = {"page_over_sql_sqlite", "page_ms_sqlite", "deploys_per_s_sqlite", "deploys_per_s", "last_over_first"}
     assert set(figures) == ours | {"page_queries", "list_one_queries", "listnics_queries"}
     assert all(figure > 0 for figure in figures.values())
+
+
+@pytest.mark.parametrize("name", ["vcenter", "xenserver"])
+def test_the_pools_parts_measure_a_real_simulator(name):
+    figures = pools.measure(name, vms=30, rounds=1)
+
+    if not figures and os.environ.get("CI") != "true":
+        pytest.skip("the simulator cannot be built here")
+    assert set(figures) >= {"calls_10k", "wall_over_library_10k", "speedup_10k", "second_pass_s"}
+    assert all(figure > 0 for figure in figures.values())
+    assert figures["calls_10k"] <= 20
