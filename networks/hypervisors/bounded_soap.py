@@ -13,7 +13,7 @@ from http.cookies import CookieError, SimpleCookie
 from typing import Any, NoReturn
 
 from pyVmomi import SoapAdapter
-from pyVmomi.VmomiSupport import DataObject
+from pyVmomi.VmomiSupport import Array, DataObject
 
 from networks.hypervisors.base import EndpointAddress, EndpointUnreachable
 from networks.hypervisors.bounded import (
@@ -89,17 +89,88 @@ def _deserialized(stub: SoapStub, response: http.client.HTTPResponse, kind: type
 
 
 class _Deserializer(_pyvmomi.SoapDeserializer):  # type: ignore[misc]
-    """Counts what the values cost: an empty element can become an object of a hundred properties."""
+    """Counts what the values cost: an empty element can become an object of a hundred properties.
+
+    pyVmomi finds out for every element what it stands for, and whether it may stand there. That is remembered here for
+    the rest of the answer: in one of a thousand VMs it takes half of the time.
+    """
 
     def __init__(self, stub: SoapStub, budget: Budget) -> None:
         super().__init__(stub)
         self._budget = budget
+        self._begun: dict[object, Any] = {}
+        self._ended: dict[object, tuple[str, bool]] = {}
 
     def StartElementHandler(self, tag: str, attr: Any) -> None:
-        super().StartElementHandler(tag, attr)
-        made = self.stack[-1]
-        kind: Any = type(made)
-        self._budget.charge(_cost(kind) if isinstance(made, DataObject | list) else _SCALAR_COST)
+        key = self._place(tag, attr)
+        kind: Any = self._begun.get(key)
+        if kind is None:
+            super().StartElementHandler(tag, attr)
+            made = self.stack[-1]
+            kind = type(made) if isinstance(made, DataObject | list) else made  # a scalar waits for its text
+            if key is not None:
+                self._begun[key] = kind
+        else:
+            self.data, self.serverGuid = "", None
+            self.stack.append(_new(kind) if _is_container(kind) else kind)
+        self._budget.charge(_cost(kind) if _is_container(kind) else _SCALAR_COST)
+
+    def _place(self, tag: str, attr: Any) -> object:
+        """All that says what an element stands for; None where it is not worth while."""
+        reference = attr.get("type", "")
+        if not self.stack or ":" in reference or "serverGuid" in attr:
+            return None
+        named = attr.get(_pyvmomi.XSI_TYPE)
+        return type(self.stack[-1]), tag, reference, self.GetNSAndWsdlname(named) if named else None
+
+    def EndElementHandler(self, tag: str) -> None:
+        value, parent = self.stack[-1] if self.stack else None, self.stack[-2] if len(self.stack) > 1 else None
+        if value is str:
+            value = self.data
+        elif not isinstance(value, DataObject | Array) or isinstance(value, _pyvmomi.LocalizedMethodFault):
+            parent = None
+        # An empty list may stand where a full one may not.
+        if not isinstance(parent, DataObject) or (isinstance(value, list) and not value):
+            super().EndElementHandler(tag)
+            return
+        key = type(parent), tag, type(value)
+        known = self._ended.get(key)
+        if known is None:
+            super().EndElementHandler(tag)
+            info = parent._GetPropertyInfo(self.SplitTag(tag)[1])
+            self._ended[key] = info.name, not isinstance(value, list) and issubclass(info.type, list)
+            return
+        self.stack.pop()
+        name, is_appended = known
+        if is_appended:
+            vars(parent)[name].append(value)
+        else:
+            vars(parent)[name] = value
+
+
+@functools.cache
+def _is_container(kind: Any) -> bool:
+    return issubclass(kind, DataObject | list)
+
+
+def _new(kind: Any) -> Any:
+    """As `kind()` makes it."""
+    if not issubclass(kind, DataObject) or issubclass(kind, Exception):
+        return kind()
+    made = kind.__new__(kind)
+    plain, lists = _properties(kind)
+    vars(made).update(plain)
+    for name, of_kind in lists:
+        vars(made)[name] = of_kind()
+    return made
+
+
+@functools.cache
+def _properties(kind: Any) -> tuple[dict[str, Any], tuple[tuple[str, type], ...]]:
+    """What a new object has: values that all may share, and the kinds of its lists."""
+    properties = vars(kind())
+    lists = tuple((name, type(value)) for name, value in properties.items() if isinstance(value, list))
+    return {name: value for name, value in properties.items() if not isinstance(value, list)}, lists
 
 
 @functools.cache
