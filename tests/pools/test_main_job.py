@@ -10,6 +10,9 @@ import pytest
 from tests.configdrive.drives import contents
 from tests.pools.conftest import USER_DATA, Cloud
 
+# Each stands on what the one before it did, so they are not shared out among processes.
+pytestmark = pytest.mark.alone
+
 
 @pytest.fixture(scope="module")
 def vm(cloud: Cloud) -> dict[str, Any]:
