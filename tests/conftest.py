@@ -17,19 +17,6 @@ settings.register_profile("untimed", deadline=None)
 settings.load_profile("untimed")
 
 
-@pytest.hookimpl(tryfirst=True)
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """For whoever shares tests out: a file's stay together, and those with transactions of their own, which leave
-    an empty database behind, are a group that follows when all others have begun, as pytest-django orders them.
-    """
-    for item in items:
-        database = item.get_closest_marker("django_db")
-        has_transactions = database is not None and database.kwargs.get("transaction", False)
-        empties = has_transactions or {"transactional_db", "live_server"} & set(getattr(item, "fixturenames", ()))
-        file = item.nodeid.split("::")[0]
-        item.add_marker(pytest.mark.xdist_group(f"{file} with transactions" if empties else file))
-
-
 @pytest.fixture(scope="session")
 def lab():
     """The running lab, brought up once a test run. One that was up before stays up."""
