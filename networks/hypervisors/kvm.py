@@ -82,12 +82,6 @@ class KvmHost:
         self.address = address
         self._connections = connections
 
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *_error: object) -> None:
-        """The connection stays open for the process's next use of this host."""
-
     def __repr__(self) -> str:
         return f"<KvmHost {libvirt_uri(self.address)}>"
 

@@ -67,12 +67,6 @@ class VsphereHost:
         self.address = address
         self.host = host
 
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *_error: object) -> None:
-        """The session stays open for the process's next use of this endpoint."""
-
     def __repr__(self) -> str:
         return f"<VsphereHost {self.host or 'all'} at {self.address.host}>"
 

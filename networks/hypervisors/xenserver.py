@@ -61,12 +61,6 @@ class XenHost:
         self.host = records.label(host, "The host's name") if host else ""
         self._sessions = sessions
 
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *_error: object) -> None:
-        """The sessions stay for the process's next use of this pool."""
-
     def __repr__(self) -> str:
         return f"<XenHost {self.host or 'pool'} at {self.address.host}>"
 
