@@ -21,6 +21,7 @@ from networks.hypervisors.base import (
     EndpointAddress,
     GuestEvent,
     HostFacts,
+    HostUnavailable,
     ImageRoot,
     Media,
     MediaFile,
@@ -43,7 +44,7 @@ from networks.hypervisors.xenserver_mirror import MIRRORS, Mirror, read_alone
 from networks.hypervisors.xenserver_session import SESSIONS, Session, Sessions
 
 FEW = 3  # VMs that are read by themselves
-_HOST = frozenset({"hostname", "software_version", "cpu_info", "metrics"})
+_HOST = frozenset({"hostname", "software_version", "cpu_info", "metrics", "enabled"})
 
 
 class XenHost:
@@ -85,13 +86,18 @@ class XenHost:
     # Inventory ----------------------------------------------------------------------------------
 
     def host_facts(self, deadline: float) -> HostFacts:
-        """Of the pool as a whole: its name, all CPUs and memory, and the slowest CPU's speed."""
+        """Of the pool as a whole: its name, all CPUs and memory, and the slowest CPU's speed.
+
+        Of one host: raises HostUnavailable while it is off or disabled.
+        """
         with self._session(deadline) as session:
             here = self._here(session)
             with keeping(_HOST, depth=RECORDS):
                 hosts = records.records(session.call("host.get_all_records"))
-            with keeping({"memory_total"}, depth=RECORDS):
+            with keeping({"memory_total", "live"}, depth=RECORDS):
                 metrics = records.records(session.call("host_metrics.get_all_records"))
+            if here in hosts:
+                _check_usable(self.host, hosts[here], metrics)
             facts = [_facts(host, metrics) for ref, host in hosts.items() if here in ("", ref)]
             name = self.host or records.text(session.pool()[1], "name_label") or self.address.host
         if not facts:
@@ -291,6 +297,15 @@ def _facts(host: records.Record, metrics: dict[str, records.Record]) -> HostFact
         mhz=_whole(cpus.get("speed", "").partition(".")[0]),
         memory=records.number(memory, "memory_total") if memory else 0,
     )
+
+
+def _check_usable(name: str, host: records.Record, metrics: dict[str, records.Record]) -> None:
+    """Raises HostUnavailable."""
+    told = metrics.get(records.ref(host, "metrics"))
+    if told is None or not records.flag(told, "live"):
+        raise HostUnavailable(f"Host {name} is off, or its pool's coordinator cannot reach it.")
+    if not records.flag(host, "enabled"):
+        raise HostUnavailable(f"Host {name} is disabled in its pool, for maintenance say: enable it there.")
 
 
 def _whole(text: str) -> int:

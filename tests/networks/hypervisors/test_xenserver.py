@@ -12,6 +12,7 @@ from networks.hypervisors.base import (
     AskTheOperator,
     Busy,
     EndpointAddress,
+    HostUnavailable,
     NetworkMissing,
     NetworkRef,
     NicSpec,
@@ -125,6 +126,27 @@ def test_pool_says_the_sum_of_its_hosts(xen):
 def test_host_that_the_pool_does_not_have(xen):
     with pytest.raises(NotFound, match="xen9"):
         host_of(xen, "xen9").host_facts(soon())
+
+
+@pytest.mark.parametrize(("table", "field", "why"), [("host_metrics", "live", "off"), ("host", "enabled", "disabled")])
+def test_host_that_cannot_be_used_is_unavailable_and_the_others_are_not(xen, here, there, table, field, why):
+    host = xen.db.get("host", xen.ref("host", "xen2"))
+    row = host.ref if table == "host" else host["metrics"]
+    xen.db.set(table, row, **{field: False})
+    try:
+        with pytest.raises(HostUnavailable, match=f"xen2 is {why}"):
+            there.host_facts(soon())
+        assert here.host_facts(soon()).hostname == "xen1"
+        assert host_of(xen, "").host_facts(soon()).cpus == 32
+    finally:
+        xen.db.set(table, row, **{field: True})
+
+
+def test_start_on_a_host_that_is_off_says_so(xen, here, there):
+    vm = defined(there)
+    xen.faults.fail_next("Async.VM.start_on", "HOST_OFFLINE", "x")
+    with pytest.raises(HostUnavailable):
+        there.start(vm, soon())
 
 
 def test_vms_are_known_by_our_uuid_and_foreign_ones_by_their_own(xen, here):
