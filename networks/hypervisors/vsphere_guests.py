@@ -106,7 +106,7 @@ def configure(session: Session, ref: Any, door: LockedDoor = LockedDoor.LEAVE, *
 
 
 def find_root(session: Session, root: ImageRoot) -> Any | None:
-    uuid = root_uuid(root.pool, volume_name(root.volume))
+    uuid = root_uuid(volume_name(root.volume))
     return session.do(session.content.searchIndex.FindByUuid, None, uuid, True, True)
 
 
@@ -117,7 +117,7 @@ def clone_root(session: Session, there: Place, root: ImageRoot) -> Any:
     store = vsphere_places.datastore(session, there, root.pool)
     source = vsphere_places.template(session, there, root.image)
     vsphere_devices.check_size(session.read(source, "config.hardware.device")["config.hardware.device"] or [], root)
-    uuid = root_uuid(root.pool, root.volume)
+    uuid = root_uuid(root.volume)
     specification = vim.vm.CloneSpec(
         location=vim.vm.RelocateSpec(host=there.host, pool=there.pool, datastore=store.ref),
         powerOn=False,

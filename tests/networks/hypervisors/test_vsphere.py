@@ -2,6 +2,8 @@
 `test_vsphere_fake`.
 """
 
+import dataclasses
+
 import pytest
 
 from networks.hypervisors import vsphere_media
@@ -396,6 +398,16 @@ def test_root_volume_is_known_after_storage_vmotion_and_a_new_name(host, everywh
     host.delete_root(spec.root, soon())
 
     assert "renamed" not in names(everywhere)
+    assert host._ask(soon(), lambda session: find_root(session, spec.root)) is None
+
+
+def test_root_volume_is_known_whatever_its_datastore_is_called_now(host):
+    spec = define(host)
+    host.undefine(spec.vm, soon())
+    renamed = dataclasses.replace(spec.root, pool="LocalDS_1")
+
+    host.delete_root(renamed, soon())
+
     assert host._ask(soon(), lambda session: find_root(session, spec.root)) is None
 
 
