@@ -210,10 +210,13 @@ class VsphereHost:
         self._at(deadline, start)
 
     def stop(self, vm: VmRef, deadline: float, *, grace: float) -> None:
-        """A guest without VMware Tools is cut off at once: there is no button that it could be asked by."""
+        """Wherever in vSphere the VM runs: DRS may have moved it since.
+
+        A guest without VMware Tools is cut off at once: there is no button that it could be asked by.
+        """
 
         def stop(session: Session) -> None:
-            guest = self._present(session, vm)
+            guest = vsphere_guests.known(session, vm)
             if guest is None or guest.is_off:
                 return
             if grace > 0 and guest.tools_run:
@@ -221,14 +224,6 @@ class VsphereHost:
             vsphere_guests.power_off(session, guest)
 
         self._ask(deadline, stop)
-
-    def _present(self, session: Session, vm: VmRef) -> Guest | None:
-        """The VM, if it is off or on this host: what runs elsewhere is not this host's to stop."""
-        try:
-            guest = vsphere_guests.ours(session, vm)
-        except NotFound:
-            return None
-        return guest if guest.is_off or self._is_here(session, guest.host) else None
 
     def reboot(self, vm: VmRef, deadline: float) -> None:
         def reset(session: Session) -> None:
@@ -238,8 +233,10 @@ class VsphereHost:
         self._ask(deadline, reset)
 
     def undefine(self, vm: VmRef, deadline: float) -> None:
+        """Wherever in vSphere the VM is."""
+
         def forget(session: Session) -> None:
-            guest = self._present(session, vm)
+            guest = vsphere_guests.known(session, vm)
             if guest is None:
                 return
             if not guest.is_off:
@@ -249,7 +246,10 @@ class VsphereHost:
         self._ask(deadline, forget)
 
     def migrate(self, vm: VmRef, target: Self, deadline: float) -> None:
-        """vMotion, with the disc in its drive, to a host of the same vCenter that sees the VM's datastore."""
+        """vMotion, with the disc in its drive, to a host of the same vCenter that sees the VM's datastore.
+
+        The vCenter has one definition of the VM: there is nothing that the source could forget.
+        """
         if target.address != self.address:
             raise Refused("A VM can only be moved between hosts of one vCenter.")
 

@@ -79,6 +79,14 @@ def ours(session: Session, vm: VmRef) -> Guest:
     return guest
 
 
+def known(session: Session, vm: VmRef) -> Guest | None:
+    """None for a VM that vSphere does not know. Raises Refused for one that others made."""
+    try:
+        return ours(session, vm)
+    except NotFound:
+        return None
+
+
 def _read(session: Session, ref: Any) -> Guest:
     facts = session.read(ref, *_PATHS)
     if facts["config.uuid"] is None:

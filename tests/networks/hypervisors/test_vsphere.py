@@ -246,11 +246,23 @@ def test_vm_is_defined_on_the_host_that_is_asked(host, other):
     assert spec.vm.name in names(other)
 
 
-def test_vm_that_runs_elsewhere_is_neither_stopped_nor_forgotten_here(host, other, running):
-    other.stop(running, soon(), grace=0)
-    other.undefine(running, soon())
+def test_vm_that_drs_has_moved_is_stopped_where_it_runs(host, other, running):
+    host.migrate(running, other, soon())
 
-    assert host.power_state(running, soon()) is PowerState.RUNNING
+    host.stop(running, soon(), grace=0)
+
+    assert other.power_state(running, soon()) is PowerState.OFF
+
+
+def test_vm_that_drs_has_moved_is_forgotten_where_it_runs(host, other, everywhere, running):
+    host.migrate(running, other, soon())
+
+    host.undefine(running, soon())
+
+    assert everywhere.power_state(running, soon()) is None
+
+
+def test_vm_that_runs_elsewhere_is_not_started_here(other, running):
     with pytest.raises(Refused, match="another host"):
         other.start(running, soon())
 
@@ -351,7 +363,6 @@ def test_running_vm_moves_with_the_disc_in_its_drive(host, other, running, media
 def test_migration_that_was_done_already_is_success(host, other, running):
     for _ in range(2):
         host.migrate(running, other, soon())
-    host.undefine(running, soon())  # what a source forgets
 
     assert other.power_state(running, soon()) is PowerState.RUNNING
 
