@@ -50,7 +50,9 @@ _HOST = frozenset({"hostname", "software_version", "cpu_info", "metrics", "enabl
 class XenHost:
     """One host of a pool, or the pool as a whole when `host` is "". Cheap to make, and safe to share between threads.
 
-    `host` is its name-label. The sessions, and what is known of the pool, belong to the process.
+    `host` is its name-label. A pool has each VM once, and may move it by itself (an administrator, high availability):
+    what is done to a VM that is there already is done to it wherever it runs. The sessions, and what is known of the
+    pool, belong to the process.
     """
 
     def __init__(self, address: EndpointAddress, host: str = "", sessions: Sessions = SESSIONS) -> None:
@@ -164,18 +166,17 @@ class XenHost:
 
     def stop(self, vm: VmRef, deadline: float, *, grace: float) -> None:
         with self._session(deadline) as session:
-            found = vms_of.here_or_off(session, vm, self._here(session))
+            found = vms_of.ours_if_any(session, vm)
             if found is not None:
                 vms_of.stop(session, found, grace)
 
     def reboot(self, vm: VmRef, deadline: float) -> None:
         with self._session(deadline) as session:
-            found = vms_of.here(session, vm, self._here(session))
-            session.run("VM.hard_reboot", found.ref)
+            session.run("VM.hard_reboot", vms_of.ours(session, vm).ref)
 
     def undefine(self, vm: VmRef, deadline: float) -> None:
         with self._session(deadline) as session:
-            found = vms_of.here_or_off(session, vm, self._here(session))
+            found = vms_of.ours_if_any(session, vm)
             if found is not None:
                 vms_of.power_off(session, found)
                 vms_of.destroy(session, found)
@@ -230,17 +231,17 @@ class XenHost:
 
     def insert(self, vm: VmRef, media: Media | None, deadline: float) -> None:
         with self._session(deadline) as session:
-            host = self._one_host(session)
-            media_store.insert(session, host, vms_of.here(session, vm, host), media)
+            host, found = self._one_host(session), vms_of.ours(session, vm)
+            media_store.insert(session, vms_of.runs_on(found) or host, found, media)
 
     def inserted(self, vm: VmRef, deadline: float) -> str | None:
         with self._session(deadline) as session:
-            return media_store.inserted(session, vms_of.here(session, vm, self._here(session)))
+            return media_store.inserted(session, vms_of.ours(session, vm))
 
     def bytes_read(self, vm: VmRef, deadline: float) -> int | None:
         """XenAPI counts no bytes of a CD-ROM."""
         with self._session(deadline) as session:
-            vms_of.here(session, vm, self._here(session))
+            vms_of.ours(session, vm)
         return None
 
     # NICs ---------------------------------------------------------------------------------------
@@ -252,7 +253,7 @@ class XenHost:
 
     def remove_nic(self, vm: VmRef, mac: str, deadline: float) -> None:
         with self._session(deadline) as session:
-            networks.unplug(session, vms_of.here(session, vm, self._here(session)), mac)
+            networks.unplug(session, vms_of.ours(session, vm), mac)
 
     def nic_state(self, vm: VmRef, nic: NicSpec, deadline: float) -> NicState:
         with self._session(deadline) as session:

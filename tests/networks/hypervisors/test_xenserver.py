@@ -669,10 +669,13 @@ def test_stopping_again_is_success(here):
     here.stop(make_vm(), soon(), grace=0)
 
 
-def test_stop_does_not_reach_another_host(here, there):
+def test_stop_reaches_a_vm_that_was_moved_behind_our_back(here, there):
     vm = started(here)
-    there.stop(vm, soon(), grace=0)
+    here.migrate(vm, there, soon())
+    here.stop(vm, soon(), grace=0)
 
+    assert there.power_state(vm, soon()) is PowerState.OFF
+    here.start(vm, soon())
     assert here.power_state(vm, soon()) is PowerState.RUNNING
 
 
@@ -683,6 +686,14 @@ def test_reboot_keeps_the_vm_running(xen, here):
 
     assert here.power_state(vm, soon()) is PowerState.RUNNING
     assert xen.calls["Async.VM.hard_reboot"] == before + 1
+
+
+def test_reboot_reaches_a_vm_that_was_moved_behind_our_back(here, there):
+    vm = started(here)
+    here.migrate(vm, there, soon())
+    here.reboot(vm, soon())
+
+    assert there.power_state(vm, soon()) is PowerState.RUNNING
 
 
 def test_undefined_vm_is_gone_and_its_root_volume_is_there(xen, here):
@@ -696,11 +707,14 @@ def test_undefined_vm_is_gone_and_its_root_volume_is_there(xen, here):
     assert not xen.db.where("VM", name_label=vm.name)
 
 
-def test_undefine_does_not_reach_another_host(here, there):
-    vm = started(here)
-    there.undefine(vm, soon())
+def test_undefine_reaches_a_vm_that_was_moved_behind_our_back(here, there):
+    root = xen_root()
+    vm = started(here, root=root)
+    here.migrate(vm, there, soon())
+    here.undefine(vm, soon())
 
-    assert here.power_state(vm, soon()) is PowerState.RUNNING
+    assert there.power_state(vm, soon()) is None
+    here.delete_root(root, soon())
 
 
 def test_undefine_of_a_vm_of_others_is_refused(xen, here):

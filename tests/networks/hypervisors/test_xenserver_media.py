@@ -429,6 +429,25 @@ def test_disc_of_another_host_alone_is_not_there(here, there):
         here.insert(started(here), media, soon())
 
 
+def test_cd_rom_of_a_vm_that_was_moved_behind_our_back(shared, here, there):
+    vm = started(here)
+    media = here.place(NAME, CONTENT, soon(), storage=PRIMARY)
+    here.insert(vm, media, soon())
+    here.migrate(vm, there, soon())
+
+    assert here.inserted(vm, soon()) == media.path
+    here.insert(vm, None, soon())
+    assert there.inserted(vm, soon()) is None
+
+
+def test_disc_is_looked_for_where_the_vm_runs(here, there):
+    vm = started(here)
+    here.migrate(vm, there, soon())
+    here.insert(vm, there.place(NAME, CONTENT, soon()), soon())
+
+    assert there.inserted(vm, soon())
+
+
 def test_cd_rom_of_what_is_not_there(here):
     with pytest.raises(NotFound):
         here.inserted(make_vm(), soon())
