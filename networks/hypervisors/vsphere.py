@@ -95,7 +95,9 @@ class VsphereHost:
 
         def ask(session: Session) -> HostFacts:
             if self.host:
-                hosts = session.read_all([self._place(session).host], "summary.hardware")
+                there = self._place(session)
+                vsphere_places.check_usable(session, there)
+                hosts = session.read_all([there.host], "summary.hardware")
             else:
                 hosts = session.find_all(vim.HostSystem, "summary.hardware")
             hardware = [host.properties["summary.hardware"] for host in hosts if "summary.hardware" in host.properties]
@@ -181,6 +183,12 @@ class VsphereHost:
     def delete_root(self, root: ImageRoot, deadline: float) -> None:
         self._ask(deadline, lambda session: vsphere_guests.delete_root(session, root))
 
+    def is_shared(self, storage: str, deadline: float) -> bool:
+        def look(session: Session, there: Place) -> bool:
+            return vsphere_places.datastore(session, there, storage).is_shared
+
+        return self._at(deadline, look)
+
     # Life cycle ---------------------------------------------------------------------------------
 
     def define(self, spec: VmSpec, deadline: float) -> None:
@@ -259,6 +267,7 @@ class VsphereHost:
                 raise Refused(f"{vm.name} does not run, and only a running VM can be migrated live.")
             if guest.host == there.identifier:
                 return
+            vsphere_places.check_usable(session, there)
             vsphere_guests.check_storage_shared(session, there, guest)
             specification = vim.vm.RelocateSpec(host=there.host, pool=there.pool)
             task = session.do(guest.ref.RelocateVM_Task, specification)
@@ -288,10 +297,12 @@ class VsphereHost:
         if storage:
             self._at(deadline, lambda session, there: vsphere_media.remove(session, there, storage, name))
 
-    def list_media(self, deadline: float, *, storage: str = "") -> list[MediaFile]:
+    def list_media(self, deadline: float, *, storage: str = "", name: str = "") -> list[MediaFile]:
+        if name:
+            media_name(name)
         if not storage:
             return []
-        return self._at(deadline, lambda session, there: vsphere_media.listed(session, there, storage))
+        return self._at(deadline, lambda session, there: vsphere_media.listed(session, there, storage, name))
 
     def insert(self, vm: VmRef, media: Media | None, deadline: float) -> None:
         path = None if media is None else media.path

@@ -122,6 +122,7 @@ def clone_root(session: Session, there: Place, root: ImageRoot) -> Any:
     """A parked clone of the template. Raises NotFound, Refused, StorageProblem."""
     if not session.is_vcenter:
         raise Refused("An ESXi without a vCenter cannot clone a template: add it to a vCenter.")
+    vsphere_places.check_usable(session, there)
     store = vsphere_places.datastore(session, there, root.pool)
     source = vsphere_places.template(session, there, root.image)
     vsphere_devices.check_size(session.read(source, "config.hardware.device")["config.hardware.device"] or [], root)
@@ -228,7 +229,8 @@ def _options(values: dict[str, str]) -> list[Any]:
 
 
 def settle(session: Session, there: Place, guest: Guest) -> None:
-    """Register a VM that is off on this host."""
+    """Register a VM that is off on this host. Raises HostUnavailable, Refused."""
+    vsphere_places.check_usable(session, there)
     if guest.host == there.identifier:
         return
     check_storage_shared(session, there, guest)

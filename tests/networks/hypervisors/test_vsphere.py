@@ -28,6 +28,7 @@ from networks.hypervisors.base import (
     Refused,
     RightsReader,
     StorageProblem,
+    StorageReader,
     VmOperations,
     Volumes,
 )
@@ -98,7 +99,7 @@ def macs(host, vm) -> tuple[str, ...]:
 
 def test_what_the_driver_can_do(host):
     can = (AddressReader, EventSource, Inventory, MediaStore, NetworkOperations, NicInspector, RightsReader)
-    can += (VmOperations, Volumes)
+    can += (StorageReader, VmOperations, Volumes)
     cannot = (DiskReader, GuestAgent, NeighbourReader)
 
     assert [isinstance(host, protocol) for protocol in (*can, *cannot)] == [True] * len(can) + [False] * len(cannot)
@@ -553,12 +554,21 @@ def test_only_isos_are_listed(vcenter, host, media):
     assert [each.name for each in host.list_media(soon(), storage=DATASTORE)] == [ISO]
 
 
+def test_iso_is_found_among_others_by_its_name(host, media):
+    host.place("another.iso", b"y", soon(), storage=DATASTORE)
+
+    assert host.list_media(soon(), storage=DATASTORE, name=ISO) == [MediaFile(ISO, 4096)]
+    assert host.list_media(soon(), storage=DATASTORE, name="third.iso") == []
+    host.remove("another.iso", soon(), storage=DATASTORE)
+
+
 @pytest.mark.parametrize("name", ["../x.iso", "x", "x.iso\n", "a_b.iso", "x/y.iso", ""])
 def test_name_that_is_no_isos_is_refused(host, name):
     for act in (
         lambda: host.place(name, b"x", soon(), storage=DATASTORE),
         lambda: host.read(name, soon(), storage=DATASTORE),
         lambda: host.remove(name, soon(), storage=DATASTORE),
+        lambda: host.list_media(soon(), storage=DATASTORE, name=name or "*"),
     ):
         with pytest.raises(Refused, match="ISO name"):
             act()
@@ -576,6 +586,7 @@ def test_datastore_that_the_host_does_not_mount_is_named(host):
         lambda: host.read(ISO, soon(), storage="nothing"),
         lambda: host.remove(ISO, soon(), storage="nothing"),
         lambda: host.list_media(soon(), storage="nothing"),
+        lambda: host.is_shared("nothing", soon()),
     ):
         with pytest.raises(StorageProblem, match="mounts no datastore nothing"):
             act()
@@ -666,6 +677,10 @@ def test_lone_esxi_keeps_config_drives(esxi):
     host.place(ISO, b"x", soon(), storage=DATASTORE)
 
     assert host.read(ISO, soon(), storage=DATASTORE) == b"x"
+
+
+def test_datastore_of_a_lone_esxi_is_not_shared(esxi):
+    assert not VsphereHost(esxi.address).is_shared(DATASTORE, soon())
 
 
 def test_lone_esxi_cannot_clone(esxi):

@@ -11,6 +11,7 @@ from networks.hypervisors.base import (
     CredentialsRefused,
     DeadlineExceeded,
     EndpointAddress,
+    HostUnavailable,
     HypervisorError,
     Media,
     NetworkMissing,
@@ -22,7 +23,6 @@ from networks.hypervisors.base import (
     Refused,
     StorageProblem,
     Transport,
-    TryAgainLater,
 )
 from networks.hypervisors.vsphere import CLEAN_UP_SECONDS, VsphereHost
 from networks.hypervisors.vsphere_guests import DRIVE_MARK, VOLUME_MARK
@@ -111,6 +111,48 @@ def test_question_that_is_not_ours_to_answer_is_for_the_operator(fake, host, vm,
         host.insert(vm, None, soon())
 
     assert fake.answers == []
+
+
+# Hosts that cannot be used ----------------------------------------------------------------------
+
+
+@pytest.fixture(
+    params=[
+        {"runtime.connectionState": "disconnected"},
+        {"runtime.connectionState": "notResponding"},
+        {"runtime.inMaintenanceMode": True},
+    ],
+    ids=["disconnected", "not responding", "in maintenance"],
+)
+def unusable(fake, request):
+    fake.make_host("esx-2", **request.param)
+    return VsphereHost(ADDRESS, "esx-2")
+
+
+def test_host_that_cannot_be_used_says_so(unusable):
+    with pytest.raises(HostUnavailable, match="esx-2"):
+        unusable.host_facts(soon())
+
+
+def test_vcenter_and_its_other_hosts_answer_while_one_cannot_be_used(unusable, host):
+    assert VsphereHost(ADDRESS).host_facts(soon()).cpus == 4
+    assert host.host_facts(soon()).cpus == 2
+
+
+def test_no_vm_is_put_on_a_host_that_cannot_be_used(fake, unusable, host, template):
+    root, off, on = make_root(pool="store", image="debian"), make_vm(), make_vm()
+    fake.make_vm(off.uuid, ide(), drive(), marks=MARKS, on=False)
+    fake.make_vm(on.uuid, ide(), drive(), marks=MARKS)
+
+    for act in (
+        lambda: unusable.ensure_root(root, soon()),
+        lambda: unusable.start(off, soon()),
+        lambda: host.migrate(on, unusable, soon()),
+    ):
+        with pytest.raises(HostUnavailable):
+            act()
+
+    assert not {"CloneVM_Task", "RelocateVM_Task", "PowerOnVM_Task"} & set(fake.calls)
 
 
 # Drives -----------------------------------------------------------------------------------------
@@ -275,8 +317,7 @@ def test_two_vms_that_share_a_uuid_are_not_told_apart(fake, host, vm, reference)
 
 
 def test_migration_that_does_not_end_is_cancelled(fake, host, vm, reference):
-    other = fake.make(vim.HostSystem, "host-2")
-    fake.objects[other] = fake.objects[fake.host] | {"name": "esx-2"}
+    fake.make_host("esx-2")
     fake.stuck.add("RelocateVM_Task")
 
     with pytest.raises(Busy, match="cancelled"):
@@ -286,8 +327,7 @@ def test_migration_that_does_not_end_is_cancelled(fake, host, vm, reference):
 
 
 def test_vm_is_not_moved_to_a_host_without_its_datastore(fake, host, vm, reference):
-    other = fake.make(vim.HostSystem, "host-2")
-    fake.objects[other] = fake.objects[fake.host] | {"name": "esx-2", "datastore": []}
+    fake.make_host("esx-2", datastore=[])
 
     with pytest.raises(Refused, match="does not see this VM's datastore"):
         host.migrate(vm, VsphereHost(ADDRESS, "esx-2"), soon())
@@ -307,7 +347,9 @@ FAULTS = [
     (vim.fault.FileLocked(file="/vmfs/volumes/secret/x.vmdk"), Busy),
     (vim.fault.InsufficientHostCapacityFault(), AskTheOperator),
     (vim.fault.NoPermission(privilegeId="VirtualMachine.Interact.PowerOn"), CredentialsRefused),
-    (vmodl.fault.HostNotReachable(), TryAgainLater),
+    (vmodl.fault.HostNotReachable(), HostUnavailable),
+    (vmodl.fault.HostNotConnected(), HostUnavailable),
+    (vim.fault.InvalidHostState(), HostUnavailable),
     (vmodl.fault.ManagedObjectNotFound(), NotFound),
     (vim.fault.CannotAccessNetwork(), NetworkMissing),
     (vmodl.fault.SystemError(reason="in /var/log/vmware of 192.0.2.1"), AskTheOperator),
@@ -426,6 +468,40 @@ def test_iso_that_a_running_vm_holds_is_not_deleted(fake, host):
 
     with pytest.raises(Busy):
         host.remove("a-1.iso", soon(), storage="store")
+
+
+LOCAL = {"multipleHostAccess": False}
+
+
+@pytest.mark.parametrize("is_shared", [True, False])
+def test_datastore_is_shared_when_further_hosts_see_it(fake, host, is_shared):
+    fake.objects[fake.store]["summary"] = fake.summary(multipleHostAccess=is_shared)
+
+    assert host.is_shared("store", soon()) is is_shared
+
+
+def test_datastore_that_one_of_several_hosts_sees_takes_no_config_drive(fake, host, files):
+    fake.objects[fake.store]["summary"] = fake.summary(**LOCAL)
+    fake.make_host("esx-2", datastore=[])
+
+    with pytest.raises(Refused, match="Only host esx-1 sees datastore store"):
+        host.place("a-1.iso", b"x", soon(), storage="store")
+
+    assert files.put_to == []
+
+
+def test_datastore_of_the_only_host_takes_config_drives(fake, host, files):
+    fake.objects[fake.store]["summary"] = fake.summary(**LOCAL)
+
+    host.place("a-1.iso", b"x", soon(), storage="store")
+
+    assert len(files.put_to) == 1
+
+
+def test_one_iso_is_asked_for_by_its_name(fake, host):
+    host.list_media(soon(), storage="store", name="a-1.iso")
+
+    assert fake.searched == ["a-1.iso"]
 
 
 DISK = vim.vm.device.VirtualDisk(key=2000, capacityInKB=1024, capacityInBytes=1024 * 1024)
