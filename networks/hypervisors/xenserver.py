@@ -15,7 +15,7 @@ from networks.hypervisors import xenserver_media as media_store
 from networks.hypervisors import xenserver_networks as networks
 from networks.hypervisors import xenserver_records as records
 from networks.hypervisors import xenserver_rights as rights
-from networks.hypervisors import xenserver_storage as storage
+from networks.hypervisors import xenserver_storage as storage_of
 from networks.hypervisors import xenserver_vms as vms_of
 from networks.hypervisors.base import (
     EndpointAddress,
@@ -147,11 +147,15 @@ class XenHost:
 
     def ensure_root(self, root: ImageRoot, deadline: float) -> None:
         with self._session(deadline) as session:
-            storage.ensure_root(session, self._one_host(session), root)
+            storage_of.ensure_root(session, self._one_host(session), root)
 
     def delete_root(self, root: ImageRoot, deadline: float) -> None:
         with self._session(deadline) as session:
-            storage.delete_root(session, self._one_host(session), root)
+            storage_of.delete_root(session, self._one_host(session), root)
+
+    def is_shared(self, storage: str, deadline: float) -> bool:
+        with self._session(deadline) as session:
+            return storage_of.primary(session, self._one_host(session), storage).shared
 
     # Life cycle ---------------------------------------------------------------------------------
 

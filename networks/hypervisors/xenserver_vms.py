@@ -126,9 +126,9 @@ def define(session: Session, host: str, spec: VmSpec) -> None:
     if former is not None and former.power is not PowerState.OFF:
         return
     _template, settings = storage.template(session, spec.root.image)
-    root = storage.root(session, storage.primary(session, host, spec.root.pool), spec.root.volume)
+    root = storage.root(session, host, spec.root.volume)
     if root is None:
-        raise NotFound(f"Storage repository {spec.root.pool} has no volume {spec.root.volume}.")
+        raise NotFound(f"The pool has no volume {spec.root.volume}.")
     nics = [(nic.mac, networks.find(session, host, nic.network)) for nic in spec.nics]
     if former is not None:
         destroy(session, former)

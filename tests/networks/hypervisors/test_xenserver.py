@@ -81,6 +81,7 @@ def base_session(xen) -> Session:
         base.Inventory,
         base.NetworkOperations,
         base.Volumes,
+        base.StorageReader,
         base.VmOperations,
         base.MediaStore,
         base.NicInspector,
@@ -384,8 +385,99 @@ def test_root_volume_lies_on_the_repository_of_its_own_host(xen, there):
     assert xen.db.get("PBD", pbd)["host"] == xen.ref("host", "xen2")
 
 
-def test_root_volume_is_given_its_size(xen, here):
-    root = xen_root(size=20 * GIB)
+def test_root_volume_on_another_host_s_storage_is_not_made_anew(xen, here, there):
+    root = xen_root(pool="Local storage")
+    here.ensure_root(root, soon())
+    for refused in (there.ensure_root, lambda root, deadline: there.define(xen_spec(root=root), deadline)):
+        with pytest.raises(Refused, match=r"of xen1: .* not shared"):
+            refused(root, soon())
+
+    assert len(xen.db.where("VDI", name_label=root.volume)) == 1
+    there.delete_root(root, soon())
+    assert not xen.db.where("VDI", name_label=root.volume)
+
+
+def test_root_volume_that_was_moved_to_other_storage_is_the_vm_s(xen, here):
+    root = xen_root()
+    here.ensure_root(root, soon())
+    original = xen.ref("VDI", root.volume)
+    copy_by_hand(xen, original)
+    xen.db.delete("VDI", original)
+    here.ensure_root(root, soon())
+
+    assert len(xen.db.where("VDI", name_label=root.volume)) == 1
+    here.delete_root(root, soon())
+    assert not xen.db.where("VDI", name_label=root.volume)
+
+
+def test_copy_that_somebody_made_of_a_root_volume_is_not_the_vm_s(xen, here):
+    root = xen_root()
+    here.ensure_root(root, soon())
+    copy = copy_by_hand(xen, xen.ref("VDI", root.volume))
+    here.ensure_root(root, soon())
+    here.delete_root(root, soon())
+
+    assert [row.ref for row in xen.db.where("VDI", name_label=root.volume)] == [copy]
+
+
+def test_root_volume_of_which_there_are_copies_alone_is_asked_for(xen, here):
+    root = xen_root()
+    here.ensure_root(root, soon())
+    original = xen.ref("VDI", root.volume)
+    for _ in range(2):
+        copy_by_hand(xen, original)
+    xen.db.delete("VDI", original)
+    with pytest.raises(Refused, match="2 volumes"):
+        here.ensure_root(root, soon())
+
+
+def copy_by_hand(xen, vdi: str) -> str:
+    with base_session(xen) as session:
+        return session.run("VDI.copy", vdi, xen.ref("SR", PRIMARY))
+
+
+def test_storage_says_whether_further_hosts_see_it(here):
+    assert here.is_shared(PRIMARY, soon())
+    assert not here.is_shared("Local storage", soon())
+    with pytest.raises(StorageProblem, match="nothing"):
+        here.is_shared("nothing", soon())
+
+
+@pytest.mark.parametrize("pool", [PRIMARY, "Local storage"])
+@pytest.mark.parametrize("retry", ["ensure_root", "delete_root"])
+def test_worker_that_dies_while_it_makes_a_root_volume_leaves_nothing_for_ever(xen, here, monkeypatch, pool, retry):
+    root = xen_root(pool=pool)
+    before = len(xen.db.rows("VDI"))
+    with monkeypatch.context() as patch:
+        patch.setattr("networks.hypervisors.xenserver_storage._mark", die)
+        with pytest.raises(SystemExit):
+            here.ensure_root(root, soon())
+    assert len(xen.db.rows("VDI")) == before + 1
+    getattr(here, retry)(root, soon())
+    here.delete_root(root, soon())
+
+    assert len(xen.db.rows("VDI")) == before
+
+
+def die(*_arguments):
+    raise SystemExit
+
+
+def test_copy_that_outlives_its_worker_is_waited_for(xen, here):
+    root = xen_root(pool="Local storage")
+    xen.pace["copy"] = 1.0
+    before = len(xen.db.rows("VDI"))
+    with pytest.raises(SystemExit), base.heartbeat(die):
+        here.ensure_root(root, soon())
+    here.ensure_root(root, soon())
+
+    assert len(xen.db.rows("VDI")) == before + 1
+    assert len(xen.db.where("VDI", name_label=root.volume)) == 1
+
+
+@pytest.mark.parametrize("pool", [PRIMARY, "Local storage"])
+def test_root_volume_is_given_its_size(xen, here, pool):
+    root = xen_root(size=20 * GIB, pool=pool)
     here.ensure_root(root, soon())
 
     (vdi,) = xen.db.where("VDI", name_label=root.volume)
