@@ -49,12 +49,22 @@ from networks.models.vms import VmState, VolumeState
 from networks.services import capacity
 from networks.services.alone import alone
 from networks.services.job_steps import cleaning_up, named_hosts, vm_of, working
-from networks.services.places import CALL, LONG_CALL, hypervisor_at, place, record_health, tolerated, translated, within
+from networks.services.places import (
+    CALL,
+    HEALTH_CALL,
+    LONG_CALL,
+    hypervisor_at,
+    place,
+    record_health,
+    record_unavailable,
+    tolerated,
+    translated,
+    within,
+)
 
 log = structlog.get_logger(__name__)
 
 STUCK_AFTER = timedelta(minutes=2)
-HEALTH_CALL = 15.0
 MOST_VMS_A_MINUTE = 50
 MOVING = [VmState.STARTING, VmState.STOPPING, VmState.MIGRATING, VmState.EXPUNGING]
 
@@ -166,7 +176,7 @@ def housekeeping(lock: Held) -> None:
 
 
 def _look_after_hosts(lock: Held) -> None:
-    """A host that went down is up again once its endpoint answers."""
+    """A host that went down is up again once its endpoint answers; one that was down by itself, once it can be used."""
     for endpoint in Endpoint.objects.filter(hosts__state=HostState.DOWN).distinct():
         if not lock.renew():
             return
@@ -174,8 +184,17 @@ def _look_after_hosts(lock: Held) -> None:
             hypervisor_at(endpoint).host_facts(within(HEALTH_CALL))
         except HypervisorError as error:
             log.warning("A host is still down.", endpoint=endpoint.name, error=str(error))
-        else:
-            record_health(endpoint)
+            continue
+        record_health(endpoint)
+        for host in endpoint.hosts.exclude(unavailable=""):
+            if not lock.renew():
+                return
+            try:
+                place(host).hypervisor.host_facts(within(HEALTH_CALL))
+            except HypervisorError as error:
+                log.warning("A host still cannot be used.", host=str(host), error=str(error))
+            else:
+                record_unavailable(host, "")
 
 
 def _look_after_vms(lock: Held, now: datetime) -> None:
@@ -447,7 +466,8 @@ def _settle(vm: VirtualMachine) -> None:
 
 def _settle_on(vm: VirtualMachine, host: Host) -> None:
     with translated(host):
-        runs = place(host).hypervisor.power_state(vm.on_host, within(CALL)) == PowerState.RUNNING
+        # On whichever host of a pool: one that has moved is followed once it counts as running.
+        runs = hypervisor_at(host.endpoint).power_state(vm.on_host, within(CALL)) == PowerState.RUNNING
     if runs:
         running = {"state": VmState.RUNNING, "state_since": timezone.now(), "ever_started": True}
         _tell(vm, VmState(vm.state), running, lambda element, now: element.started(vm, now))
