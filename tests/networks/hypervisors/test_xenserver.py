@@ -305,9 +305,36 @@ def test_network_of_the_name_without_a_tag_is_believed(xen, here, vlan):
     assert len(xen.db.rows("network")) == before
 
 
-def test_network_of_the_name_without_any_interface_is_believed(xen, here):
+def test_network_of_the_name_without_any_interface_has_no_vlan(xen, here):
     xen.db.create("network", name_label="internal")
-    here.ensure_network(NetworkRef("internal", 5), soon())
+    here.ensure_network(NetworkRef("internal"), soon())
+    with pytest.raises(NetworkMissing, match="no interface"):
+        here.ensure_network(NetworkRef("internal", 5), soon())
+
+
+def test_network_whose_maker_died_is_given_its_vlan(xen, here, there):
+    network = NetworkRef("cloudbr86", 86)
+    xen.faults.fail_next("pool.create_VLAN_from_PIF", "INTERNAL_ERROR", "x")
+    xen.faults.fail_next("network.destroy", "INTERNAL_ERROR", "the worker has died")
+    with pytest.raises(AskTheOperator):
+        here.ensure_network(network, soon())
+    spec = xen_spec(nics=(replace(OTHER_NIC, network=network),))
+    here.ensure_root(spec.root, soon())
+    with pytest.raises(NetworkMissing, match="yet"):
+        here.define(spec, soon())
+    there.ensure_network(network, soon())
+
+    (made,) = xen.db.where("network", name_label=network.label)
+    assert len(made["PIFs"]) == len(xen.db.where("VLAN", tag=86)) == 2
+
+
+def test_network_that_two_processes_finish_at_once_is_finished_once(xen, here, there):
+    network = NetworkRef("cloudbr87", 87)
+    xen.faults.before("pool.create_VLAN_from_PIF", lambda: there.ensure_network(network, soon()))
+    here.ensure_network(network, soon())
+
+    assert len(xen.db.where("VLAN", tag=87)) == 2
+    assert len(xen.db.where("network", name_label="cloudbr87")) == 1
 
 
 def test_network_without_a_vlan_is_never_made(here):
