@@ -298,6 +298,9 @@ class FakeVsphere:
     def CloneVM_Task(self, this: Any, _folder: Any, name: str, _specification: Any) -> Any:
         return self._task("CloneVM_Task")
 
+    def Destroy_Task(self, this: Any) -> Any:
+        return self._task("Destroy_Task", lambda: self.objects.pop(this))
+
     # Files --------------------------------------------------------------------------------------
 
     def SearchDatastore_Task(self, _this: Any, _directory: str, specification: Any) -> Any:

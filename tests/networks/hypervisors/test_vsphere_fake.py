@@ -1,6 +1,7 @@
 """The driver where the vCenter simulator is too kind: on a vSphere in memory that asks questions and says no."""
 
 import dataclasses
+from types import SimpleNamespace
 
 import pytest
 
@@ -25,7 +26,7 @@ from networks.hypervisors.base import (
     Transport,
 )
 from networks.hypervisors.vsphere import CLEAN_UP_SECONDS, VsphereHost
-from networks.hypervisors.vsphere_guests import DRIVE_MARK, VOLUME_MARK
+from networks.hypervisors.vsphere_guests import DRIVE_MARK, LATEST_SECONDS, VOLUME_MARK
 from networks.hypervisors.vsphere_session import SESSIONS
 from networks.hypervisors.vsphere_types import vim, vmodl
 from tests.networks.hypervisors.factories import make_root, make_vm, soon
@@ -139,8 +140,8 @@ def test_vcenter_and_its_other_hosts_answer_while_one_cannot_be_used(unusable, h
     assert host.host_facts(soon()).cpus == 2
 
 
-def test_no_vm_is_put_on_a_host_that_cannot_be_used(fake, unusable, host, template):
-    root, off, on = make_root(pool="store", image="debian"), make_vm(), make_vm()
+def test_no_vm_is_put_on_a_host_that_cannot_be_used(fake, unusable, host, template, root):
+    off, on = make_vm(), make_vm()
     fake.make_vm(off.uuid, ide(), drive(), marks=MARKS, on=False)
     fake.make_vm(on.uuid, ide(), drive(), marks=MARKS)
 
@@ -508,14 +509,18 @@ DISK = vim.vm.device.VirtualDisk(key=2000, capacityInKB=1024, capacityInBytes=10
 
 
 @pytest.fixture
+def root():
+    return make_root(pool="store", image="debian")
+
+
+@pytest.fixture
 def template(fake):
     template = fake.make_vm("template", DISK)
     fake.objects[template] |= {"name": "debian", "config.template": True}
     return template
 
 
-def test_clone_that_a_former_attempt_did_not_wait_for_is_taken(fake, host, template):
-    root = make_root(pool="store", image="debian")
+def test_clone_that_a_former_attempt_did_not_wait_for_is_taken(fake, host, template, root):
     clone = fake.make_vm("clone", DISK, marks={VOLUME_MARK: root.volume}, on=False)
     fake.objects[clone]["name"] = root.volume
     fake.ending["CloneVM_Task"] = vim.fault.DuplicateName(name=root.volume)
@@ -523,18 +528,74 @@ def test_clone_that_a_former_attempt_did_not_wait_for_is_taken(fake, host, templ
     host.ensure_root(root, soon())
 
 
-def test_clone_that_is_being_made_is_waited_for(fake, host, template):
-    root = make_root(pool="store", image="debian")
-    clone = fake.make_vm("clone", DISK)
-    fake.objects[clone] |= {"name": root.volume, "config.uuid": None}
+@pytest.fixture
+def unfinished(fake, template, root):
+    """A clone that vSphere goes on to make, though nobody waits for it any more."""
+    clone = fake.make_vm("clone", DISK, marks={VOLUME_MARK: root.volume}, on=False)
+    fake.objects[clone] |= {"name": root.volume, "config.uuid": None, "config.instanceUuid": None}
     fake.ending["CloneVM_Task"] = vim.fault.DuplicateName(name=root.volume)
+    return clone
 
+
+def test_clone_that_is_being_made_is_waited_for(fake, host, root, unfinished, monkeypatch):
+    waiting, asked = fake.WaitForUpdatesEx, []
+
+    def wait(this, version, options):
+        asked.append(version)
+        if len(asked) == 4:
+            fake.objects[unfinished] |= {"config.uuid": "clone", "config.instanceUuid": "clone"}
+        return waiting(this, version, options)
+
+    monkeypatch.setattr(fake, "WaitForUpdatesEx", wait)
+
+    host.ensure_root(root, soon())
+
+    assert "ReconfigVM_Task" in fake.calls
+
+
+def test_clone_that_is_not_made_in_time_is_left_for_later(host, root, unfinished):
     with pytest.raises(Busy, match="not finished"):
+        host.ensure_root(root, soon(LATEST_SECONDS + 0.5))
+
+
+def test_clone_that_fails_while_it_is_waited_for_is_made_later(fake, host, root, unfinished, monkeypatch):
+    waiting = fake.WaitForUpdatesEx
+
+    def wait(this, version, options):
+        answer = waiting(this, version, options)
+        if answer is not None or unfinished not in fake.objects:
+            return answer
+        del fake.objects[unfinished]
+        gone = SimpleNamespace(kind="leave", obj=unfinished)
+        return SimpleNamespace(version="9", filterSet=[SimpleNamespace(objectSet=[gone])], truncated=False)
+
+    monkeypatch.setattr(fake, "WaitForUpdatesEx", wait)
+
+    with pytest.raises(Busy, match="could not be made"):
         host.ensure_root(root, soon())
 
 
-def test_another_vm_with_the_volumes_name_is_not_taken(fake, host, template):
-    root = make_root(pool="store", image="debian")
+def test_root_volume_that_is_being_made_is_not_deleted_yet(fake, host, root, unfinished):
+    with pytest.raises(Busy, match="not finished"):
+        host.delete_root(root, soon())
+
+    fake.objects[unfinished]["config.uuid"] = "clone"
+    fake.objects[unfinished]["config.instanceUuid"] = "clone"
+    host.delete_root(root, soon())
+
+    assert unfinished not in fake.objects
+
+
+def test_vm_of_others_with_the_volumes_name_is_not_deleted(fake, host, root):
+    theirs = fake.make_vm("theirs", DISK, on=False)
+    fake.objects[theirs]["name"] = root.volume
+
+    host.delete_root(root, soon())
+
+    assert theirs in fake.objects
+
+
+def test_another_vm_with_the_volumes_name_is_not_taken(fake, host, template, root):
     theirs = fake.make_vm("theirs", DISK)
     fake.objects[theirs]["name"] = root.volume
     fake.ending["CloneVM_Task"] = vim.fault.DuplicateName(name=root.volume)
