@@ -228,10 +228,12 @@ class XenHost:
             if where is not None:
                 media_store.remove(session, where, name)
 
-    def list_media(self, deadline: float, *, storage: str = "") -> list[MediaFile]:
+    def list_media(self, deadline: float, *, storage: str = "", name: str = "") -> list[MediaFile]:
+        if name:
+            records.media_name(name)
         with self._session(deadline) as session:
             where = media_store.store(session, self._one_host(session), storage)
-            return [] if where is None else media_store.files(session, where)
+            return [] if where is None else media_store.files(session, where, name)
 
     def insert(self, vm: VmRef, media: Media | None, deadline: float) -> None:
         with self._session(deadline) as session:

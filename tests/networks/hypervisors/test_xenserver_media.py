@@ -310,6 +310,15 @@ def test_files_of_others_are_not_listed(xen, here):
     assert [file.name for file in here.list_media(soon())] == [NAME]
 
 
+def test_one_file_is_asked_for_without_a_look_at_the_others(xen, shared, here):
+    here.place(NAME, CONTENT, soon(), storage=PRIMARY)
+    here.place("i-2-8-VM-1-0a1b2c.iso", CONTENT, soon(), storage=PRIMARY)
+
+    assert here.list_media(soon(), storage=PRIMARY, name=NAME) == [MediaFile(NAME, len(CONTENT))]
+    assert here.list_media(soon(), storage=PRIMARY, name="i-2-9-VM-1-0a1b2c.iso") == []
+    assert xen.calls["VDI.get_all_records_where"] == 0
+
+
 def test_looking_makes_no_repository(xen, here):
     assert here.list_media(soon()) == []
     assert xen.calls["SR.create"] == 0
