@@ -3,6 +3,7 @@
 import pytest
 from django.utils import timezone
 
+from configdrive import upkeep
 from configdrive.models import ConfigDrive, Leftover
 from configdrive.storage import remove
 from extdhcp_site.accounts.models import Role
@@ -245,3 +246,68 @@ class TestADriveThatAllHostsSee:
         Leftover.objects.create(host=two, storage=drive.storage, name=drive.name)
         remove(Leftover.objects.all(), place(two))
         assert (list(files), Leftover.objects.count()) == ([drive.name], 0)
+
+
+class TestUpkeepOfDrives:
+    @pytest.fixture
+    def storage(self, cluster):
+        return PrimaryStorage.objects.get()
+
+    def lists(self, pool: FakePool) -> int:
+        """How often the shared storage was listed; each host's own cache is, once a host."""
+        return sum(host.calls.count("list_media") for host in pool.hosts.values()) - Host.objects.count()
+
+    def test_what_all_hosts_see_is_listed_once(self, vm, pool):
+        for host in pool.hosts.values():
+            host.calls.clear()
+        upkeep.reconcile()
+        assert self.lists(pool) == 1
+
+    def test_a_missing_drive_is_found_by_another_hosts_list(self, vm, pool, cluster):
+        make_host(cluster, name="a", endpoint=Endpoint.objects.get())
+        pool.hosts["a"] = pool.hosts["unlisted"]
+        pool.hosts["one"].stored["default-pool"].clear()
+        upkeep.reconcile()
+        assert AsyncJob.objects.filter(command="verifyConfigDrive").count() == 1
+
+    def test_a_drive_that_is_younger_than_the_list_is_not_missed(self, vm, pool):
+        pool.hosts["one"].stored["default-pool"].clear()
+        ConfigDrive.objects.update(built_at=timezone.now() + timezone.timedelta(seconds=5))
+        upkeep.reconcile()
+        assert not AsyncJob.objects.filter(command="verifyConfigDrive").exists()
+
+    def test_an_orphan_of_a_vm_that_any_host_of_the_pool_has_stays(self, vm, pool, storage):
+        PrimaryStorage.objects.update(shared=False)
+        move(pool, vm, "one", "unlisted")
+        orphan = f"{vm.instance_name}-9-{upkeep.installation_mark()}{'0' * 24}.iso"
+        pool.hosts["one"].stored["default-pool"][orphan] = b"in use, after a database was restored"
+        upkeep.reconcile()
+        assert not Leftover.objects.exists()
+
+    def test_a_vm_that_cannot_be_asked_holds_up_only_its_own_leftovers(self, vm, pool, storage, monkeypatch):
+        monkeypatch.setattr(upkeep, "LEFTOVERS_A_PASS", 1)
+        old = timezone.now() - upkeep.LEFT_FOR
+        files = pool.hosts["one"].stored["default-pool"]
+        for name in (f"{vm.instance_name}-9-x.iso", "i-9-9-VM-1-x.iso"):
+            files[name] = b"old"
+            Leftover.objects.create(host=vm.host, storage=storage, name=name, since=old)
+        pool.hosts["one"].failing["inserted"] = Busy("being moved")
+        upkeep.remove_leftovers()
+        upkeep.remove_leftovers()
+        assert sorted(files) == sorted([ConfigDrive.objects.get().name, f"{vm.instance_name}-9-x.iso"])
+
+    def test_a_host_that_is_off_is_down_alone(self, vm, pool):
+        pool.hosts["one"].failing["remove"] = OFF
+        Leftover.objects.create(host=vm.host, name="i-9-9-VM-1-x.iso", since=timezone.now() - upkeep.LEFT_FOR)
+        upkeep.remove_leftovers()
+        assert states() == {"one": "Down", "two": "Up"}
+
+    def test_another_host_removes_what_one_that_is_off_has_left(self, vm, pool, storage):
+        PrimaryStorage.objects.update(shared=False)
+        files = pool.hosts["one"].stored["default-pool"]
+        files["i-9-9-VM-1-x.iso"] = b"old"
+        old = timezone.now() - upkeep.LEFT_FOR
+        Leftover.objects.create(host=vm.host, storage=storage, name="i-9-9-VM-1-x.iso", since=old)
+        Host.objects.filter(name="one").update(state="Down", unavailable="off")
+        upkeep.remove_leftovers()
+        assert "i-9-9-VM-1-x.iso" not in files
