@@ -228,6 +228,9 @@ class FakeVsphere:
         filters = [Answer(objectSet=updates[: self.page])]
         return Answer(version=str(next(self._numbers)), filterSet=filters, truncated=more)
 
+    def CancelWaitForUpdates(self, _this: Any) -> None:
+        """No call waits for long."""
+
     # Doing --------------------------------------------------------------------------------------
 
     def _task(self, name: str, do: Callable[[], Any] = lambda: None) -> Any:

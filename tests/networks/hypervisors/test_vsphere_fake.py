@@ -12,6 +12,7 @@ from networks.hypervisors.base import (
     CredentialsRefused,
     DeadlineExceeded,
     EndpointAddress,
+    GuestEvent,
     HostUnavailable,
     HypervisorError,
     Media,
@@ -29,9 +30,11 @@ from networks.hypervisors.vsphere import CLEAN_UP_SECONDS, VsphereHost
 from networks.hypervisors.vsphere_guests import DRIVE_MARK, LATEST_SECONDS, VOLUME_MARK
 from networks.hypervisors.vsphere_session import SESSIONS
 from networks.hypervisors.vsphere_types import vim, vmodl
+from tests.lab.system import wait_for
 from tests.networks.hypervisors.factories import make_root, make_vm, soon
 from tests.simulators.vsphere_fake import FakeVsphere, disc, drive, ide
 
+PATIENCE = 20
 MARKS = {VOLUME_MARK: "ROOT-1", DRIVE_MARK: "200:1"}
 ADDRESS = EndpointAddress(Transport.TLS, "vcenter.example", username="u", password="p", fingerprint="0" * 64)
 
@@ -312,6 +315,61 @@ def test_two_vms_that_share_a_uuid_are_not_told_apart(fake, host, vm, reference)
     ((_vm, reading),) = host.read_addresses([vm], soon())
 
     assert reading.problem is Outcome.AMBIGUOUS
+
+
+# Events -----------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def told():
+    return []
+
+
+def make_vms_of_several_pages(fake) -> list:
+    fake.page = 10
+    return [fake.make_vm(f"0000000{number}", ide()) for number in range(25)]
+
+
+def break_at(fake, monkeypatch, number: int, error: Exception) -> None:
+    """What the collector answers to this one of its calls."""
+    waiting, asked = fake.WaitForUpdatesEx, []
+
+    def wait(this, version, options):
+        asked.append(version)
+        if len(asked) == number:
+            raise error
+        return waiting(this, version, options)
+
+    monkeypatch.setattr(fake, "WaitForUpdatesEx", wait)
+
+
+def test_vcenter_whose_first_answer_takes_long_is_watched_nevertheless(fake, told, monkeypatch):
+    vms = make_vms_of_several_pages(fake)
+    break_at(fake, monkeypatch, 2, DeadlineExceeded("one page was told"))
+
+    watch = VsphereHost(ADDRESS).watch(lambda uuid, event: told.append((uuid, event)), soon())
+    wait_for("the rest", lambda: fake.calls.count("WaitForUpdatesEx") > 5, PATIENCE)
+    for vm in vms:
+        fake.objects[vm]["runtime.powerState"] = "poweredOff"
+    wait_for("the end of all", lambda: len(told) == 25, PATIENCE)
+    watch.close()
+
+    assert {event for _uuid, event in told} == {GuestEvent.STOPPED}
+    assert fake.calls.count("CreatePropertyCollector") == 1
+
+
+def test_vcenter_that_forgets_the_watch_amid_its_first_answer_tells_all_again(fake, told, monkeypatch):
+    vms = make_vms_of_several_pages(fake)
+    break_at(fake, monkeypatch, 2, DeadlineExceeded("one page was told"))
+    break_at(fake, monkeypatch, 3, vmodl.query.InvalidCollectorVersion())
+
+    watch = VsphereHost(ADDRESS).watch(lambda uuid, event: told.append((uuid, event)), soon())
+    wait_for("the rest", lambda: fake.calls.count("WaitForUpdatesEx") > 7, PATIENCE)
+    fake.objects[vms[24]]["runtime.powerState"] = "poweredOff"
+    wait_for("its end", lambda: told, PATIENCE)
+    watch.close()
+
+    assert told == [("000000024", GuestEvent.STOPPED)]
 
 
 # Tasks ------------------------------------------------------------------------------------------
