@@ -40,7 +40,7 @@ from networks.hypervisors.base import (
 from networks.hypervisors.bounded_xmlrpc import RECORDS, keeping
 from networks.hypervisors.tls import check_address
 from networks.hypervisors.xenserver_events import XenWatch
-from networks.hypervisors.xenserver_mirror import MIRRORS, Mirror, read_alone
+from networks.hypervisors.xenserver_mirror import MIRRORS, read_alone
 from networks.hypervisors.xenserver_session import SESSIONS, Session, Sessions
 
 FEW = 3  # VMs that are read by themselves
@@ -127,7 +127,7 @@ class XenHost:
 
     def running_vms(self, deadline: float) -> set[str]:
         with self._session(deadline) as session:
-            return self._mirror(session).running(self._here(session))
+            return MIRRORS.of(self.address).running(session, self._here(session))
 
     def power_state(self, vm: VmRef, deadline: float) -> PowerState | None:
         with self._session(deadline) as session:
@@ -273,24 +273,18 @@ class XenHost:
     ) -> Iterator[tuple[VmRef, Reading]]:
         """The whole pool is asked at once, however many VMs are wanted: no guest is waited for."""
         with self._session(deadline) as session:
-            if len(vms) <= FEW and not MIRRORS.of(self.address).is_read:
+            mirror = MIRRORS.of(self.address)
+            if len(vms) <= FEW and not mirror.is_read:
                 # A process that wants no more never reads the pool.
                 readings = [(vm, read_alone(session, vms_of.find(session, vm))) for vm in vms]
             else:
-                mirror = self._mirror(session)
-                readings = [(vm, mirror.reading(vm)) for vm in vms]
+                readings = mirror.readings(session, vms)
         yield from readings
 
     def watch(self, tell: Callable[[str, GuestEvent], None], deadline: float) -> XenWatch:
         watch = XenWatch(self.address, tell, self._sessions)
         watch.open(deadline)
         return watch
-
-    def _mirror(self, session: Session) -> Mirror:
-        """What this process knows of the pool, brought up to now."""
-        mirror = MIRRORS.of(self.address)
-        mirror.refresh(session)
-        return mirror
 
 
 def _facts(host: records.Record, metrics: dict[str, records.Record]) -> HostFacts:

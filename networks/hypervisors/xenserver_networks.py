@@ -223,7 +223,7 @@ def state(session: Session, vm: Vm, host: str, nic: NicSpec) -> NicState:
 def macs(session: Session) -> dict[str, tuple[str, ...]]:
     """The MAC addresses of all VMs of the pool, by the VMs' references."""
     with keeping({"VM", "MAC"}, depth=RECORDS):
-        vifs = records.records(session.call("VIF.get_all_records"))
+        vifs = session.vifs()
     found: dict[str, tuple[str, ...]] = {}
     for vif in vifs.values():
         ref = records.ref(vif, "VM")

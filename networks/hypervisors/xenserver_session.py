@@ -53,6 +53,7 @@ POLL_SECONDS = (0.05, 1.0)  # from, to
 CLEAN_UP_SECONDS = 10.0  # of a deadline, kept to cancel a task
 
 _REDIRECTS = 2
+_VIFS = ('field "device" = "0"', 'field "device" = "1"', 'not (field "device" = "0" or field "device" = "1")')
 _PEM = re.compile(r"-----BEGIN CERTIFICATE-----(.+?)-----END CERTIFICATE-----", re.DOTALL)
 _RESULT = re.compile(r"<value>(OpaqueRef:[A-Za-z0-9-]{1,64})</value>")
 
@@ -356,6 +357,13 @@ class Session:
 
     def where(self, kind: str, field: str, *refs: str) -> dict[str, records.Record]:
         return records.records(self.call(f"{kind}.get_all_records_where", records.where(field, *refs)))
+
+    def vifs(self) -> dict[str, records.Record]:
+        """All NICs of the pool. In parts, for an answer is limited, and a VM may have seven."""
+        found: dict[str, records.Record] = {}
+        for part in _VIFS:
+            found |= records.records(self.call("VIF.get_all_records_where", part))
+        return found
 
     def named(self, kind: str, name: str) -> dict[str, records.Record]:
         """All objects of a class that bear this name: names are not unique."""
