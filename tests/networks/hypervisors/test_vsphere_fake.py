@@ -1,11 +1,13 @@
 """The driver where the vCenter simulator is too kind: on a vSphere in memory that asks questions and says no."""
 
 import dataclasses
+import threading
+import time
 from types import SimpleNamespace
 
 import pytest
 
-from networks.hypervisors import vsphere_session
+from networks.hypervisors import base, vsphere_session
 from networks.hypervisors.base import (
     AskTheOperator,
     Busy,
@@ -315,6 +317,24 @@ def test_two_vms_that_share_a_uuid_are_not_told_apart(fake, host, vm, reference)
     ((_vm, reading),) = host.read_addresses([vm], soon())
 
     assert reading.problem is Outcome.AMBIGUOUS
+
+
+# A vCenter that falls silent ---------------------------------------------------------------------
+
+
+def test_heart_beats_while_a_vcenter_is_silent_and_it_is_given_up_before_a_long_deadline(fake, host, monkeypatch):
+    monkeypatch.setattr(base, "HEARTBEAT_SECONDS", 0.02)
+    monkeypatch.setattr(vsphere_session, "CALL_SECONDS", 0.3)
+    heard, beats = threading.Event(), []
+    fake.CreateContainerView = lambda *_arguments: heard.wait(PATIENCE)
+    before = time.monotonic()
+
+    with base.heartbeat(lambda: beats.append(1)), pytest.raises(DeadlineExceeded):
+        host.host_facts(soon(600))
+    heard.set()
+
+    assert time.monotonic() - before < PATIENCE
+    assert beats
 
 
 # Events -----------------------------------------------------------------------------------------
