@@ -39,7 +39,7 @@ from networks.hypervisors.base import (
 from networks.hypervisors.tls import check_address
 from networks.hypervisors.vsphere_events import VsphereWatch
 from networks.hypervisors.vsphere_guests import DRIVE_MARK, Guest, configure
-from networks.hypervisors.vsphere_machines import power_state, reading
+from networks.hypervisors.vsphere_machines import object_identifier, power_state, reading
 from networks.hypervisors.vsphere_mirror import Inventory, mirror_of
 from networks.hypervisors.vsphere_names import displayed, mac_address, media_name, vm_uuid
 from networks.hypervisors.vsphere_places import Place
@@ -145,7 +145,7 @@ class VsphereHost:
             except NotFound:
                 return None
             state = power_state(facts["runtime.powerState"])
-            is_here = state is PowerState.OFF or self._is_here(session, facts["runtime.host"]._moId)
+            is_here = state is PowerState.OFF or self._is_here(session, object_identifier(facts["runtime.host"]))
             return state if is_here else None
 
         return self._ask(deadline, ask)

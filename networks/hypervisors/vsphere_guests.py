@@ -95,7 +95,7 @@ def known(session: Session, vm: VmRef) -> Guest | None:
 
 def _read(session: Session, ref: Any) -> Guest:
     facts = session.read(ref, *_PATHS)
-    if facts["config.uuid"] is None:
+    if facts["config.uuid"] is None or facts["runtime.host"] is None:
         raise Busy("vSphere has not finished making the VM, or cannot reach its files.")
     options = {option.key: option.value for option in facts["config.extraConfig"] or []}
     return Guest(

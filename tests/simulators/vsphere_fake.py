@@ -95,6 +95,7 @@ class FakeVsphere:
             "config.hardware.device": list(devices),
             "runtime.powerState": "poweredOn" if on else "poweredOff",
             "runtime.host": self.host,
+            "runtime.connectionState": "connected",
             "runtime.question": None,
             "datastore": [self.store],
             "guest.toolsRunningStatus": "guestToolsRunning",

@@ -472,6 +472,14 @@ def test_vm_whose_files_no_host_reaches_is_busy(fake, host, vm, reference):
         host.start(vm, soon())
 
 
+def test_vm_on_a_host_that_vcenter_has_forgotten_is_nowhere(fake, host, vm, reference):
+    fake.objects[reference] |= {"runtime.host": None, "runtime.connectionState": "orphaned"}
+
+    assert host.power_state(vm, soon()) is None
+    with pytest.raises(Busy):
+        host.stop(vm, soon(), grace=0)
+
+
 # Storage ----------------------------------------------------------------------------------------
 
 
