@@ -72,9 +72,11 @@ def ensure(session: Session, host: str, network: NetworkRef) -> None:
     except HypervisorError as error:
         with contextlib.suppress(HypervisorError):
             session.call("network.destroy", made)
-        # Another process may have been faster.
-        if not isinstance(error, Busy) or _find(session, host, network) is None:
+        # Another process may have been faster: it has made the VLAN, or taken its unfinished network away.
+        if not isinstance(error, Busy | NotFound):
             raise
+        if _find(session, host, network) is None:
+            raise Busy(f"Network {network.label} was just being made.") from error
 
 
 def _new_network(name: str) -> dict[str, object]:

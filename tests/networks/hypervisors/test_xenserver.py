@@ -328,6 +328,16 @@ def test_network_whose_maker_died_is_given_its_vlan(xen, here, there):
     assert len(made["PIFs"]) == len(xen.db.where("VLAN", tag=86)) == 2
 
 
+def test_network_that_another_process_takes_away_unfinished_is_made_by_the_next_try(xen, here):
+    network = NetworkRef("cloudbr88", 88)
+    xen.faults.before("pool.create_VLAN_from_PIF", lambda: xen.db.delete("network", xen.ref("network", network.label)))
+    with pytest.raises(Busy):
+        here.ensure_network(network, soon())
+    here.ensure_network(network, soon())
+
+    assert len(xen.db.where("VLAN", tag=88)) == 2
+
+
 def test_network_that_two_processes_finish_at_once_is_finished_once(xen, here, there):
     network = NetworkRef("cloudbr87", 87)
     xen.faults.before("pool.create_VLAN_from_PIF", lambda: there.ensure_network(network, soon()))
