@@ -46,8 +46,9 @@ from networks.models import (
 from networks.models.infrastructure import HostState
 from networks.models.offerings import TemplateFormat
 from networks.models.vms import VmState, VolumeState
-from networks.services import capacity
+from networks.services import capacity, guest_data
 from networks.services.alone import alone
+from networks.services.guest_jobs import refresh_guest
 from networks.services.job_steps import cleaning_up, named_hosts, vm_of, working
 from networks.services.places import (
     CALL,
@@ -110,15 +111,19 @@ def reboot(job: AsyncJob) -> None:
 @jobs.handler("migrateVirtualMachine", EventType.VM_MIGRATE)
 def migrate(job: AsyncJob) -> None:
     vm = vm_of(job)
-    if vm.state == VmState.RUNNING and not vm.migrating_to_id:
-        return  # a former attempt came to its end
-    try:
-        target = vm.migrating_to or capacity.reserve_target(vm, named_hosts(job))
-        _migrate(job, vm, vm.host, target)
-    except ApiError:
-        with cleaning_up(job):
-            stay(vm)
-        raise
+    # Else a former attempt came to its end.
+    if vm.state != VmState.RUNNING or vm.migrating_to_id:
+        try:
+            target = vm.migrating_to or capacity.reserve_target(vm, named_hosts(job))
+            _migrate(job, vm, vm.host, target)
+        except ApiError:
+            with cleaning_up(job):
+                if stay(vm):
+                    refresh_guest(job, vm_of(job))
+            raise
+    if job.attempt > 1:
+        # The former one may have died while the guest's disc was out.
+        refresh_guest(job, vm_of(job))
 
 
 @jobs.handler("destroyVirtualMachine", EventType.VM_DESTROY)
@@ -369,22 +374,23 @@ def _arrive(vm: VirtualMachine, source: Host, target: Host) -> None:
     repeated(arrive)
 
 
-def stay(vm: VirtualMachine) -> None:
+def stay(vm: VirtualMachine) -> bool:
     """The migration failed: the guest runs where the hypervisors say it runs, and the other host keeps nothing.
 
-    While the target cannot be asked, the VM stays Migrating; `settle` asks again.
+    Returns whether it has arrived on the target after all; then its disc may be out still. While the target cannot be
+    asked, the VM stays Migrating; `settle` asks again.
     """
     vm.refresh_from_db()
     source, target = vm.host, vm.migrating_to
     if source is None or vm.state != VmState.MIGRATING:
-        return
+        return False
     if target:
         here, there = place(source), place(target)
         with translated(target):
             arrived = there.hypervisor.power_state(vm.on_host, within(CALL)) == PowerState.RUNNING
         if arrived:
             _arrive(vm, source, target)
-            return
+            return True
         for element in elements.registered():
             with tolerated(log, "Rolling a migration back"), translated(target):
                 element.roll_back_migration(vm, here, there)
@@ -392,6 +398,7 @@ def stay(vm: VirtualMachine) -> None:
         staying = VirtualMachine.objects.filter(pk=vm.pk, state=VmState.MIGRATING, migrating_to=target)
         if staying.update(state=VmState.RUNNING, migrating_to=None) and target:
             capacity.give_back(target.pk, vm)
+    return False
 
 
 def _give_up_start(vm: VirtualMachine, error: ApiError) -> None:
@@ -457,7 +464,8 @@ def _settle(vm: VirtualMachine) -> None:
     if vm.state == VmState.EXPUNGING:
         expunge(vm)
     elif vm.state == VmState.MIGRATING:
-        stay(vm)
+        if stay(vm):
+            guest_data.refresh(vm, by=None)
     elif vm.host is None:
         _forget_host(vm, VmState(vm.state), VmState.STOPPED if vm.ever_started else VmState.ERROR, _NO_JOB)
     else:

@@ -8,6 +8,7 @@ from configdrive.models import ConfigDrive, Leftover
 from configdrive.storage import remove
 from extdhcp_site.accounts.models import Role
 from extdhcp_site.events.models import Event, EventType
+from extdhcp_site.jobs import services as jobs
 from extdhcp_site.jobs.models import AsyncJob, Status
 from networks.hypervisors.base import Busy, DeadlineExceeded, EndpointUnreachable, HostUnavailable
 from networks.models import Endpoint, Host, PrimaryStorage, VirtualMachine, VmState
@@ -202,6 +203,36 @@ class TestAVmThatMovedBehindOurBack:
         VirtualMachine.objects.update(state=VmState.STOPPED, host=None, state_since=timezone.now())
         adoption.find_migrated()
         assert alerts() == []
+
+
+class TestAMigrationWhoseWorkerDied:
+    """With the disc out of the guest's CD-ROM, as where each host keeps its own."""
+
+    @pytest.fixture
+    def arrived(self, vm, pool, caller, monkeypatch):
+        """On the target; the worker that brought it there has not put the disc back."""
+        job = vms.migrate(vm, caller)
+        with monkeypatch.context() as patch:
+            patch.setattr(lifecycle, "_arrive", lambda *args: (_ for _ in ()).throw(SystemExit()))
+            with pytest.raises(SystemExit):
+                run(job)
+        pool.hosts["two"].discs[str(vm.uuid)] = None
+        return job
+
+    def has_its_disc(self, vm: VirtualMachine, pool: FakePool) -> bool:
+        return pool.hosts["two"].discs[str(vm.uuid)] == ConfigDrive.objects.get().path
+
+    def test_ends_with_the_disc_in(self, arrived, vm, pool):
+        jobs.requeue_lost(timezone.now() + jobs.LOST_AFTER * 2)
+        jobs.run(arrived.pk, 2)
+        assert self.has_its_disc(vm, pool)
+
+    def test_and_which_nobody_took_over_is_settled_with_the_disc_in(self, arrived, vm, pool):
+        AsyncJob.objects.update(status=Status.FAILED, busy_with=None)
+        VirtualMachine.objects.update(state_since=timezone.now() - lifecycle.STUCK_AFTER * 2)
+        lifecycle.housekeeping()
+        run(AsyncJob.objects.get(command="refreshVirtualMachine"))
+        assert self.has_its_disc(vm, pool)
 
 
 class TestADriveThatAllHostsSee:
