@@ -28,6 +28,7 @@ from networks.hypervisors.base import (
     DeadlineExceeded,
     DoNotTryAgain,
     EndpointUnreachable,
+    HostUnavailable,
     HypervisorError,
     Media,
     MediaFile,
@@ -36,7 +37,7 @@ from networks.hypervisors.base import (
     beat,
 )
 from networks.models import ConfigDriveUse, Host, Nic, PrimaryStorage, VirtualMachine
-from networks.services.places import CALL, record_health, within
+from networks.services.places import CALL, record_failure, within
 
 log = structlog.get_logger(__name__)
 
@@ -98,7 +99,7 @@ class ConfigDriveElement(NetworkElement):
 
     def prepare_migration(self, vm: VirtualMachine, source: Place, target: Place) -> None:
         drive = ConfigDrive.objects.filter(vm=vm, host=source.host).select_related("storage").first()
-        if drive is None or _both_see(drive):
+        if drive is None or _both_see(drive, source.host, target.host):
             return
         # The bytes are copied, not built anew: the guest must not see its disc change under it.
         image = _copy_of(vm, drive, source)
@@ -122,7 +123,7 @@ class ConfigDriveElement(NetworkElement):
         drive = ConfigDrive.objects.filter(vm=vm, host=source).select_related("storage").first()
         if drive is None:
             return
-        if not _both_see(drive):
+        if not _both_see(drive, source, target):
             _note_leftover(source, drive.storage, drive.name)
         ConfigDrive.objects.filter(pk=drive.pk).update(host=target)
         Leftover.objects.filter(host=target, name=drive.name).delete()
@@ -278,16 +279,19 @@ def installation_mark() -> str:
 
 def remove(leftovers: QuerySet[Leftover], there: Place) -> None:
     """Delete these ISOs from their host; what cannot be deleted now stays written down."""
-    for leftover in leftovers.select_related("storage"):
+    for leftover in leftovers.select_related("storage", "host"):
         if not Leftover.objects.filter(pk=leftover.pk, since=leftover.since).exists():
             continue  # it has become some VM's drive since the list was read
+        if _is_a_drive(leftover):
+            leftover.delete()
+            continue
         try:
             there.hypervisor.remove(leftover.name, within(CALL), storage=storage_name(leftover))
         except HypervisorError as error:
             log.warning("An ISO could not be deleted; it will be tried again.", name=leftover.name, error=str(error))
             Leftover.objects.filter(pk=leftover.pk).update(last_error=str(error)[:255], tried_at=timezone.now())
-            if isinstance(error, EndpointUnreachable):
-                record_health(there.host.endpoint, str(error))
+            if isinstance(error, EndpointUnreachable | HostUnavailable):
+                record_failure(there.host, error)
                 return
         else:
             leftover.delete()
@@ -303,7 +307,7 @@ def _drive_of(vm: VirtualMachine) -> ConfigDrive:
 
 def _host_is_gone(error: Exception) -> bool:
     """Then nothing else goes either. A call that took too long may be about the storage alone."""
-    return isinstance(error, EndpointUnreachable) and not isinstance(error, DeadlineExceeded)
+    return isinstance(error, EndpointUnreachable | HostUnavailable) and not isinstance(error, DeadlineExceeded)
 
 
 def _settle(vm: VirtualMachine, drive: ConfigDrive, **changes: object) -> None:
@@ -344,8 +348,20 @@ def _copy_of(vm: VirtualMachine, drive: ConfigDrive, source: Place) -> bytes | N
         return image if digest(image) == drive.sha256 else None
 
 
-def _both_see(drive: ConfigDrive) -> bool:
-    return drive.storage is not None and drive.storage.shared
+def _both_see(file: ConfigDrive | Leftover, one: Host, other: Host) -> bool:
+    """Whether it is one file for both hosts.
+
+    A pool or a vCenter keeps none on storage that one host alone sees, whatever our row says of that storage.
+    """
+    if one.pk == other.pk:
+        return True
+    return file.storage is not None and (file.storage.shared or one.endpoint_id == other.endpoint_id)
+
+
+def _is_a_drive(leftover: Leftover) -> bool:
+    """Whether its file is some VM's drive, which another host than the leftover's has: it moved with its guest."""
+    drive = ConfigDrive.objects.filter(name=leftover.name).select_related("host").first()
+    return drive is not None and drive.host is not None and _both_see(leftover, leftover.host, drive.host)
 
 
 def _forget_drive(vm: VirtualMachine) -> None:

@@ -3,6 +3,7 @@
 import re
 from collections import defaultdict
 from collections.abc import Iterable
+from dataclasses import dataclass
 from datetime import datetime, timedelta
 
 import structlog
@@ -32,7 +33,6 @@ from networks.elements import Place
 from networks.hypervisors.base import (
     AskTheOperator,
     DoNotTryAgain,
-    EndpointUnreachable,
     HypervisorError,
     MediaFile,
     NotFound,
@@ -44,7 +44,7 @@ from networks.services import guest_data
 from networks.services.alone import alone
 from networks.services.guest_jobs import refresh_guest
 from networks.services.job_steps import vm_of, working
-from networks.services.places import CALL, place, record_health, tolerated, translated, within
+from networks.services.places import CALL, hypervisor_at, place, record_failure, tolerated, translated, within
 from networks.services.submission import submit
 
 log = structlog.get_logger(__name__)
@@ -158,12 +158,13 @@ def look_after(lock: Held) -> None:
 def remove_leftovers(lock: Held) -> None:
     """Task, every minute: delete the ISOs that no VM needs and that could not be deleted at once."""
     old = Leftover.objects.filter(since__lt=timezone.now() - LEFT_FOR)
-    down = Q(storage__shared=True) & ~Q(host__state=HostState.UP)
+    down = Q(storage__isnull=False) & ~Q(host__state=HostState.UP)
     if not old.exists():
         return
     # A host that is down is asked by the life cycle's housekeeping; here it would cost a time-out each minute.
     for host in Host.objects.filter(state=HostState.UP).select_related("endpoint"):
-        its_own_or_seen = Q(host=host) | down & Q(storage__cluster=host.cluster_id)
+        shared = Q(storage__shared=True, storage__cluster=host.cluster_id) | Q(host__endpoint=host.endpoint_id)
+        its_own_or_seen = Q(host=host) | down & shared
         # The longest untried first: some that cannot be deleted must not hold up the others.
         due = list(
             old.filter(its_own_or_seen).order_by(F("tried_at").asc(nulls_first=True), "since")[:LEFTOVERS_A_PASS]
@@ -173,7 +174,9 @@ def remove_leftovers(lock: Held) -> None:
         if not lock.renew():
             return
         with tolerated(log, f"Removing leftovers on {host}"), translated(host):
-            free = [leftover.pk for leftover in due if not _is_in_a_drive(leftover)]
+            read = [leftover.pk for leftover in due if _is_in_a_drive(leftover)]
+            Leftover.objects.filter(pk__in=read).update(tried_at=timezone.now())
+            free = [leftover.pk for leftover in due if leftover.pk not in read]
             remove(Leftover.objects.filter(pk__in=free), place(host))
 
 
@@ -183,10 +186,16 @@ def _is_in_a_drive(leftover: Leftover) -> bool:
     vm = VirtualMachine.objects.filter(pk=match[1], state=VmState.RUNNING).first() if match else None
     if vm is None:
         return False
+    if vm.host.state != HostState.UP:
+        return True  # as far as anybody knows
     try:
         path = place(vm.host).hypervisor.inserted(vm.on_host, within(CALL))
     except NotFound:
         return False
+    except HypervisorError as error:
+        log.warning("A VM could not be asked for its disc.", vm=str(vm.uuid), error=str(error))
+        record_failure(vm.host, error)
+        return True
     if path is None or not path.endswith(f"/{leftover.name}"):
         return False
     with tolerated(log, f"Repairing the drive of {vm.uuid}"):
@@ -203,22 +212,44 @@ def reconcile(lock: Held) -> None:
         storages[storage.cluster_id].append(storage)
     # Of a thousand hosts most may have none: these are not asked for in the database.
     with_drives = set(ConfigDrive.objects.exclude(name="").values_list("host_id", "storage_id").distinct())
+    listings: _Listings = {}
     for host in Host.objects.filter(state=HostState.UP).select_related("endpoint"):
         if not lock.renew():
             return
         with tolerated(log, f"Looking at the config drives of {host}"), translated(host):
-            _reconcile(place(host), storages[host.cluster_id], with_drives)
+            _reconcile(place(host), storages[host.cluster_id], with_drives, listings)
 
 
-def _reconcile(there: Place, storages: Iterable[PrimaryStorage], with_drives: set[tuple[int, int | None]]) -> None:
+@dataclass(frozen=True)
+class _Listing:
+    """What lay in a storage, asked at `since`."""
+
+    files: list[MediaFile]
+    since: datetime
+
+
+# By endpoint and storage: a pool's hosts see the same files.
+_Listings = dict[tuple[int, int], _Listing]
+
+
+def _reconcile(
+    there: Place, storages: Iterable[PrimaryStorage], with_drives: set[tuple[int, int | None]], listings: _Listings
+) -> None:
     for storage in [None, *storages]:
-        try:
-            files = there.hypervisor.list_media(within(CALL), storage=storage.name if storage else "")
-        except (AskTheOperator, DoNotTryAgain):
-            continue  # it holds no files, or not now
-        _note_orphans(there, storage, files)
+        key = (there.host.endpoint_id, storage.pk) if storage else None
+        listing = listings.get(key) if key else None
+        if listing is None:
+            since = timezone.now()
+            try:
+                files = there.hypervisor.list_media(within(CALL), storage=storage.name if storage else "")
+            except (AskTheOperator, DoNotTryAgain):
+                continue  # it holds no files, or not now
+            listing = _Listing(files, since)
+            if key:
+                listings[key] = listing
+            _note_orphans(there, storage, files)
         if (there.host.pk, storage.pk if storage else None) in with_drives:
-            _check_drives(there, storage, files)
+            _check_drives(there, storage, listing)
 
 
 def _note_orphans(there: Place, storage: PrimaryStorage | None, files: Iterable[MediaFile]) -> None:
@@ -242,34 +273,34 @@ def _note_orphans(there: Place, storage: PrimaryStorage | None, files: Iterable[
 
 
 def _vms_that_may_read(there: Place, storage: PrimaryStorage | None) -> set[str] | None:
-    """Instance names of all VMs on hosts that see the storage; None when one of these cannot be asked."""
-    if storage is None or not storage.shared:
-        return _names(there)
-    hosts = list(there.host.cluster.hosts.select_related("endpoint"))
-    if any(host.state != HostState.UP for host in hosts):
+    """Instance names of all VMs on hosts that see the storage; None when one of these cannot be asked.
+
+    A pool or a vCenter knows the VMs of all its hosts, and of those that are off.
+    """
+    hosts = [there.host]
+    if storage and storage.shared:
+        hosts = list(there.host.cluster.hosts.select_related("endpoint"))
+    if any(host.state != HostState.UP and not host.unavailable for host in hosts):
         return None
     names: set[str] = set()
-    for host in hosts:
+    for host in {host.endpoint_id: host for host in hosts}.values():
         try:
-            names |= _names(place(host))
+            names |= {record.vm.name for record in hypervisor_at(host.endpoint).list_vms(within(CALL))}
         except HypervisorError as error:
-            if isinstance(error, EndpointUnreachable):
-                record_health(host.endpoint, str(error))
+            record_failure(host, error)
             return None
     return names
 
 
-def _names(there: Place) -> set[str]:
-    return {record.vm.name for record in there.hypervisor.list_vms(within(CALL))}
-
-
-def _check_drives(there: Place, storage: PrimaryStorage | None, files: list[MediaFile]) -> None:
+def _check_drives(there: Place, storage: PrimaryStorage | None, listing: _Listing) -> None:
     """Those that are missing are repaired at once; of the others a few are read back, the longest unread first."""
     drives = ConfigDrive.objects.filter(host=there.host, storage=storage, vm__state=VmState.RUNNING).exclude(name="")
+    # The list may be older than the drive.
+    drives = drives.filter(built_at__lt=listing.since)
     drives = drives.exclude(vm__uuid__in=_busy()).select_related("vm__account", "storage")
     whole, broken = [], []
     for drive in drives.order_by(F("verified_at").asc(nulls_first=True)):
-        (whole if lies_among(drive, files) else broken).append(drive)
+        (whole if lies_among(drive, listing.files) else broken).append(drive)
     for drive in whole[:READ_BACK_A_PASS]:
         with tolerated(log, f"Reading back the drive of {drive.vm.uuid}"):
             if fault_of(drive, there):

@@ -35,6 +35,7 @@ from networks.hypervisors.base import (
     NeighbourReader,
     Reading,
     Source,
+    TryAgainLater,
     VmRef,
     abandoned_calls,
     asking,
@@ -165,7 +166,8 @@ def read(
         try:
             batch.read(hypervisor_at(endpoint), width)
         except HypervisorError as error:
-            record_health(endpoint, str(error), stuck_calls=abandoned_calls(endpoint_id))
+            if isinstance(error, EndpointUnreachable) or not isinstance(error, TryAgainLater):
+                record_health(endpoint, str(error), stuck_calls=abandoned_calls(endpoint_id))
             batch.unreachable(str(error))
             return
     record_health(endpoint, stuck_calls=abandoned_calls(endpoint_id))

@@ -185,6 +185,7 @@ class HostAdmin(ModelAdmin):
         "cluster",
         "endpoint",
         "state",
+        "unavailable",
         "resource_state",
         "cpus",
         "mhz",
@@ -194,7 +195,7 @@ class HostAdmin(ModelAdmin):
         "hypervisor_version",
     ]
     fixed = ["cluster"]
-    readonly_fields = ["state", "reserved_mhz", "reserved_memory", "hypervisor_version"]
+    readonly_fields = ["state", "unavailable", "reserved_mhz", "reserved_memory", "hypervisor_version"]
     list_display = ["name", "cluster", "endpoint", "state", "resource_state", "cpus", "memory", "reserved_memory"]
     list_select_related = ["cluster", "endpoint"]
     list_filter = ["state", "resource_state", "cluster"]

@@ -111,6 +111,18 @@ def _agent(hypervisor: Any, vm: VirtualMachine, nics: Sequence[Nic]) -> Iterator
             yield Check("agent", None, f"{vm.host} does not say whether it is connected. {tools(vm)}")
 
 
+def _link_up(vm: VirtualMachine, nic: Nic) -> str:
+    match HypervisorType(vm.hypervisor):
+        case HypervisorType.KVM:
+            return f"Set it up there: virsh domif-setlink {vm.instance_name} {nic.mac_address} up"
+        case HypervisorType.XENSERVER:
+            find = f"xe vif-list vm-name-label={vm.instance_name} MAC={nic.mac_address}"
+            return f"Find it in the pool: {find} and unlock it: xe vif-param-set uuid=UUID locking-mode=network_default"
+        case HypervisorType.VMWARE:
+            adapter = f"the network adapter with MAC address {nic.mac_address}"
+            return f"In the settings of {vm.instance_name}, connect {adapter}."
+
+
 def _nics(hypervisor: Any, vm: VirtualMachine, nics: Sequence[Nic]) -> Iterator[Check]:
     if not isinstance(hypervisor, NicInspector):
         return
@@ -126,7 +138,6 @@ def _nics(hypervisor: Any, vm: VirtualMachine, nics: Sequence[Nic]) -> Iterator[
             NicState.PLUGGED: f"plugged into {network.label}",
             NicState.ABSENT: f"The running VM has no NIC with this MAC address. {anew}",
             NicState.ELSEWHERE: f"It is not plugged into {network.label}, where network {nic.network} is. {anew}",
-            NicState.LINK_DOWN: "Its link was set down on the host. "
-            f"Set it up there: virsh domif-setlink {vm.instance_name} {nic.mac_address} up",
+            NicState.LINK_DOWN: f"Its link was set down on the host. {_link_up(vm, nic)}",
         }[state]
         yield Check(f"NIC {nic.mac_address}", state == NicState.PLUGGED, text)

@@ -7,6 +7,7 @@ finds its disc on the target, an agent answers only while its guest runs.
 import contextlib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 from unittest import mock
 
 from networks.hypervisors.base import (
@@ -59,6 +60,9 @@ class FakeHypervisor:
 
     def _called(self, method: str) -> None:
         self.calls.append(method)
+        self.raise_if_told(method)
+
+    def raise_if_told(self, method: str) -> None:
         if method in self.failing:
             raise self.failing[method]
 
@@ -249,11 +253,74 @@ class FakeHypervisor:
                 yield vm, self.neighbours[vm.uuid]
 
 
-@contextlib.contextmanager
-def hypervisors(by_endpoint: dict[str, FakeHypervisor] | FakeHypervisor) -> Iterator[None]:
-    """Let every place that asks for a driver get a fake: one for all, or by the endpoint's host name."""
+class FakePool:
+    """Hosts of one endpoint, by name. What acts on a VM acts on it wherever in the pool it is; `""` is the pool."""
 
-    def fake_driver(kind: str, address, host: str = "") -> FakeHypervisor:
+    def __init__(self, *names: str) -> None:
+        self.hosts = {name: FakeHypervisor() for name in names}
+        shared: dict[str, dict[str, bytes]] = {"default-pool": {}}
+        for host in self.hosts.values():
+            host.stored = shared
+        self.whole = FakeHypervisor()
+
+    def bound_to(self, name: str) -> "FakePoolHost":
+        return FakePoolHost(self, name)
+
+
+class FakePoolHost:
+    """A driver as a pool's or a vCenter's is: bound to one host, or with no name to all of them."""
+
+    def __init__(self, pool: FakePool, name: str) -> None:
+        self._pool, self._name = pool, name
+        self._own = pool.hosts[name] if name else pool.whole
+
+    def __getattr__(self, method: str) -> Any:
+        return getattr(self._own, method)
+
+    def _where(self, vm: VmRef) -> FakeHypervisor:
+        return next((host for host in self._pool.hosts.values() if vm.uuid in host.defined), self._own)
+
+    def power_state(self, vm: VmRef, deadline: float) -> PowerState | None:
+        """None for one that runs on another host than the one that was named."""
+        there = self._where(vm)
+        power = there.power_state(vm, deadline)
+        return None if self._name and power is PowerState.RUNNING and there is not self._own else power
+
+    def running_vms(self, deadline: float) -> set[str]:
+        own = self._own.running_vms(deadline)
+        return own if self._name else {uuid for host in self._pool.hosts.values() for uuid in host.running}
+
+    def list_vms(self, deadline: float) -> list[VmRecord]:
+        if self._name:
+            return self._own.list_vms(deadline)
+        return [record for host in self._pool.hosts.values() for record in host.list_vms(deadline)]
+
+    def stop(self, vm: VmRef, deadline: float, *, grace: float) -> None:
+        self._own.raise_if_told("stop")
+        self._where(vm).stop(vm, deadline, grace=grace)
+
+    def undefine(self, vm: VmRef, deadline: float) -> None:
+        self._own.raise_if_told("undefine")
+        self._where(vm).undefine(vm, deadline)
+
+    def insert(self, vm: VmRef, media: Media | None, deadline: float) -> None:
+        self._where(vm).insert(vm, media, deadline)
+
+    def inserted(self, vm: VmRef, deadline: float) -> str | None:
+        return self._where(vm).inserted(vm, deadline)
+
+    def migrate(self, vm: VmRef, target: "FakePoolHost", deadline: float) -> None:
+        """One VM, one definition: nothing of it stays here."""
+        self._own.migrate(vm, target._own, deadline)
+
+
+@contextlib.contextmanager
+def hypervisors(by_endpoint: dict[str, FakeHypervisor] | FakeHypervisor | FakePool) -> Iterator[None]:
+    """Let every place that asks for a driver get a fake: one for all, by the endpoint's host name, or a pool's."""
+
+    def fake_driver(kind: str, address, host: str = "") -> FakeHypervisor | FakePoolHost:
+        if isinstance(by_endpoint, FakePool):
+            return by_endpoint.bound_to(host)
         return by_endpoint if isinstance(by_endpoint, FakeHypervisor) else by_endpoint[address.host]
 
     with mock.patch("networks.services.places.driver", fake_driver):

@@ -21,7 +21,7 @@ from networks.hypervisors.base import (
     EndpointUnreachable,
     NetworkMissing,
 )
-from networks.models import Endpoint, Nic, VirtualMachine
+from networks.models import Endpoint, Host, Nic, PrimaryStorage, VirtualMachine
 from tests.api.client import Signer
 from tests.factories import (
     make_account,
@@ -146,7 +146,48 @@ class TestCheckEndpoint:
 
         assert ran.status == 1
         assert "FAILED  network office on kvm-1: Bridge cloudbr7 is missing." in ran.out
-        assert Endpoint.objects.get().last_error == "Bridge cloudbr7 is missing."
+        # It answers: what is wrong with one network is no outage.
+        assert (Endpoint.objects.get().last_error, Host.objects.get().state) == ("", "Up")
+
+    def test_a_connection_that_fails_is_an_outage(self, manage, fake):
+        make_host(name="kvm-1", endpoint=make_endpoint(name="h1"))
+        fake.failing["host_facts"] = EndpointUnreachable("It does not answer.")
+
+        manage("check_endpoint", "h1")
+
+        assert (Endpoint.objects.get().last_error, Host.objects.get().state) == ("It does not answer.", "Down")
+
+    @pytest.mark.parametrize(
+        ("told", "seen", "text"),
+        [
+            (True, True, "further hosts see it"),
+            (True, False, "It is shared here, and this host alone sees it: clear its field 'shared' in the admin."),
+            (False, True, "It is not shared here, and further hosts see it: set its field 'shared' in the admin."),
+        ],
+    )
+    def test_storage_that_is_told_otherwise_than_the_hypervisor_does(self, manage, fake, told, seen, text):
+        cluster = make_cluster()
+        make_host(cluster, name="kvm-1", endpoint=make_endpoint(name="h1"))
+        PrimaryStorage.objects.update(shared=told)
+        with mock.patch.object(FakeHypervisor, "is_shared", return_value=seen, create=True):
+            checks = manage("check_endpoint", "h1", "--json").json
+
+        found = next(check for check in checks if check["name"] == "storage default-pool on kvm-1")
+        assert (found["passed"], found["text"]) == (told == seen, text)
+
+    def test_a_network_that_would_be_made_is_not(self, manage, fake):
+        cluster = make_cluster()
+        make_host(cluster, name="xen-1", endpoint=make_endpoint(name="h1", kind="XenServer"))
+        make_network(cluster.pod.zone, name="office", vlan=7)
+
+        checks = manage("check_endpoint", "h1", "--json").json
+
+        assert "ensure_network" not in fake.calls
+        found = next(check for check in checks if check["name"] == "network office on xen-1")
+        assert (found["passed"], found["text"]) == (
+            None,
+            "cloudbr7 is made, unless it is there, when a VM first needs it",
+        )
 
     def test_refused_credentials_come_with_advice(self, manage, fake):
         make_endpoint(name="h1")

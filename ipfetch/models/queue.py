@@ -33,7 +33,7 @@ class Outcome(models.TextChoices):
 
 NEXT_STEP: dict[Outcome, str] = {
     Outcome.NONE_YET: "Check the VLAN, and that the DHCP server has free addresses for it.",
-    Outcome.AGENT_ABSENT: "Install and start qemu-guest-agent in the template.",
+    Outcome.AGENT_ABSENT: "Install and start qemu-guest-agent (XenServer, VMware: its tools) in the template.",
     Outcome.AGENT_SILENT: "Look at the VM's console: the guest may hang.",
     Outcome.HOST_UNREACHABLE: "An administrator can find out why with check_endpoint.",
     Outcome.AMBIGUOUS: "Compare the network's CIDR with the DHCP server's range.",

@@ -278,6 +278,10 @@ class DeadlineExceeded(EndpointUnreachable):
     """A call did not come back in time; its thread is left behind and counted."""
 
 
+class HostUnavailable(TryAgainLater):
+    """One host of a pool or vCenter cannot be used now; the endpoint answers."""
+
+
 class Busy(TryAgainLater):
     """Another operation holds the VM."""
 
@@ -402,7 +406,9 @@ def abandoned_calls(whom: object = None) -> int:
 
 @runtime_checkable
 class Inventory(Protocol):
-    def host_facts(self, deadline: float) -> HostFacts: ...
+    def host_facts(self, deadline: float) -> HostFacts:
+        """Of the endpoint as a whole, or of the one host the driver is bound to: HostUnavailable while that is off."""
+        ...
 
     def list_vms(self, deadline: float) -> list[VmRecord]: ...
 
@@ -437,6 +443,13 @@ class Volumes(Protocol):
 
     def delete_root(self, root: ImageRoot, deadline: float) -> None:
         """Delete the overlay; gone already is success."""
+        ...
+
+
+@runtime_checkable
+class StorageReader(Protocol):
+    def is_shared(self, storage: str, deadline: float) -> bool:
+        """Whether further hosts see the primary storage of that name. Raises StorageProblem when there is none."""
         ...
 
 

@@ -39,7 +39,7 @@ from networks.hypervisors.base import (
 from networks.hypervisors.tls import check_address
 from networks.hypervisors.vsphere_events import VsphereWatch
 from networks.hypervisors.vsphere_guests import DRIVE_MARK, Guest, configure
-from networks.hypervisors.vsphere_machines import power_state, reading
+from networks.hypervisors.vsphere_machines import object_identifier, power_state, reading
 from networks.hypervisors.vsphere_mirror import Inventory, mirror_of
 from networks.hypervisors.vsphere_names import displayed, mac_address, media_name, vm_uuid
 from networks.hypervisors.vsphere_places import Place
@@ -89,7 +89,9 @@ class VsphereHost:
 
         def ask(session: Session) -> HostFacts:
             if self.host:
-                hosts = session.read_all([self._place(session).host], "summary.hardware")
+                there = self._place(session)
+                vsphere_places.check_usable(session, there)
+                hosts = session.read_all([there.host], "summary.hardware")
             else:
                 hosts = session.find_all(vim.HostSystem, "summary.hardware")
             hardware = [host.properties["summary.hardware"] for host in hosts if "summary.hardware" in host.properties]
@@ -137,7 +139,7 @@ class VsphereHost:
             except NotFound:
                 return None
             state = power_state(facts["runtime.powerState"])
-            is_here = state is PowerState.OFF or self._is_here(session, facts["runtime.host"]._moId)
+            is_here = state is PowerState.OFF or self._is_here(session, object_identifier(facts["runtime.host"]))
             return state if is_here else None
 
         return self._ask(deadline, ask)
@@ -175,6 +177,12 @@ class VsphereHost:
     def delete_root(self, root: ImageRoot, deadline: float) -> None:
         self._ask(deadline, lambda session: vsphere_guests.delete_root(session, root))
 
+    def is_shared(self, storage: str, deadline: float) -> bool:
+        def look(session: Session, there: Place) -> bool:
+            return vsphere_places.datastore(session, there, storage).is_shared
+
+        return self._at(deadline, look)
+
     # Life cycle ---------------------------------------------------------------------------------
 
     def define(self, spec: VmSpec, deadline: float) -> None:
@@ -204,10 +212,13 @@ class VsphereHost:
         self._at(deadline, start)
 
     def stop(self, vm: VmRef, deadline: float, *, grace: float) -> None:
-        """A guest without VMware Tools is cut off at once: there is no button that it could be asked by."""
+        """Wherever in vSphere the VM runs: DRS may have moved it since.
+
+        A guest without VMware Tools is cut off at once: there is no button that it could be asked by.
+        """
 
         def stop(session: Session) -> None:
-            guest = self._present(session, vm)
+            guest = vsphere_guests.known(session, vm)
             if guest is None or guest.is_off:
                 return
             if grace > 0 and guest.tools_run:
@@ -215,14 +226,6 @@ class VsphereHost:
             vsphere_guests.power_off(session, guest)
 
         self._ask(deadline, stop)
-
-    def _present(self, session: Session, vm: VmRef) -> Guest | None:
-        """The VM, if it is off or on this host: what runs elsewhere is not this host's to stop."""
-        try:
-            guest = vsphere_guests.ours(session, vm)
-        except NotFound:
-            return None
-        return guest if guest.is_off or self._is_here(session, guest.host) else None
 
     def reboot(self, vm: VmRef, deadline: float) -> None:
         def reset(session: Session) -> None:
@@ -232,8 +235,10 @@ class VsphereHost:
         self._ask(deadline, reset)
 
     def undefine(self, vm: VmRef, deadline: float) -> None:
+        """Wherever in vSphere the VM is."""
+
         def forget(session: Session) -> None:
-            guest = self._present(session, vm)
+            guest = vsphere_guests.known(session, vm)
             if guest is None:
                 return
             if not guest.is_off:
@@ -243,7 +248,10 @@ class VsphereHost:
         self._ask(deadline, forget)
 
     def migrate(self, vm: VmRef, target: Self, deadline: float) -> None:
-        """vMotion, with the disc in its drive, to a host of the same vCenter that sees the VM's datastore."""
+        """vMotion, with the disc in its drive, to a host of the same vCenter that sees the VM's datastore.
+
+        The vCenter has one definition of the VM: there is nothing that the source could forget.
+        """
         if target.address != self.address:
             raise Refused("A VM can only be moved between hosts of one vCenter.")
 
@@ -253,6 +261,7 @@ class VsphereHost:
                 raise Refused(f"{vm.name} does not run, and only a running VM can be migrated live.")
             if guest.host == there.identifier:
                 return
+            vsphere_places.check_usable(session, there)
             vsphere_guests.check_storage_shared(session, there, guest)
             specification = vim.vm.RelocateSpec(host=there.host, pool=there.pool)
             task = session.do(guest.ref.RelocateVM_Task, specification)
@@ -282,10 +291,12 @@ class VsphereHost:
         if storage:
             self._at(deadline, lambda session, there: vsphere_media.remove(session, there, storage, name))
 
-    def list_media(self, deadline: float, *, storage: str = "") -> list[MediaFile]:
+    def list_media(self, deadline: float, *, storage: str = "", name: str = "") -> list[MediaFile]:
+        if name:
+            media_name(name)
         if not storage:
             return []
-        return self._at(deadline, lambda session, there: vsphere_media.listed(session, there, storage))
+        return self._at(deadline, lambda session, there: vsphere_media.listed(session, there, storage, name))
 
     def insert(self, vm: VmRef, media: Media | None, deadline: float) -> None:
         path = None if media is None else media.path

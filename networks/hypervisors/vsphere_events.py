@@ -1,11 +1,12 @@
 """What vSphere tells by itself: changes of its VMs, heard over a session that does nothing else."""
 
+import contextlib
 import logging
 import threading
 import time
 from collections.abc import Callable, Iterator
 
-from networks.hypervisors.base import EndpointAddress, GuestEvent, HypervisorError, PowerState
+from networks.hypervisors.base import DeadlineExceeded, EndpointAddress, GuestEvent, HypervisorError, PowerState
 from networks.hypervisors.bounded import within
 from networks.hypervisors.vsphere_errors import OutOfStep, SessionExpired
 from networks.hypervisors.vsphere_machines import Machine
@@ -18,6 +19,7 @@ log = logging.getLogger(__name__)
 PAGE = 200  # VMs an answer: nobody waits for the first, and a busy guest tells much
 WAIT_SECONDS = 30.0
 ANSWER_SECONDS = 60.0  # beyond that wait
+READ_SECONDS = 300.0  # for a vCenter that tells of all its VMs
 CLOSE_SECONDS = 5.0
 
 Tell = Callable[[str, GuestEvent], None]
@@ -56,6 +58,7 @@ class VsphereWatch:
         self._address = address
         self._tell = tell
         self._inventory = Inventory()
+        self._is_whole = False
         self._lock = threading.Lock()
         self._closed = False
         self._alive = False
@@ -71,8 +74,9 @@ class VsphereWatch:
         with within(deadline):
             try:
                 self._subscribe()
-                for change in self._current().next(wait=0):
-                    self._inventory.apply(change)
+                # A large vCenter takes longer: the thread goes on with it.
+                with contextlib.suppress(DeadlineExceeded):
+                    self._read_whole()
             except BaseException:
                 self._end()
                 raise
@@ -94,8 +98,7 @@ class VsphereWatch:
     def _listen(self) -> None:
         try:
             while not self._closed:
-                with within(time.monotonic() + WAIT_SECONDS + ANSWER_SECONDS):
-                    self._hear()
+                self._hear()
         except HypervisorError as error:
             if not self._closed:
                 log.info("%r ended: %s", self, error)
@@ -107,12 +110,25 @@ class VsphereWatch:
 
     def _hear(self) -> None:
         try:
-            for change in self._current().next(WAIT_SECONDS):
-                self._take(change)
+            if not self._is_whole:
+                with within(time.monotonic() + READ_SECONDS):
+                    self._read_whole()
+            with within(time.monotonic() + WAIT_SECONDS + ANSWER_SECONDS):
+                for change in self._current().next(WAIT_SECONDS):
+                    self._take(change)
         except (SessionExpired, OutOfStep):
-            self._end()
-            self._subscribe()
-            self._compare()
+            with within(time.monotonic() + READ_SECONDS):
+                self._end()
+                self._subscribe()
+                self._compare()
+
+    def _read_whole(self) -> None:
+        """Of a VM that is told of for the first time nothing is said: it was there before."""
+        for change in self._current().next(wait=0):
+            if self._closed:
+                return
+            self._take(change)
+        self._is_whole = True
 
     def _compare(self) -> None:
         """After a break: vSphere tells what there is, and what is not told has gone."""
@@ -122,11 +138,12 @@ class VsphereWatch:
             self._take(change)
         for identifier in gone:
             self._take(Change(_Gone(identifier), None))
+        self._is_whole = True
 
     def _take(self, change: Change) -> None:
         before, after = self._inventory.apply(change)
         known = after or before
-        if known is None or not known.uuid:
+        if known is None or not known.uuid or (before is None and not self._is_whole):
             return
         for event in events(before, after):
             try:

@@ -6,6 +6,7 @@ defined, that clone has the VM's name, SMBIOS UUID, NICs and drive; otherwise it
 volume.
 """
 
+import time
 from dataclasses import dataclass
 from typing import Any
 
@@ -18,7 +19,9 @@ from networks.hypervisors.base import (
     Refused,
     VmRef,
     VmSpec,
+    beat,
 )
+from networks.hypervisors.bounded import current_deadline
 from networks.hypervisors.vsphere_devices import Slot
 from networks.hypervisors.vsphere_machines import power_state
 from networks.hypervisors.vsphere_names import root_uuid, vm_name, vm_uuid, volume_name
@@ -26,9 +29,12 @@ from networks.hypervisors.vsphere_places import Place
 from networks.hypervisors.vsphere_session import Session
 from networks.hypervisors.vsphere_tasks import LockedDoor, finish
 from networks.hypervisors.vsphere_types import vim
+from networks.hypervisors.vsphere_updates import Updates, Watched
 
 VOLUME_MARK = "extdhcp.volume"  # says that the VM is ours, and how its ROOT volume is called
 DRIVE_MARK = "extdhcp.drive"  # the slot of our CD-ROM drive
+WAIT_SECONDS = 5.0
+LATEST_SECONDS = 10.0  # before the deadline, a clone that is being made is waited for no longer
 _PATHS = (
     "config.uuid",
     "config.instanceUuid",
@@ -79,9 +85,17 @@ def ours(session: Session, vm: VmRef) -> Guest:
     return guest
 
 
+def known(session: Session, vm: VmRef) -> Guest | None:
+    """None for a VM that vSphere does not know. Raises Refused for one that others made."""
+    try:
+        return ours(session, vm)
+    except NotFound:
+        return None
+
+
 def _read(session: Session, ref: Any) -> Guest:
     facts = session.read(ref, *_PATHS)
-    if facts["config.uuid"] is None:
+    if facts["config.uuid"] is None or facts["runtime.host"] is None:
         raise Busy("vSphere has not finished making the VM, or cannot reach its files.")
     options = {option.key: option.value for option in facts["config.extraConfig"] or []}
     return Guest(
@@ -106,7 +120,7 @@ def configure(session: Session, ref: Any, door: LockedDoor = LockedDoor.LEAVE, *
 
 
 def find_root(session: Session, root: ImageRoot) -> Any | None:
-    uuid = root_uuid(root.pool, volume_name(root.volume))
+    uuid = root_uuid(volume_name(root.volume))
     return session.do(session.content.searchIndex.FindByUuid, None, uuid, True, True)
 
 
@@ -114,10 +128,11 @@ def clone_root(session: Session, there: Place, root: ImageRoot) -> Any:
     """A parked clone of the template. Raises NotFound, Refused, StorageProblem."""
     if not session.is_vcenter:
         raise Refused("An ESXi without a vCenter cannot clone a template: add it to a vCenter.")
+    vsphere_places.check_usable(session, there)
     store = vsphere_places.datastore(session, there, root.pool)
     source = vsphere_places.template(session, there, root.image)
     vsphere_devices.check_size(session.read(source, "config.hardware.device")["config.hardware.device"] or [], root)
-    uuid = root_uuid(root.pool, root.volume)
+    uuid = root_uuid(root.volume)
     specification = vim.vm.CloneSpec(
         location=vim.vm.RelocateSpec(host=there.host, pool=there.pool, datastore=store.ref),
         powerOn=False,
@@ -137,9 +152,27 @@ def clone_root(session: Session, there: Place, root: ImageRoot) -> Any:
 def _cloned_before(session: Session, there: Place, root: ImageRoot) -> Any:
     """What a former attempt, which did not wait until the end, has made by now."""
     found = session.do(session.content.searchIndex.FindChild, there.vm_folder, root.volume)
-    if not isinstance(found, vim.VirtualMachine) or _read(session, found).marks.get(VOLUME_MARK) != root.volume:
-        raise Refused(f"Something else in vSphere is called {root.volume}.")
-    return found
+    if isinstance(found, vim.VirtualMachine):
+        _wait_until_made(session, found)
+        if _read(session, found).marks.get(VOLUME_MARK) == root.volume:
+            return found
+    raise Refused(f"Something else in vSphere is called {root.volume}.")
+
+
+def _wait_until_made(session: Session, ref: Any) -> None:
+    """Until the VM has a configuration. Raises Busy when that takes too long."""
+    updates = Updates(session, [Watched(vim.VirtualMachine, ("config.uuid",), objects=(ref,))])
+    try:
+        while time.monotonic() < current_deadline() - LATEST_SECONDS:
+            for change in updates.next(WAIT_SECONDS):
+                if change.properties is None:
+                    raise Busy("The clone that vSphere was making has gone: it could not be made.")
+                if change.properties.get("config.uuid"):
+                    return
+            beat()
+    finally:
+        updates.close()
+    raise Busy("vSphere has not finished making the VM.")
 
 
 def grow(session: Session, ref: Any, size: int) -> None:
@@ -159,13 +192,26 @@ def is_parked(uuid: str, instance_uuid: str) -> bool:
 
 
 def delete_root(session: Session, root: ImageRoot) -> None:
+    """Gone already is success. Raises Busy while it is in use, or being made."""
     ref = find_root(session, root)
-    if ref is None:
+    guest = _begun(session, root) if ref is None else _read(session, ref)
+    if guest is None:
         return
-    guest = _read(session, ref)
     if not guest.is_off:
         raise Busy(f"ROOT volume {root.volume} is in use by a VM that is {guest.power.value}.")
-    finish(session, session.do(ref.Destroy_Task))
+    finish(session, session.do(guest.ref.Destroy_Task))
+
+
+def _begun(session: Session, root: ImageRoot) -> Guest | None:
+    """The clone that nobody waits for any more: it has its name at once, and its UUID when it is made. Raises Busy."""
+    for datacenter in session.find_all(vim.Datacenter, "vmFolder"):
+        folder = datacenter.properties["vmFolder"]
+        found = session.do(session.content.searchIndex.FindChild, folder, root.volume)
+        if isinstance(found, vim.VirtualMachine):
+            guest = _read(session, found)
+            if guest.marks.get(VOLUME_MARK) == root.volume:
+                return guest
+    return None
 
 
 # Life cycle -------------------------------------------------------------------------------------
@@ -220,7 +266,8 @@ def _options(values: dict[str, str]) -> list[Any]:
 
 
 def settle(session: Session, there: Place, guest: Guest) -> None:
-    """Register a VM that is off on this host."""
+    """Register a VM that is off on this host. Raises HostUnavailable, Refused."""
+    vsphere_places.check_usable(session, there)
     if guest.host == there.identifier:
         return
     check_storage_shared(session, there, guest)

@@ -19,6 +19,7 @@ PATHS = (
     "config.uuid",
     "runtime.powerState",
     "runtime.host",
+    "runtime.connectionState",
     "guest.toolsRunningStatus",
     "guest.toolsVersionStatus2",
     "guest.ipAddress",
@@ -53,6 +54,7 @@ class Machine:
     tools_version: str = ""
     summary_ip: _Ip | None = None
     interfaces: tuple[Interface, ...] = ()
+    connection: str = "connected"
 
     @property
     def tools_run(self) -> bool:
@@ -67,6 +69,11 @@ def changed(machine: Machine, properties: dict[str, Any]) -> Machine:
 
 def power_state(value: object) -> PowerState:
     return _POWER.get(str(value), PowerState.RUNNING)
+
+
+def object_identifier(ref: Any) -> str:
+    """Empty for no object: a VM that vCenter has lost may be on no host."""
+    return "" if ref is None else str(ref._moId)
 
 
 def _interfaces(nics: object) -> tuple[Interface, ...]:
@@ -94,7 +101,8 @@ def _addresses(nic: Any) -> Iterator[tuple[_Ip, int | None]]:
 _READERS: dict[str, tuple[str, Any]] = {
     "config.uuid": ("uuid", lambda value: str(value or "").lower()),
     "runtime.powerState": ("power", power_state),
-    "runtime.host": ("host", lambda value: "" if value is None else value._moId),
+    "runtime.host": ("host", object_identifier),
+    "runtime.connectionState": ("connection", str),
     "guest.toolsRunningStatus": ("tools", lambda value: str(value or "")),
     "guest.toolsVersionStatus2": ("tools_version", lambda value: str(value or "")),
     "guest.ipAddress": ("summary_ip", usable),
@@ -115,6 +123,11 @@ def reading(vm: VmRef, machines: list[Machine]) -> Reading:
     if machine.power is not PowerState.RUNNING:
         # What its guest said before it was switched off may stand there still.
         return Reading(problem=Outcome.NOT_RUNNING, detail=f"The VM is {machine.power.value}.")
+    if machine.connection != "connected":
+        return Reading(
+            problem=Outcome.AGENT_SILENT,
+            detail=f"The VM or its host is {machine.connection} in vSphere: what its guest said last may be old.",
+        )
     if machine.tools and not machine.tools_run:
         return Reading(problem=Outcome.AGENT_ABSENT, detail=_why_silent(machine))
     return Reading(tuple(_addresses_of(vm, machine)), detail=_old_tools(machine))

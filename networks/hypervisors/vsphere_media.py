@@ -22,6 +22,9 @@ _WITHOUT_DIRECTORIES = ("vsan", "vvol")
 def place(session: Session, there: Place, storage: str, name: str, content: bytes, deadline: float) -> str:
     """Write a new file, and give its path. Raises Refused, StorageProblem."""
     store = datastore(session, there, storage)
+    if not store.is_shared and len(session.find_all(vim.HostSystem, "name")) > 1:
+        # A VM that somebody moves to another host must find its drive there.
+        raise Refused(f"Only host {there.name} sees datastore {storage}: config drives need one that all hosts mount.")
     if len(content) > store.free:
         raise StorageProblem(f"Datastore {storage} is full: free some space on it.")
     files = _files(session, store, name)
@@ -54,9 +57,10 @@ def remove(session: Session, there: Place, storage: str, name: str) -> None:
         finish(session, session.do(session.content.fileManager.DeleteDatastoreFile_Task, path, there.datacenter))
 
 
-def listed(session: Session, there: Place, storage: str) -> list[MediaFile]:
+def listed(session: Session, there: Place, storage: str, name: str) -> list[MediaFile]:
+    """All of them, or only the one of that name."""
     store = datastore(session, there, storage)
-    found = _files(session, store, "*.iso") or []
+    found = _files(session, store, name or "*.iso") or []
     files = [MediaFile(file.path, file.fileSize or 0) for file in found if is_media_name(file.path)]
     return sorted(files, key=lambda file: file.name)
 

@@ -73,9 +73,9 @@ def vm_uuid(text: str) -> str:
         raise Refused("The VM's UUID is none.") from None
 
 
-def root_uuid(pool: str, volume: str) -> str:
+def root_uuid(volume: str) -> str:
     """What the VM that is this ROOT volume is known by, whatever its name is and wherever its files are moved."""
-    return str(uuid.uuid5(_ROOTS, f"{pool}\0{volume}"))
+    return str(uuid.uuid5(_ROOTS, volume))
 
 
 @dataclass(frozen=True)

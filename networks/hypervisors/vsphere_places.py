@@ -6,7 +6,7 @@ Names come as an administrator writes them. `escaped` names are the inventory's 
 from dataclasses import dataclass
 from typing import Any
 
-from networks.hypervisors.base import NetworkMissing, NetworkRef, NotFound, Refused, StorageProblem
+from networks.hypervisors.base import HostUnavailable, NetworkMissing, NetworkRef, NotFound, Refused, StorageProblem
 from networks.hypervisors.vsphere_names import displayed, escaped, given_name
 from networks.hypervisors.vsphere_session import Found, Session
 from networks.hypervisors.vsphere_types import vim
@@ -85,18 +85,28 @@ def _datacenter_of(session: Session, ref: Any) -> tuple[Any, list[str]]:
     return datacenter, names
 
 
+def check_usable(session: Session, there: Place) -> None:
+    """Raises HostUnavailable while no VM can be put on the host."""
+    facts = session.read(there.host, "runtime.connectionState", "runtime.inMaintenanceMode")
+    if facts["runtime.connectionState"] != "connected":
+        raise HostUnavailable(f"Host {there.name} is off, or vCenter has lost it.")
+    if facts["runtime.inMaintenanceMode"]:
+        raise HostUnavailable(f"Host {there.name} is in maintenance mode.")
+
+
 # Datastores -------------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True)
 class Datastore:
-    """A datastore that a host mounts; `free` in bytes."""
+    """A datastore that a host mounts; `free` in bytes. Without a vCenter nobody knows of further hosts."""
 
     ref: Any
     name: str
     kind: str
     browser: Any
     free: int
+    is_shared: bool
 
 
 def datastore(session: Session, there: Place, name: str) -> Datastore:
@@ -108,7 +118,14 @@ def datastore(session: Session, there: Place, name: str) -> Datastore:
             continue
         if not summary.accessible or (summary.maintenanceMode or "normal") != "normal":
             raise StorageProblem(f"Datastore {name} is not accessible on host {there.name}.")
-        return Datastore(found.ref, summary.name, summary.type, found.properties["browser"], summary.freeSpace)
+        return Datastore(
+            found.ref,
+            summary.name,
+            summary.type,
+            found.properties["browser"],
+            summary.freeSpace,
+            is_shared=session.is_vcenter and summary.multipleHostAccess is not False,
+        )
     raise StorageProblem(f"Host {there.name} mounts no datastore {name}: mount it there.")
 
 

@@ -1,7 +1,7 @@
 """Sessions with a vCenter or a lone ESXi, and the two ways to ask one for properties of many objects.
 
 The version of the API is pinned: to find out the server's, pyVmomi would ask for a document without a time-out. Each
-answer is bounded and each call ends by the deadline of the `within` around it: see `bounded_soap`.
+answer is bounded and each call ends by the deadline of the `within` around it, or sooner: see `bounded_soap`.
 """
 
 import atexit
@@ -21,6 +21,7 @@ from networks.hypervisors.base import (
     EndpointAddress,
     HypervisorError,
     NotFound,
+    call_within,
 )
 from networks.hypervisors.bounded import HttpsClient, current_deadline, within
 from networks.hypervisors.bounded_soap import SoapStub
@@ -29,6 +30,7 @@ from networks.hypervisors.vsphere_types import vim, vmodl
 
 API_VERSION = "vim.version.version11"  # 6.5, which every release since then still speaks
 PAGE_OBJECTS = 1000
+CALL_SECONDS = 60.0  # what takes longer is a task, which is asked about again and again
 IDLE_SECONDS = 15 * 60.0  # vCenter itself forgets a session after 30 minutes, and has a limit of them
 TIDYING_SECONDS = 2.0
 CLOSING_SECONDS = 5.0
@@ -75,9 +77,15 @@ class Session:
         self._stub.DropConnections()
 
     def do(self, call: Callable[..., T], *arguments: Any, **named: Any) -> T:
-        """The result of a method of the API, with its faults made our errors."""
+        """The result of a method of the API, with its faults made our errors. Beats while it waits for the answer."""
+        deadline = min(current_deadline(), time.monotonic() + CALL_SECONDS)
+
+        def ask() -> T:
+            with within(deadline):
+                return call(*arguments, **named)
+
         try:
-            return call(*arguments, **named)
+            return call_within(deadline, ask)
         except (vmodl.MethodFault, vmodl.RuntimeFault) as fault:
             raise translate(fault) from fault
 

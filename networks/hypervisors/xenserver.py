@@ -15,12 +15,13 @@ from networks.hypervisors import xenserver_media as media_store
 from networks.hypervisors import xenserver_networks as networks
 from networks.hypervisors import xenserver_records as records
 from networks.hypervisors import xenserver_rights as rights
-from networks.hypervisors import xenserver_storage as storage
+from networks.hypervisors import xenserver_storage as storage_of
 from networks.hypervisors import xenserver_vms as vms_of
 from networks.hypervisors.base import (
     EndpointAddress,
     GuestEvent,
     HostFacts,
+    HostUnavailable,
     ImageRoot,
     Media,
     MediaFile,
@@ -39,17 +40,19 @@ from networks.hypervisors.base import (
 from networks.hypervisors.bounded_xmlrpc import RECORDS, keeping
 from networks.hypervisors.tls import check_address
 from networks.hypervisors.xenserver_events import XenWatch
-from networks.hypervisors.xenserver_mirror import MIRRORS, Mirror, read_alone
+from networks.hypervisors.xenserver_mirror import MIRRORS, read_alone
 from networks.hypervisors.xenserver_session import SESSIONS, Session, Sessions
 
 FEW = 3  # VMs that are read by themselves
-_HOST = frozenset({"hostname", "software_version", "cpu_info", "metrics"})
+_HOST = frozenset({"hostname", "software_version", "cpu_info", "metrics", "enabled"})
 
 
 class XenHost:
     """One host of a pool, or the pool as a whole when `host` is "". Cheap to make, and safe to share between threads.
 
-    `host` is its name-label. The sessions, and what is known of the pool, belong to the process.
+    `host` is its name-label. A pool has each VM once, and may move it by itself (an administrator, high availability):
+    what is done to a VM that is there already is done to it wherever it runs. The sessions, and what is known of the
+    pool, belong to the process.
     """
 
     def __init__(self, address: EndpointAddress, host: str = "", sessions: Sessions = SESSIONS) -> None:
@@ -79,13 +82,18 @@ class XenHost:
     # Inventory ----------------------------------------------------------------------------------
 
     def host_facts(self, deadline: float) -> HostFacts:
-        """Of the pool as a whole: its name, all CPUs and memory, and the slowest CPU's speed."""
+        """Of the pool as a whole: its name, all CPUs and memory, and the slowest CPU's speed.
+
+        Of one host: raises HostUnavailable while it is off or disabled.
+        """
         with self._session(deadline) as session:
             here = self._here(session)
             with keeping(_HOST, depth=RECORDS):
                 hosts = records.records(session.call("host.get_all_records"))
-            with keeping({"memory_total"}, depth=RECORDS):
+            with keeping({"memory_total", "live"}, depth=RECORDS):
                 metrics = records.records(session.call("host_metrics.get_all_records"))
+            if here in hosts:
+                _check_usable(self.host, hosts[here], metrics)
             facts = [_facts(host, metrics) for ref, host in hosts.items() if here in ("", ref)]
             name = self.host or records.text(session.pool()[1], "name_label") or self.address.host
         if not facts:
@@ -113,7 +121,7 @@ class XenHost:
 
     def running_vms(self, deadline: float) -> set[str]:
         with self._session(deadline) as session:
-            return self._mirror(session).running(self._here(session))
+            return MIRRORS.of(self.address).running(session, self._here(session))
 
     def power_state(self, vm: VmRef, deadline: float) -> PowerState | None:
         with self._session(deadline) as session:
@@ -133,11 +141,15 @@ class XenHost:
 
     def ensure_root(self, root: ImageRoot, deadline: float) -> None:
         with self._session(deadline) as session:
-            storage.ensure_root(session, self._one_host(session), root)
+            storage_of.ensure_root(session, self._one_host(session), root)
 
     def delete_root(self, root: ImageRoot, deadline: float) -> None:
         with self._session(deadline) as session:
-            storage.delete_root(session, self._one_host(session), root)
+            storage_of.delete_root(session, self._one_host(session), root)
+
+    def is_shared(self, storage: str, deadline: float) -> bool:
+        with self._session(deadline) as session:
+            return storage_of.primary(session, self._one_host(session), storage).shared
 
     # Life cycle ---------------------------------------------------------------------------------
 
@@ -152,18 +164,17 @@ class XenHost:
 
     def stop(self, vm: VmRef, deadline: float, *, grace: float) -> None:
         with self._session(deadline) as session:
-            found = vms_of.here_or_off(session, vm, self._here(session))
+            found = vms_of.ours_if_any(session, vm)
             if found is not None:
                 vms_of.stop(session, found, grace)
 
     def reboot(self, vm: VmRef, deadline: float) -> None:
         with self._session(deadline) as session:
-            found = vms_of.here(session, vm, self._here(session))
-            session.run("VM.hard_reboot", found.ref)
+            session.run("VM.hard_reboot", vms_of.ours(session, vm).ref)
 
     def undefine(self, vm: VmRef, deadline: float) -> None:
         with self._session(deadline) as session:
-            found = vms_of.here_or_off(session, vm, self._here(session))
+            found = vms_of.ours_if_any(session, vm)
             if found is not None:
                 vms_of.power_off(session, found)
                 vms_of.destroy(session, found)
@@ -211,24 +222,26 @@ class XenHost:
             if where is not None:
                 media_store.remove(session, where, name)
 
-    def list_media(self, deadline: float, *, storage: str = "") -> list[MediaFile]:
+    def list_media(self, deadline: float, *, storage: str = "", name: str = "") -> list[MediaFile]:
+        if name:
+            records.media_name(name)
         with self._session(deadline) as session:
             where = media_store.store(session, self._one_host(session), storage)
-            return [] if where is None else media_store.files(session, where)
+            return [] if where is None else media_store.files(session, where, name)
 
     def insert(self, vm: VmRef, media: Media | None, deadline: float) -> None:
         with self._session(deadline) as session:
-            host = self._one_host(session)
-            media_store.insert(session, host, vms_of.here(session, vm, host), media)
+            host, found = self._one_host(session), vms_of.ours(session, vm)
+            media_store.insert(session, vms_of.runs_on(found) or host, found, media)
 
     def inserted(self, vm: VmRef, deadline: float) -> str | None:
         with self._session(deadline) as session:
-            return media_store.inserted(session, vms_of.here(session, vm, self._here(session)))
+            return media_store.inserted(session, vms_of.ours(session, vm))
 
     def bytes_read(self, vm: VmRef, deadline: float) -> int | None:
         """XenAPI counts no bytes of a CD-ROM."""
         with self._session(deadline) as session:
-            vms_of.here(session, vm, self._here(session))
+            vms_of.ours(session, vm)
         return None
 
     # NICs ---------------------------------------------------------------------------------------
@@ -240,7 +253,7 @@ class XenHost:
 
     def remove_nic(self, vm: VmRef, mac: str, deadline: float) -> None:
         with self._session(deadline) as session:
-            networks.unplug(session, vms_of.here(session, vm, self._here(session)), mac)
+            networks.unplug(session, vms_of.ours(session, vm), mac)
 
     def nic_state(self, vm: VmRef, nic: NicSpec, deadline: float) -> NicState:
         with self._session(deadline) as session:
@@ -254,24 +267,18 @@ class XenHost:
     ) -> Iterator[tuple[VmRef, Reading]]:
         """The whole pool is asked at once, however many VMs are wanted: no guest is waited for."""
         with self._session(deadline) as session:
-            if len(vms) <= FEW and not MIRRORS.of(self.address).is_read:
+            mirror = MIRRORS.of(self.address)
+            if len(vms) <= FEW and not mirror.is_read:
                 # A process that wants no more never reads the pool.
                 readings = [(vm, read_alone(session, vms_of.find(session, vm))) for vm in vms]
             else:
-                mirror = self._mirror(session)
-                readings = [(vm, mirror.reading(vm)) for vm in vms]
+                readings = mirror.readings(session, vms)
         yield from readings
 
     def watch(self, tell: Callable[[str, GuestEvent], None], deadline: float) -> XenWatch:
         watch = XenWatch(self.address, tell, self._sessions)
         watch.open(deadline)
         return watch
-
-    def _mirror(self, session: Session) -> Mirror:
-        """What this process knows of the pool, brought up to now."""
-        mirror = MIRRORS.of(self.address)
-        mirror.refresh(session)
-        return mirror
 
 
 def _facts(host: records.Record, metrics: dict[str, records.Record]) -> HostFacts:
@@ -285,6 +292,15 @@ def _facts(host: records.Record, metrics: dict[str, records.Record]) -> HostFact
         mhz=_whole(cpus.get("speed", "").partition(".")[0]),
         memory=records.number(memory, "memory_total") if memory else 0,
     )
+
+
+def _check_usable(name: str, host: records.Record, metrics: dict[str, records.Record]) -> None:
+    """Raises HostUnavailable."""
+    told = metrics.get(records.ref(host, "metrics"))
+    if told is None or not records.flag(told, "live"):
+        raise HostUnavailable(f"Host {name} is off, or its pool's coordinator cannot reach it.")
+    if not records.flag(host, "enabled"):
+        raise HostUnavailable(f"Host {name} is disabled in its pool, for maintenance say: enable it there.")
 
 
 def _whole(text: str) -> int:

@@ -77,7 +77,7 @@ class XenWatch:
             session.pool()
             # A large pool takes longer: its thread goes on, and what happens until it has read it is not told.
             with contextlib.suppress(DeadlineExceeded):
-                self._mirror.refresh(session)
+                self._mirror.wait(session, 0.0)
         self._thread.start()
 
     def is_alive(self) -> bool:

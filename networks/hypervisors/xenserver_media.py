@@ -194,16 +194,17 @@ def remove(session: Session, where: Store, name: str) -> None:
         storage.destroy(session, vdi)
 
 
-def files(session: Session, where: Store) -> list[MediaFile]:
-    """Images whose names have the form of ours; the size of one that was not filled to its end is 0.
+def files(session: Session, where: Store, name: str = "") -> list[MediaFile]:
+    """Images whose names have the form of ours, or the one of this name: that costs no look at the others.
 
+    The size of one that was not filled to its end is 0.
     As the pool knows them: while it looks for itself, no image can be made or removed.
     """
-    found = storage.disks(session, where).values()
+    found = storage.disks_named(session, where, name) if name else storage.disks(session, where)
     listed = [
-        MediaFile(name, _size(disk))
-        for disk in found
-        if records.is_media_name(name := records.text(disk, "name_label"))
+        MediaFile(label, _size(disk))
+        for disk in found.values()
+        if records.is_media_name(label := records.text(disk, "name_label"))
     ]
     return sorted(listed, key=lambda file: file.name)
 

@@ -4,10 +4,11 @@ Read whole once, by a few calls for the whole pool, then only what has changed s
 last look. Sources: XenAPI reference, class event; xen-api, xapi_event.ml.
 """
 
+import contextlib
 import os
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -22,11 +23,14 @@ from networks.hypervisors.base import (
     Reading,
     VmRef,
 )
+from networks.hypervisors.bounded import AnswerRefused
 from networks.hypervisors.bounded_xmlrpc import RECORDS, SNAPSHOTS, keeping
 from networks.hypervisors.xenserver_session import Session
 
 # A VM's record is some 10 KB of XML, and an answer is limited: those of a host or a few at a time.
 VMS_A_CALL = 4000
+# Looks that were too late before the pool is read whole: its answer may be more than it can give in the time.
+LATE_MAX = 2
 
 _VM = records.VM_FIELDS
 _VIF = frozenset({"VM", "device", "MAC"})
@@ -66,54 +70,75 @@ class Change:
 
 
 class Mirror:
-    """One pool's. Safe to share between threads: one at a time looks at the pool."""
+    """One pool's. Safe to share between threads: one at a time looks at the pool, and reads what it found."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
         self._state: _State | None = None
-
-    def refresh(self, session: Session) -> None:
-        """Bring it up to now. Raises a HypervisorError; then it is as it was."""
-        self._look(session, wait=0.0)
-
-    def wait(self, session: Session, seconds: float) -> list[Change]:
-        """What has changed since the last look; waits for something to change. The first look changes nothing."""
-        return self._look(session, wait=seconds)
-
-    def _look(self, session: Session, wait: float) -> list[Change]:
-        if not self._lock.acquire(timeout=max(0.0, session.deadline - time.monotonic())):
-            raise DeadlineExceeded("The pool was still being read for somebody else.")
-        try:
-            if self._state is None:
-                self._state = _read(session)
-                return []
-            changes = _follow(session, self._state, wait)
-            if changes is None:
-                self._state = None
-                self._state = _read(session)
-                return []
-            return changes
-        finally:
-            self._lock.release()
+        self._late = 0  # looks one after the other whose answer did not come in time
 
     @property
     def is_read(self) -> bool:
         return self._state is not None
 
-    def reading(self, vm: VmRef) -> Reading:
-        state = self._state
-        ref = state.by_uuid.get(vm.uuid) if state else None
-        known = state.vms.get(ref) if state and ref else None
-        if state is None or known is None or known.power is not PowerState.RUNNING:
-            return NOT_RUNNING
-        vifs = [vif for one in known.vifs if (vif := state.vifs.get(one)) is not None]
-        return addresses.reading(state.guests.get(known.metrics), vifs)
+    def readings(self, session: Session, vms: Sequence[VmRef]) -> list[tuple[VmRef, Reading]]:
+        """As of now. Raises a HypervisorError."""
+        with self._up_to_date(session) as state:
+            return [(vm, _reading(state, vm)) for vm in vms]
 
-    def running(self, host: str = "") -> set[str]:
-        """UUIDs of all that runs, or of what runs on one host."""
+    def running(self, session: Session, host: str = "") -> set[str]:
+        """UUIDs of all that runs now, or of what runs on one host. Raises a HypervisorError."""
+        with self._up_to_date(session) as state:
+            here = (vm for vm in state.vms.values() if host in ("", vm.host))
+            return {vm.uuid for vm in here if vm.power is PowerState.RUNNING}
+
+    def wait(self, session: Session, seconds: float) -> list[Change]:
+        """What has changed since the last look; waits for something to change.
+
+        A look that reads the pool whole, as the first does, has no changes.
+        """
+        with self._alone(session.deadline):
+            return self._look(session, seconds)[1]
+
+    @contextlib.contextmanager
+    def _up_to_date(self, session: Session) -> Iterator[_State]:
+        with self._alone(session.deadline):
+            yield self._look(session, wait=0.0)[0]
+
+    @contextlib.contextmanager
+    def _alone(self, deadline: float) -> Iterator[None]:
+        if not self._lock.acquire(timeout=max(0.0, deadline - time.monotonic())):
+            raise DeadlineExceeded("The pool was still being read for somebody else.")
+        try:
+            yield
+        finally:
+            self._lock.release()
+
+    def _look(self, session: Session, wait: float) -> tuple[_State, list[Change]]:
         state = self._state
-        here = list(state.vms.values()) if state else []
-        return {vm.uuid for vm in here if vm.power is PowerState.RUNNING and host in ("", vm.host)}
+        changes = self._changes(session, state, wait) if state is not None and self._late < LATE_MAX else None
+        if state is None or changes is None:
+            state, changes = _read(session), []
+        self._state, self._late = state, 0
+        return state, changes
+
+    def _changes(self, session: Session, state: _State, wait: float) -> list[Change] | None:
+        try:
+            return _follow(session, state, wait)
+        except AnswerRefused:
+            return None  # so much has changed that no answer can hold it
+        except DeadlineExceeded:
+            self._late += 1
+            raise
+
+
+def _reading(state: _State, vm: VmRef) -> Reading:
+    ref = state.by_uuid.get(vm.uuid)
+    known = state.vms.get(ref) if ref else None
+    if known is None or known.power is not PowerState.RUNNING:
+        return NOT_RUNNING
+    vifs = [vif for one in known.vifs if (vif := state.vifs.get(one)) is not None]
+    return addresses.reading(state.guests.get(known.metrics), vifs)
 
 
 def read_alone(session: Session, vm: records.Vm | None) -> Reading:
@@ -138,7 +163,7 @@ def _read(session: Session) -> _State:
         for ref, record in found.items():
             state.set_vm(ref, records.vm(ref, record))
     with keeping(_VIF, depth=RECORDS):
-        for ref, record in records.records(session.call("VIF.get_all_records")).items():
+        for ref, record in session.vifs().items():
             state.vifs[ref] = _vif(record)
     with keeping(_GUEST, depth=RECORDS):
         for ref, record in records.records(session.call("VM_guest_metrics.get_all_records")).items():

@@ -64,15 +64,19 @@ def ensure(session: Session, host: str, network: NetworkRef) -> None:
             f"The pool has no network {network.label}, nor one named {CARRIER} that the host is on: make the former, "
             f"or give the name {CARRIER} to the network that is to carry the guests' VLANs."
         )
-    made = records.reference(session.call("network.create", _new_network(network.label)))
+    made = _unfinished(session, network.label) or records.reference(
+        session.call("network.create", _new_network(network.label))
+    )
     try:
         session.call("pool.create_VLAN_from_PIF", pif, made, str(network.vlan))
     except HypervisorError as error:
         with contextlib.suppress(HypervisorError):
             session.call("network.destroy", made)
-        # Another process may have been faster.
-        if not isinstance(error, Busy) or _find(session, host, network) is None:
+        # Another process may have been faster: it has made the VLAN, or taken its unfinished network away.
+        if not isinstance(error, Busy | NotFound):
             raise
+        if _find(session, host, network) is None:
+            raise Busy(f"Network {network.label} was just being made.") from error
 
 
 def _new_network(name: str) -> dict[str, object]:
@@ -80,15 +84,24 @@ def _new_network(name: str) -> dict[str, object]:
         "name_label": name,
         "name_description": MADE_FOR,
         "MTU": "1500",
-        "other_config": {records.OURS: "vlan"},
+        "other_config": {records.OURS: records.VLAN},
         "tags": [],
     }
+
+
+def _unfinished(session: Session, label: str) -> str | None:
+    """One of ours without its VLAN: who was to make that has died, or is about to."""
+    return min((ref for ref, one in session.named("network", label).items() if _is_unfinished(one)), default=None)
+
+
+def _is_unfinished(network: records.Record) -> bool:
+    return not network.get("PIFs") and records.strings(network, "other_config").get(records.OURS) == records.VLAN
 
 
 def _find(session: Session, host: str, network: NetworkRef) -> str | None:
     """By its name, else by its VLAN, which may have been given another name."""
     label = records.label(network.label, "The network's name")
-    if named := session.named("network", label):
+    if named := {ref: one for ref, one in session.named("network", label).items() if not _is_unfinished(one)}:
         return _named(named, _pifs(session, host), network)
     pif = None if network.vlan is None else _carrier(session, host)
     if pif is None:
@@ -100,9 +113,14 @@ def _find(session: Session, host: str, network: NetworkRef) -> str | None:
 
 
 def _named(named: dict[str, records.Record], pifs: list[_Pif], network: NetworkRef) -> str:
-    """The one of these networks of one name that the host is on; one without any interface is a host's own."""
+    """The one of these networks of one name that the host is on; one without any interface is inside of each host."""
     tags = {pif.network: pif.tag for pif in pifs if pif.network in named}
     found = list(tags) or [ref for ref, one in named.items() if not one.get("PIFs")]
+    if found and not tags and network.vlan is not None:
+        raise NetworkMissing(
+            f"Network {network.label} has no interface in the pool, and so nothing of VLAN {network.vlan}: give it one "
+            "of that VLAN, or another name."
+        )
     if not found:
         raise NetworkMissing(f"The host has no interface on network {network.label}: connect it there.")
     if len(found) > 1:
@@ -207,7 +225,7 @@ def state(session: Session, vm: Vm, host: str, nic: NicSpec) -> NicState:
 def macs(session: Session) -> dict[str, tuple[str, ...]]:
     """The MAC addresses of all VMs of the pool, by the VMs' references."""
     with keeping({"VM", "MAC"}, depth=RECORDS):
-        vifs = records.records(session.call("VIF.get_all_records"))
+        vifs = session.vifs()
     found: dict[str, tuple[str, ...]] = {}
     for vif in vifs.values():
         ref = records.ref(vif, "VM")

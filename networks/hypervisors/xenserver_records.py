@@ -22,6 +22,7 @@ OUR_SELF = "extdhcp-self"
 OURS = "extdhcp"
 CONFIG_DRIVE = "config-drive"
 ROOT = "root"
+VLAN = "vlan"
 # Of a config drive's VDI: how many bytes it holds, written when it holds them all.
 OUR_BYTES = "extdhcp-bytes"
 

@@ -9,6 +9,7 @@ import atexit
 import base64
 import contextlib
 import hashlib
+import multiprocessing.util
 import os
 import re
 import threading
@@ -26,6 +27,7 @@ from networks.hypervisors.base import (
     DeadlineExceeded,
     EndpointAddress,
     EndpointUnreachable,
+    HostUnavailable,
     HypervisorError,
     NotFound,
     Refused,
@@ -51,6 +53,7 @@ POLL_SECONDS = (0.05, 1.0)  # from, to
 CLEAN_UP_SECONDS = 10.0  # of a deadline, kept to cancel a task
 
 _REDIRECTS = 2
+_VIFS = ('field "device" = "0"', 'field "device" = "1"', 'not (field "device" = "0" or field "device" = "1")')
 _PEM = re.compile(r"-----BEGIN CERTIFICATE-----(.+?)-----END CERTIFICATE-----", re.DOTALL)
 _RESULT = re.compile(r"<value>(OpaqueRef:[A-Za-z0-9-]{1,64})</value>")
 
@@ -147,6 +150,7 @@ class Sessions:
         self._begin()
         os.register_at_fork(after_in_child=self._begin)  # the idle ones are the parent's, to use and to end
         atexit.register(self.close)
+        self._ends_in = 0
 
     def _begin(self) -> None:
         self._lock = threading.Lock()
@@ -164,6 +168,7 @@ class Sessions:
 
     def release(self, endpoint: EndpointAddress, connection: Connection) -> None:
         with self._lock:
+            self._end_with_worker()
             idle = self._idle.setdefault(endpoint, [])
             if len(idle) < IDLE_MAX:
                 idle.append((connection, time.monotonic()))
@@ -173,6 +178,12 @@ class Sessions:
     def discard(self, connection: Connection) -> None:
         """End a session in which a call is stuck, without waiting for it."""
         threading.Thread(target=connection.log_out, name="xenserver-logout", daemon=True).start()
+
+    def _end_with_worker(self) -> None:
+        """A worker that multiprocessing has forked ends without atexit, and with what it registered itself alone."""
+        if self._ends_in != os.getpid():
+            self._ends_in = os.getpid()
+            multiprocessing.util.Finalize(None, self.close, exitpriority=10)
 
     def close(self) -> None:
         """At the process's end, which pools that do not answer must not hold up."""
@@ -209,7 +220,10 @@ class Sessions:
         remote = XenAPI.Session("https://pool/", transport=self._transport(reached), allow_none=True)
         connection = Connection(remote, reached)
         credentials = (reached.username, reached.password, API_VERSION, ORIGINATOR)
-        call_within(deadline, lambda: connection.call("login_with_password", credentials, deadline))
+        try:
+            call_within(deadline, lambda: connection.call("login_with_password", credentials, deadline))
+        except HostUnavailable as error:  # of the coordinator, without which there is no pool
+            raise EndpointUnreachable(str(error)) from error
         return connection
 
     def _transport(self, reached: EndpointAddress) -> RpcTransport:
@@ -343,6 +357,13 @@ class Session:
 
     def where(self, kind: str, field: str, *refs: str) -> dict[str, records.Record]:
         return records.records(self.call(f"{kind}.get_all_records_where", records.where(field, *refs)))
+
+    def vifs(self) -> dict[str, records.Record]:
+        """All NICs of the pool. In parts, for an answer is limited, and a VM may have seven."""
+        found: dict[str, records.Record] = {}
+        for part in _VIFS:
+            found |= records.records(self.call("VIF.get_all_records_where", part))
+        return found
 
     def named(self, kind: str, name: str) -> dict[str, records.Record]:
         """All objects of a class that bear this name: names are not unique."""

@@ -4,13 +4,16 @@ Sources: XenAPI reference, classes SR, PBD and VDI. A PBD is a host's connection
 """
 
 import contextlib
+import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 
 from networks.hypervisors import xenserver_records as records
-from networks.hypervisors.base import HypervisorError, ImageRoot, NotFound, Refused, StorageProblem
+from networks.hypervisors.base import Busy, HypervisorError, ImageRoot, NotFound, Refused, StorageProblem, beat
 from networks.hypervisors.bounded_xmlrpc import RECORDS, keeping
 from networks.hypervisors.xenserver_session import Session
+
+POLL_SECONDS = 0.5
 
 _SR = frozenset({"uuid", "name_label", "shared", "content_type", "type"})
 _VDI = frozenset({"name_label", "virtual_size", "other_config"})
@@ -89,31 +92,82 @@ def destroy(session: Session, vdi: str) -> None:
 # ROOT volumes -----------------------------------------------------------------------------------
 
 
-def root(session: Session, store: Store, volume: str) -> str | None:
-    """Our ROOT volume of this name."""
-    for ref, vdi in disks_named(session, store, records.label(volume, "The volume's name")).items():
-        if records.strings(vdi, "other_config").get(records.OURS) == records.ROOT:
-            return ref
+def root(session: Session, host: str, volume: str) -> str | None:
+    """Our ROOT volume of this name. Raises Refused when it lies where the host does not see it.
+
+    It is looked for in the whole pool: to make one that is there already would hide what a user has on it.
+    """
+    found = _roots(session, volume)
+    # An administrator's copy has the name and the mark as well. One that he moved is a copy without its original.
+    roots = {ref: vdi for ref, vdi in found.items() if _is_itself(vdi)} or found
+    if len(roots) > 1:
+        raise Refused(f"The pool has {len(roots)} volumes {volume}: rename all but the one that is the VM's.")
+    for ref, vdi in roots.items():
+        _check_seen(session, host, volume, records.ref(vdi, "SR"))
+        if not _is_itself(vdi):
+            _mark(session, ref, vdi)
+        return ref
     return None
+
+
+def _roots(session: Session, volume: str) -> dict[str, records.Record]:
+    named = session.named("VDI", records.label(volume, "The volume's name"))
+    return {
+        ref: vdi
+        for ref, vdi in named.items()
+        if records.strings(vdi, "other_config").get(records.OURS) == records.ROOT and not vdi.get("is_a_snapshot")
+    }
+
+
+def _is_itself(vdi: records.Record) -> bool:
+    """Whether it is what we made, and no copy of that."""
+    own = records.text(vdi, "uuid")
+    return records.strings(vdi, "other_config").get(records.OUR_SELF, own) == own
+
+
+def _mark(session: Session, ref: str, vdi: records.Record) -> None:
+    marks = {records.OURS: records.ROOT, records.OUR_SELF: records.text(vdi, "uuid")}
+    session.call("VDI.set_other_config", ref, marks)
+
+
+def _check_seen(session: Session, host: str, volume: str, repository: str) -> None:
+    for store in stores(session, host):
+        if store.ref == repository:
+            in_use(store)
+            return
+    homes = [records.ref(pbd, "host") for pbd in session.where("PBD", "SR", repository).values()]
+    names = ", ".join(sorted(records.plain(records.text(session.record("host", home), "name_label")) for home in homes))
+    raise Refused(
+        f"Volume {volume} lies on storage that the host does not see, of {names or 'no host'}: start the VM there, or "
+        "move the volume; a primary storage that each host has its own of is to be marked as not shared."
+    )
 
 
 def ensure_root(session: Session, host: str, wanted: ImageRoot) -> None:
     """A clone of the template's first disk where it lies on the same repository, else a copy."""
     store = primary(session, host, wanted.pool)
-    if root(session, store, wanted.volume) is not None:
+    if root(session, host, wanted.volume) is not None:
         return
+    _destroy_unfinished(session, wanted.volume)
     image, disk = template_disk(session, wanted.image)
     size = records.number(disk, "virtual_size")
     if wanted.size and wanted.size < size:
         raise Refused(f"Template {wanted.image} is larger than the ROOT volume asked for.")
-    if records.ref(disk, "SR") == store.ref:
-        made = records.reference(session.call("VDI.clone", image, {}))
-    else:
-        made = records.reference(session.run("VDI.copy", image, store.ref))
+    is_clone = records.ref(disk, "SR") == store.ref
+    name = _unfinished(wanted.volume)
+    made = records.reference(
+        session.call("VDI.clone", image, {})
+        if is_clone
+        else session.call("VDI.create", _description(name, store, max(size, wanted.size)))
+    )
     try:
-        if wanted.size > size:
-            session.run("VDI.resize", made, str(wanted.size))
-        session.call("VDI.set_other_config", made, {records.OURS: records.ROOT})
+        if is_clone:
+            session.call("VDI.set_name_label", made, name)
+            if wanted.size > size:
+                session.run("VDI.resize", made, str(wanted.size))
+        else:
+            session.run("VDI.copy", image, store.ref, records.NULL, made)
+        _mark(session, made, session.record("VDI", made))
         # Last: it is by this name that it counts as made.
         session.call("VDI.set_name_label", made, wanted.volume)
     except HypervisorError:
@@ -123,9 +177,48 @@ def ensure_root(session: Session, host: str, wanted: ImageRoot) -> None:
 
 
 def delete_root(session: Session, host: str, unwanted: ImageRoot) -> None:
-    store = primary(session, host, unwanted.pool)
-    while (ref := root(session, store, unwanted.volume)) is not None:
+    """On whichever repository of the pool it lies."""
+    _destroy_unfinished(session, unwanted.volume)
+    found = [ref for ref, vdi in _roots(session, unwanted.volume).items() if _is_itself(vdi)]
+    if not found:
+        primary(session, host, unwanted.pool)  # a pool that lacks it does not know what is on it
+    for ref in found:
         destroy(session, ref)
+
+
+def _unfinished(volume: str) -> str:
+    """The name of one that is being made, or was when its worker died."""
+    return records.label(f"{volume} (unfinished)", "The volume's name")
+
+
+def _destroy_unfinished(session: Session, volume: str) -> None:
+    """A copy goes on in the pool when its worker has died: it is waited for. Raises Busy."""
+    for ref in session.named_refs("VDI", _unfinished(volume)):
+        while True:
+            try:
+                destroy(session, ref)
+                break
+            except Busy:
+                if time.monotonic() + POLL_SECONDS > session.deadline:
+                    raise
+                time.sleep(POLL_SECONDS)
+                beat()
+
+
+def _description(name: str, store: Store, size: int) -> dict[str, object]:
+    return {
+        "name_label": name,
+        "name_description": "",
+        "SR": store.ref,
+        "virtual_size": str(size),
+        "type": "user",
+        "sharable": False,
+        "read_only": False,
+        "other_config": {},
+        "xenstore_data": {},
+        "sm_config": {},
+        "tags": [],
+    }
 
 
 def template(session: Session, name: str) -> tuple[str, records.Record]:

@@ -73,10 +73,10 @@ def named(session: Session, name: str) -> list[Vm]:
 
 def ours(session: Session, wanted: VmRef) -> Vm:
     """Raises NotFound, and Refused for a VM that others made."""
-    vm = find(session, wanted)
+    vm = ours_if_any(session, wanted)
     if vm is None:
         raise NotFound(f"The pool does not know {wanted.name}.")
-    return _checked(vm, wanted)
+    return vm
 
 
 def here(session: Session, wanted: VmRef, host: str) -> Vm:
@@ -87,16 +87,20 @@ def here(session: Session, wanted: VmRef, host: str) -> Vm:
     return vm
 
 
-def here_or_off(session: Session, wanted: VmRef, host: str) -> Vm | None:
-    """None when there is nothing of it to stop on `host`. Raises Refused for a VM that others made."""
+def ours_if_any(session: Session, wanted: VmRef) -> Vm | None:
+    """As `ours`, but None when the pool does not know it."""
     vm = find(session, wanted)
-    return None if vm is None or is_elsewhere(vm, host) else _checked(vm, wanted)
+    return None if vm is None else _checked(vm, wanted)
+
+
+def runs_on(vm: Vm) -> str:
+    """The host on which it runs; "" for one that is off or suspended: it is nowhere."""
+    return "" if vm.power is PowerState.OFF or vm.suspended else vm.host
 
 
 def is_elsewhere(vm: Vm, host: str) -> bool:
-    """Whether it runs on another host than `host`. One that is off or suspended is nowhere."""
-    nowhere = vm.power is PowerState.OFF or vm.suspended
-    return not nowhere and host != "" and vm.host not in ("", host)
+    """Whether it runs on another host than `host`."""
+    return host != "" and runs_on(vm) not in ("", host)
 
 
 def _checked(vm: Vm, wanted: VmRef) -> Vm:
@@ -122,9 +126,9 @@ def define(session: Session, host: str, spec: VmSpec) -> None:
     if former is not None and former.power is not PowerState.OFF:
         return
     _template, settings = storage.template(session, spec.root.image)
-    root = storage.root(session, storage.primary(session, host, spec.root.pool), spec.root.volume)
+    root = storage.root(session, host, spec.root.volume)
     if root is None:
-        raise NotFound(f"Storage repository {spec.root.pool} has no volume {spec.root.volume}.")
+        raise NotFound(f"The pool has no volume {spec.root.volume}.")
     nics = [(nic.mac, networks.find(session, host, nic.network)) for nic in spec.nics]
     if former is not None:
         destroy(session, former)

@@ -274,6 +274,8 @@ class Host(UuidModel):
     reserved_mhz = models.PositiveIntegerField(default=0, editable=False)
     reserved_memory = models.PositiveBigIntegerField(default=0, editable=False)
     hypervisor_version = models.CharField(max_length=50, blank=True)
+    # Why it is down while its pool or vCenter answers; empty for a host that is not, or whose endpoint is silent.
+    unavailable = models.CharField(max_length=255, blank=True, default="", editable=False)
 
     objects = HostQuerySet.as_manager()
 

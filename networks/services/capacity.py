@@ -89,7 +89,7 @@ def _no_room(vm: VirtualMachine, among: Q) -> InsufficientCapacity:
     hosts = Host.objects.filter(among, cluster__pod__zone=vm.zone, cluster__hypervisor=vm.hypervisor)
     mib = 1024 * 1024
     reasons = [
-        f"{host}: {host.state}, {host.resource_state}, {(host.memory - host.reserved_memory) // mib} MiB free of "
+        f"{host}: {_state(host)}, {host.resource_state}, {(host.memory - host.reserved_memory) // mib} MiB free of "
         f"{host.memory // mib}, {host.reserved_mhz} of {host.cpus * host.mhz} MHz promised."
         for host in hosts[:20]
     ]
@@ -98,3 +98,7 @@ def _no_room(vm: VirtualMachine, among: Q) -> InsufficientCapacity:
         f"{vm.service_offering.total_mhz} MHz. Choose a smaller service offering, or ask your administrator.",
         for_operator=" ".join(reasons) or f"Zone {vm.zone} has no {vm.hypervisor} host.",
     )
+
+
+def _state(host: Host) -> str:
+    return f"{host.state} ({host.unavailable})" if host.unavailable else host.state

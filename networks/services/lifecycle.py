@@ -46,15 +46,26 @@ from networks.models import (
 from networks.models.infrastructure import HostState
 from networks.models.offerings import TemplateFormat
 from networks.models.vms import VmState, VolumeState
-from networks.services import capacity
+from networks.services import capacity, guest_data
 from networks.services.alone import alone
+from networks.services.guest_jobs import refresh_guest
 from networks.services.job_steps import cleaning_up, named_hosts, vm_of, working
-from networks.services.places import CALL, LONG_CALL, hypervisor_at, place, record_health, tolerated, translated, within
+from networks.services.places import (
+    CALL,
+    HEALTH_CALL,
+    LONG_CALL,
+    hypervisor_at,
+    place,
+    record_health,
+    record_unavailable,
+    tolerated,
+    translated,
+    within,
+)
 
 log = structlog.get_logger(__name__)
 
 STUCK_AFTER = timedelta(minutes=2)
-HEALTH_CALL = 15.0
 MOST_VMS_A_MINUTE = 50
 MOVING = [VmState.STARTING, VmState.STOPPING, VmState.MIGRATING, VmState.EXPUNGING]
 
@@ -100,15 +111,19 @@ def reboot(job: AsyncJob) -> None:
 @jobs.handler("migrateVirtualMachine", EventType.VM_MIGRATE)
 def migrate(job: AsyncJob) -> None:
     vm = vm_of(job)
-    if vm.state == VmState.RUNNING and not vm.migrating_to_id:
-        return  # a former attempt came to its end
-    try:
-        target = vm.migrating_to or capacity.reserve_target(vm, named_hosts(job))
-        _migrate(job, vm, vm.host, target)
-    except ApiError:
-        with cleaning_up(job):
-            stay(vm)
-        raise
+    # Else a former attempt came to its end.
+    if vm.state != VmState.RUNNING or vm.migrating_to_id:
+        try:
+            target = vm.migrating_to or capacity.reserve_target(vm, named_hosts(job))
+            _migrate(job, vm, vm.host, target)
+        except ApiError:
+            with cleaning_up(job):
+                if stay(vm):
+                    refresh_guest(job, vm_of(job))
+            raise
+    if job.attempt > 1:
+        # The former one may have died while the guest's disc was out.
+        refresh_guest(job, vm_of(job))
 
 
 @jobs.handler("destroyVirtualMachine", EventType.VM_DESTROY)
@@ -166,7 +181,7 @@ def housekeeping(lock: Held) -> None:
 
 
 def _look_after_hosts(lock: Held) -> None:
-    """A host that went down is up again once its endpoint answers."""
+    """A host that went down is up again once its endpoint answers; one that was down by itself, once it can be used."""
     for endpoint in Endpoint.objects.filter(hosts__state=HostState.DOWN).distinct():
         if not lock.renew():
             return
@@ -174,8 +189,17 @@ def _look_after_hosts(lock: Held) -> None:
             hypervisor_at(endpoint).host_facts(within(HEALTH_CALL))
         except HypervisorError as error:
             log.warning("A host is still down.", endpoint=endpoint.name, error=str(error))
-        else:
-            record_health(endpoint)
+            continue
+        record_health(endpoint)
+        for host in endpoint.hosts.exclude(unavailable=""):
+            if not lock.renew():
+                return
+            try:
+                place(host).hypervisor.host_facts(within(HEALTH_CALL))
+            except HypervisorError as error:
+                log.warning("A host still cannot be used.", host=str(host), error=str(error))
+            else:
+                record_unavailable(host, "")
 
 
 def _look_after_vms(lock: Held, now: datetime) -> None:
@@ -350,22 +374,23 @@ def _arrive(vm: VirtualMachine, source: Host, target: Host) -> None:
     repeated(arrive)
 
 
-def stay(vm: VirtualMachine) -> None:
+def stay(vm: VirtualMachine) -> bool:
     """The migration failed: the guest runs where the hypervisors say it runs, and the other host keeps nothing.
 
-    While the target cannot be asked, the VM stays Migrating; `settle` asks again.
+    Returns whether it has arrived on the target after all; then its disc may be out still. While the target cannot be
+    asked, the VM stays Migrating; `settle` asks again.
     """
     vm.refresh_from_db()
     source, target = vm.host, vm.migrating_to
     if source is None or vm.state != VmState.MIGRATING:
-        return
+        return False
     if target:
         here, there = place(source), place(target)
         with translated(target):
             arrived = there.hypervisor.power_state(vm.on_host, within(CALL)) == PowerState.RUNNING
         if arrived:
             _arrive(vm, source, target)
-            return
+            return True
         for element in elements.registered():
             with tolerated(log, "Rolling a migration back"), translated(target):
                 element.roll_back_migration(vm, here, there)
@@ -373,6 +398,7 @@ def stay(vm: VirtualMachine) -> None:
         staying = VirtualMachine.objects.filter(pk=vm.pk, state=VmState.MIGRATING, migrating_to=target)
         if staying.update(state=VmState.RUNNING, migrating_to=None) and target:
             capacity.give_back(target.pk, vm)
+    return False
 
 
 def _give_up_start(vm: VirtualMachine, error: ApiError) -> None:
@@ -438,7 +464,8 @@ def _settle(vm: VirtualMachine) -> None:
     if vm.state == VmState.EXPUNGING:
         expunge(vm)
     elif vm.state == VmState.MIGRATING:
-        stay(vm)
+        if stay(vm):
+            guest_data.refresh(vm, by=None)
     elif vm.host is None:
         _forget_host(vm, VmState(vm.state), VmState.STOPPED if vm.ever_started else VmState.ERROR, _NO_JOB)
     else:
@@ -447,7 +474,8 @@ def _settle(vm: VirtualMachine) -> None:
 
 def _settle_on(vm: VirtualMachine, host: Host) -> None:
     with translated(host):
-        runs = place(host).hypervisor.power_state(vm.on_host, within(CALL)) == PowerState.RUNNING
+        # On whichever host of a pool: one that has moved is followed once it counts as running.
+        runs = hypervisor_at(host.endpoint).power_state(vm.on_host, within(CALL)) == PowerState.RUNNING
     if runs:
         running = {"state": VmState.RUNNING, "state_since": timezone.now(), "ever_started": True}
         _tell(vm, VmState(vm.state), running, lambda element, now: element.started(vm, now))

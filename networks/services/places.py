@@ -16,12 +16,13 @@ from extdhcp_site.events.models import EventType, Level
 from networks.elements import Place
 from networks.hypervisors import base
 from networks.hypervisors.drivers import driver
-from networks.models import Endpoint, Host
+from networks.models import Endpoint, Host, VirtualMachine
 from networks.models.infrastructure import HostState
 
 # Long enough for a slow host, short enough that a stuck one fails its job in this life.
 CALL = 30.0
 LONG_CALL = 600.0
+HEALTH_CALL = 15.0
 
 FIRST_BREAK = timedelta(seconds=5)
 LONGEST_BREAK = timedelta(seconds=60)
@@ -48,8 +49,7 @@ def translated(host: Host) -> Iterator[None]:
     try:
         yield
     except base.TryAgainLater as error:
-        if isinstance(error, base.EndpointUnreachable):
-            record_health(host.endpoint, str(error))
+        record_failure(host, error)
         raise ResourceUnavailable(
             "The hypervisor did not answer. Try again later, or ask your administrator.",
             for_operator=f"Host {host}: {error} Run: manage.py check_endpoint {host.endpoint}",
@@ -73,6 +73,37 @@ def tolerated(log, what: str) -> Iterator[None]:
         log.warning(f"{what} failed", error=str(error))
 
 
+def record_failure(host: Host, error: base.HypervisorError) -> None:
+    """What a failed call to a host says of that host and of its endpoint: mostly nothing."""
+    match error:
+        case base.HostUnavailable():
+            record_unavailable(host, str(error))
+        case base.DeadlineExceeded():
+            # One long operation may take too long at an endpoint that answers everybody else.
+            try:
+                hypervisor_at(host.endpoint).host_facts(within(HEALTH_CALL))
+            except base.HypervisorError:
+                record_health(host.endpoint, str(error))
+        case base.EndpointUnreachable():
+            record_health(host.endpoint, str(error))
+
+
+def record_unavailable(host: Host, reason: str) -> None:
+    """Remember whether one host of an endpoint that answers can be used; it can when there is no `reason` against it.
+
+    Operators hear of each change.
+    """
+    row = Host.objects.filter(pk=host.pk)
+    if reason:
+        changed = row.filter(unavailable="").update(state=HostState.DOWN, unavailable=reason[:255])
+        text, level = f"{host} cannot be used: {reason}", Level.ERROR
+    else:
+        changed = row.exclude(unavailable="").update(state=HostState.UP, unavailable="")
+        text, level = f"{host} can be used again", Level.INFO
+    if changed:
+        alert(host, text, level)
+
+
 def record_health(endpoint: Endpoint, error: str = "", *, stuck_calls: int | None = None) -> None:
     """Remember whether an endpoint answered. One that did not gets no new VMs until it does, and is left alone a
     while by those who ask often: longer with each failure in a row. Operators hear of the third.
@@ -89,7 +120,7 @@ def record_health(endpoint: Endpoint, error: str = "", *, stuck_calls: int | Non
         retry_at = now + min(FIRST_BREAK * 2 ** min(failures - 1, 10), LONGEST_BREAK)
         row.update(last_error=error[:255], retry_at=retry_at, **stuck)
         if is_third:
-            _alert(endpoint, f"{endpoint} does not answer: {error}", Level.ERROR)
+            alert(endpoint, f"{endpoint} does not answer: {error}", Level.ERROR)
     elif row.filter(last_error="", up_since__isnull=False).update(last_ok_at=now, **stuck):
         return  # as it was: there is nothing else to write
     else:
@@ -98,12 +129,14 @@ def record_health(endpoint: Endpoint, error: str = "", *, stuck_calls: int | Non
         row.filter(up_since=None).update(up_since=now)
         row.update(last_error="", last_ok_at=now, failures=0, retry_at=None, **stuck)
         if was_out:
-            _alert(endpoint, f"{endpoint} answers again", Level.INFO)
+            alert(endpoint, f"{endpoint} answers again", Level.INFO)
     state = HostState.DOWN if error else HostState.UP
-    Host.objects.filter(endpoint=endpoint).exclude(state=state).update(state=state)
+    # One that cannot be used by itself is not up because its endpoint answers.
+    Host.objects.filter(endpoint=endpoint, unavailable="").exclude(state=state).update(state=state)
 
 
-def _alert(endpoint: Endpoint, text: str, level: Level) -> None:
+def alert(on: Endpoint | Host | VirtualMachine, text: str, level: Level) -> None:
+    """Tell operators, and nobody else."""
     operators = Account.objects.filter(role=Role.ROOT_ADMIN).order_by("pk").first()
     if operators:
-        events.record(EventType.HOST_ALERT, text, account=operators, on=endpoint, level=level)
+        events.record(EventType.HOST_ALERT, text, account=operators, on=on, level=level)

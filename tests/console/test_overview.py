@@ -75,7 +75,7 @@ def test_a_missing_address_is_explained(root):
 
     page = " ".join(root.get("/").text.split())
 
-    assert "No guest agent answers in the VM. Install and start qemu-guest-agent in the template." in page
+    assert "No guest agent answers in the VM. Install and start qemu-guest-agent (XenServer, VMware: " in page
     assert "42 s</time> · 7 tries left · 3 made" in page
 
 

@@ -133,7 +133,8 @@ class TestQueue:
             "nextattempt": "2026-03-01T12:00:00+0000",
             "lastattempt": "2026-03-01T12:00:00+0000",
             "lastoutcome": "agent_absent",
-            "why": "No guest agent answers in the VM. Install and start qemu-guest-agent in the template.",
+            "why": "No guest agent answers in the VM. "
+            "Install and start qemu-guest-agent (XenServer, VMware: its tools) in the template.",
             "entered": "2026-03-01T12:00:00+0000",
         }
 

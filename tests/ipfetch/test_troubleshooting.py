@@ -15,6 +15,7 @@ from networks.hypervisors.base import (
     GuestAddress,
     NetworkRef,
     NicSpec,
+    NicState,
     Outcome,
     Reading,
     Source,
@@ -179,6 +180,22 @@ class TestHost:
         fake.nics[str(vm.uuid)] = ()
         found = check("NIC MAC")
         assert (found["passed"], "has no NIC with this MAC address" in found["text"]) == (False, True)
+
+    @pytest.mark.parametrize(
+        ("hypervisor", "advice"),
+        [
+            ("KVM", "virsh domif-setlink NAME MAC up"),
+            ("XenServer", "xe vif-list vm-name-label=NAME MAC=MAC and unlock it"),
+            ("VMware", "In the settings of NAME, connect the network adapter with MAC address MAC."),
+        ],
+    )
+    def test_a_link_that_was_set_down(self, check, fake, vm, nic, monkeypatch, hypervisor, advice):
+        VirtualMachine.objects.update(hypervisor=hypervisor)
+        monkeypatch.setattr(fake, "nic_state", lambda *asked: NicState.LINK_DOWN)
+        found = check("NIC MAC")
+        told = advice.replace("=MAC", f"={nic.mac_address}").replace(" MAC up", f" {nic.mac_address} up")
+        told = told.replace("address MAC", f"address {nic.mac_address}").replace("NAME", vm.instance_name)
+        assert (found["passed"], told in found["text"]) == (False, True)
 
     def test_a_nic_on_another_bridge(self, check, fake, nic):
         fake.nics[str(nic.vm.uuid)] = (NicSpec(nic.mac_address, NetworkRef("cloudbr999", 999)),)

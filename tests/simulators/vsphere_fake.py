@@ -23,7 +23,9 @@ Device = vim.vm.device
 
 @dataclass
 class FakeVsphere:
-    """One vCenter with one host. Give it as `vsphere_session.SoapStub`: it makes itself the stub of every session."""
+    """One vCenter with one host, unless more are made. Give it as `vsphere_session.SoapStub`: it makes itself the stub
+    of every session.
+    """
 
     objects: dict[Any, dict[str, Any]] = field(default_factory=dict)  # properties by object
     files: set[str] = field(default_factory=set)  # paths that discs may have
@@ -34,6 +36,7 @@ class FakeVsphere:
     denied: set[str] = field(default_factory=set)  # privileges
     calls: list[str] = field(default_factory=list)
     answers: list[str] = field(default_factory=list)  # to questions
+    searched: list[str] = field(default_factory=list)  # patterns of files
     question_text: str = "msg.cdromdisconnect.locked:The guest operating system has locked the CD-ROM door"
     page: int = 1000
     logged_in: bool = False
@@ -55,7 +58,8 @@ class FakeVsphere:
         self.objects[self.datacenter] |= {"hostFolder": self.root, "datastore": [self.store], "network": [self.network]}
         self.objects[self.cluster] = {"name": "cluster", "parent": self.datacenter, "resourcePool": self.pool}
         self.objects[self.host] = {"name": "esx-1", "parent": self.cluster, "datastore": [self.store]}
-        self.objects[self.host] |= {"network": [self.network]}
+        self.objects[self.host] |= {"network": [self.network], "summary.hardware": self.hardware()}
+        self.objects[self.host] |= {"runtime.connectionState": "connected", "runtime.inMaintenanceMode": False}
         self.objects[self.store] = {"browser": self.browser, "summary": self.summary()}
 
     # What a test sets up ------------------------------------------------------------------------
@@ -67,7 +71,17 @@ class FakeVsphere:
 
     def summary(self, **fields: Any) -> Any:
         known = {"name": "store", "type": "VMFS", "accessible": True, "maintenanceMode": "normal", "freeSpace": 10**9}
-        return vim.Datastore.Summary(url="", capacity=10**10, multipleHostAccess=True, **(known | fields))
+        known |= {"multipleHostAccess": True}
+        return vim.Datastore.Summary(url="", capacity=10**10, **(known | fields))
+
+    def hardware(self) -> Any:
+        return Answer(numCpuThreads=2, cpuMhz=2000, memorySize=2**32)
+
+    def make_host(self, name: str, **properties: Any) -> Any:
+        """One more, which has what the first one has."""
+        host = self.make(vim.HostSystem, f"host-{next(self._numbers)}")
+        self.objects[host] = self.objects[self.host] | {"name": name} | properties
+        return host
 
     def make_vm(self, uuid: str, *devices: Any, marks: dict[str, str] | None = None, on: bool = True) -> Any:
         options = [vim.option.OptionValue(key=key, value=value) for key, value in (marks or {}).items()]
@@ -81,6 +95,7 @@ class FakeVsphere:
             "config.hardware.device": list(devices),
             "runtime.powerState": "poweredOn" if on else "poweredOff",
             "runtime.host": self.host,
+            "runtime.connectionState": "connected",
             "runtime.question": None,
             "datastore": [self.store],
             "guest.toolsRunningStatus": "guestToolsRunning",
@@ -214,6 +229,9 @@ class FakeVsphere:
         filters = [Answer(objectSet=updates[: self.page])]
         return Answer(version=str(next(self._numbers)), filterSet=filters, truncated=more)
 
+    def CancelWaitForUpdates(self, _this: Any) -> None:
+        """No call waits for long."""
+
     # Doing --------------------------------------------------------------------------------------
 
     def _task(self, name: str, do: Callable[[], Any] = lambda: None) -> Any:
@@ -284,9 +302,13 @@ class FakeVsphere:
     def CloneVM_Task(self, this: Any, _folder: Any, name: str, _specification: Any) -> Any:
         return self._task("CloneVM_Task")
 
+    def Destroy_Task(self, this: Any) -> Any:
+        return self._task("Destroy_Task", lambda: self.objects.pop(this))
+
     # Files --------------------------------------------------------------------------------------
 
-    def SearchDatastore_Task(self, _this: Any, _directory: str, _specification: Any) -> Any:
+    def SearchDatastore_Task(self, _this: Any, _directory: str, specification: Any) -> Any:
+        self.searched += specification.matchPattern
         return self._task("SearchDatastore_Task", self._search)
 
     def _search(self) -> Any:

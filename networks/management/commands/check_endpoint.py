@@ -7,7 +7,7 @@ from django.core.management.base import BaseCommand, CommandError, CommandParser
 
 from networks.checks import Check, tell
 from networks.hypervisors import base
-from networks.models import Endpoint, Host, HypervisorType, Network
+from networks.models import Endpoint, Host, HypervisorType, Network, PrimaryStorage
 from networks.services.places import CALL, hypervisor_at, place, record_health, within
 
 
@@ -23,9 +23,7 @@ class Command(BaseCommand):
         if endpoint is None:
             names = ", ".join(Endpoint.objects.values_list("name", flat=True)[:20]) or "none yet"
             raise CommandError(f"There is no endpoint {options['endpoint']}. There are: {names}.")
-        failed = tell(self, checks(endpoint), as_json=options["json"])
-        record_health(endpoint, failed[0].text if failed else "")
-        if failed:
+        if tell(self, checks(endpoint), as_json=options["json"]):
             raise SystemExit(1)
 
 
@@ -35,8 +33,11 @@ def checks(endpoint: Endpoint) -> Iterator[Check]:
         hypervisor = hypervisor_at(endpoint)
         facts = hypervisor.host_facts(within(CALL))
     except base.HypervisorError as error:
+        record_health(endpoint, str(error))
         yield Check("connection", False, f"{error} {_advice(error, endpoint)}".strip())
         return
+    # What is wrong with one host, storage or network is no outage of the others.
+    record_health(endpoint)
     yield Check("connection", True, f"{facts.hostname}, version {facts.version}")
     yield _size("size", facts)
     if isinstance(hypervisor, base.RightsReader):
@@ -55,10 +56,14 @@ def _of_host(host: Host) -> Iterator[Check]:
         return
     yield _size(f"host {host}", facts)
     yield _memory(host, facts)
-    for storage in ("", *host.cluster.storage.values_list("name", flat=True)):
-        yield _media(host, hypervisor, storage)
+    storages = list(host.cluster.storage.all())
+    if isinstance(hypervisor, base.StorageReader):
+        for storage in storages:
+            yield _try(f"storage {storage} on {host}", lambda storage=storage: _shared(hypervisor, storage))
+    for name in ("", *(storage.name for storage in storages)):
+        yield _media(host, hypervisor, name)
     for network in Network.objects.select_related("zone").filter(zone=host.cluster.pod.zone)[:100]:
-        yield _try(f"network {network} on {host}", lambda network=network: _network(hypervisor, network))
+        yield _network(host, hypervisor, network)
 
 
 def _size(name: str, facts: base.HostFacts) -> Check:
@@ -69,6 +74,15 @@ def _rights(hypervisor: base.RightsReader) -> str:
     if missing := hypervisor.missing_rights(within(CALL)):
         raise base.Refused(f"The user lacks: {', '.join(missing)}.")
     return "the user may do all that is needed"
+
+
+def _shared(hypervisor: base.StorageReader, storage: PrimaryStorage) -> str:
+    is_shared = hypervisor.is_shared(storage.name, within(CALL))
+    what = "further hosts see it" if is_shared else "this host alone sees it"
+    if is_shared != storage.shared:
+        says, advice = ("shared", "clear") if storage.shared else ("not shared", "set")
+        raise base.StorageProblem(f"It is {says} here, and {what}: {advice} its field 'shared' in the admin.")
+    return what
 
 
 def _media(host: Host, hypervisor: base.MediaStore, storage: str) -> Check:
@@ -88,9 +102,17 @@ def _memory(host: Host, facts: base.HostFacts) -> Check:
     return Check(f"memory of {host}", enough, told + advice)
 
 
-def _network(hypervisor: Any, network: Network) -> str:
-    hypervisor.ensure_network(network.on_host, within(CALL))
-    return f"{network.on_host.label} is there"
+def _network(host: Host, hypervisor: base.NetworkOperations, network: Network) -> Check:
+    name, label = f"network {network} on {host}", network.on_host.label
+    if host.endpoint.kind == HypervisorType.XENSERVER and network.on_host.vlan is not None:
+        # There, to ask for a network makes it.
+        return Check(name, None, f"{label} is made, unless it is there, when a VM first needs it")
+
+    def look() -> str:
+        hypervisor.ensure_network(network.on_host, within(CALL))
+        return f"{label} is there"
+
+    return _try(name, look)
 
 
 def _try(name: str, ask: Callable[[], str]) -> Check:

@@ -2,6 +2,8 @@
 `test_vsphere_fake`.
 """
 
+import dataclasses
+
 import pytest
 
 from networks.hypervisors import vsphere_media
@@ -26,6 +28,7 @@ from networks.hypervisors.base import (
     Refused,
     RightsReader,
     StorageProblem,
+    StorageReader,
     VmOperations,
     Volumes,
 )
@@ -96,7 +99,7 @@ def macs(host, vm) -> tuple[str, ...]:
 
 def test_what_the_driver_can_do(host):
     can = (AddressReader, EventSource, Inventory, MediaStore, NetworkOperations, NicInspector, RightsReader)
-    can += (VmOperations, Volumes)
+    can += (StorageReader, VmOperations, Volumes)
     cannot = (DiskReader, GuestAgent, NeighbourReader)
 
     assert [isinstance(host, protocol) for protocol in (*can, *cannot)] == [True] * len(can) + [False] * len(cannot)
@@ -244,11 +247,23 @@ def test_vm_is_defined_on_the_host_that_is_asked(host, other):
     assert spec.vm.name in names(other)
 
 
-def test_vm_that_runs_elsewhere_is_neither_stopped_nor_forgotten_here(host, other, running):
-    other.stop(running, soon(), grace=0)
-    other.undefine(running, soon())
+def test_vm_that_drs_has_moved_is_stopped_where_it_runs(host, other, running):
+    host.migrate(running, other, soon())
 
-    assert host.power_state(running, soon()) is PowerState.RUNNING
+    host.stop(running, soon(), grace=0)
+
+    assert other.power_state(running, soon()) is PowerState.OFF
+
+
+def test_vm_that_drs_has_moved_is_forgotten_where_it_runs(host, other, everywhere, running):
+    host.migrate(running, other, soon())
+
+    host.undefine(running, soon())
+
+    assert everywhere.power_state(running, soon()) is None
+
+
+def test_vm_that_runs_elsewhere_is_not_started_here(other, running):
     with pytest.raises(Refused, match="another host"):
         other.start(running, soon())
 
@@ -349,7 +364,6 @@ def test_running_vm_moves_with_the_disc_in_its_drive(host, other, running, media
 def test_migration_that_was_done_already_is_success(host, other, running):
     for _ in range(2):
         host.migrate(running, other, soon())
-    host.undefine(running, soon())  # what a source forgets
 
     assert other.power_state(running, soon()) is PowerState.RUNNING
 
@@ -396,6 +410,16 @@ def test_root_volume_is_known_after_storage_vmotion_and_a_new_name(host, everywh
     host.delete_root(spec.root, soon())
 
     assert "renamed" not in names(everywhere)
+    assert host._ask(soon(), lambda session: find_root(session, spec.root)) is None
+
+
+def test_root_volume_is_known_whatever_its_datastore_is_called_now(host):
+    spec = define(host)
+    host.undefine(spec.vm, soon())
+    renamed = dataclasses.replace(spec.root, pool="LocalDS_1")
+
+    host.delete_root(renamed, soon())
+
     assert host._ask(soon(), lambda session: find_root(session, spec.root)) is None
 
 
@@ -530,12 +554,21 @@ def test_only_isos_are_listed(vcenter, host, media):
     assert [each.name for each in host.list_media(soon(), storage=DATASTORE)] == [ISO]
 
 
+def test_iso_is_found_among_others_by_its_name(host, media):
+    host.place("another.iso", b"y", soon(), storage=DATASTORE)
+
+    assert host.list_media(soon(), storage=DATASTORE, name=ISO) == [MediaFile(ISO, 4096)]
+    assert host.list_media(soon(), storage=DATASTORE, name="third.iso") == []
+    host.remove("another.iso", soon(), storage=DATASTORE)
+
+
 @pytest.mark.parametrize("name", ["../x.iso", "x", "x.iso\n", "a_b.iso", "x/y.iso", ""])
 def test_name_that_is_no_isos_is_refused(host, name):
     for act in (
         lambda: host.place(name, b"x", soon(), storage=DATASTORE),
         lambda: host.read(name, soon(), storage=DATASTORE),
         lambda: host.remove(name, soon(), storage=DATASTORE),
+        lambda: host.list_media(soon(), storage=DATASTORE, name=name or "*"),
     ):
         with pytest.raises(Refused, match="ISO name"):
             act()
@@ -553,6 +586,7 @@ def test_datastore_that_the_host_does_not_mount_is_named(host):
         lambda: host.read(ISO, soon(), storage="nothing"),
         lambda: host.remove(ISO, soon(), storage="nothing"),
         lambda: host.list_media(soon(), storage="nothing"),
+        lambda: host.is_shared("nothing", soon()),
     ):
         with pytest.raises(StorageProblem, match="mounts no datastore nothing"):
             act()
@@ -643,6 +677,10 @@ def test_lone_esxi_keeps_config_drives(esxi):
     host.place(ISO, b"x", soon(), storage=DATASTORE)
 
     assert host.read(ISO, soon(), storage=DATASTORE) == b"x"
+
+
+def test_datastore_of_a_lone_esxi_is_not_shared(esxi):
+    assert not VsphereHost(esxi.address).is_shared(DATASTORE, soon())
 
 
 def test_lone_esxi_cannot_clone(esxi):

@@ -95,6 +95,16 @@ def test_addresses_without_prefixes_are_addresses_too():
     assert (str(address.ip), address.prefix) == ("192.0.2.7", None)
 
 
+@pytest.mark.parametrize("state", ["disconnected", "orphaned", "inaccessible"])
+def test_what_a_guest_said_before_its_host_was_lost_is_not_told(state):
+    machine = make_machine(make_nic(MAC, "192.0.2.7/24"), **{"runtime.connectionState": state})
+
+    told = reading(VM, [machine])
+
+    assert (told.addresses, told.problem) == ((), Outcome.AGENT_SILENT)
+    assert state in told.detail
+
+
 def test_tools_that_are_absent_stopped_and_old_and_have_nothing_to_tell_yet_are_told_apart():
     absent = {"guest.toolsRunningStatus": "guestToolsNotRunning", "guest.toolsVersionStatus2": "guestToolsNotInstalled"}
     stopped = {"guest.toolsRunningStatus": "guestToolsNotRunning"}

@@ -1,16 +1,21 @@
 """The driver where the vCenter simulator is too kind: on a vSphere in memory that asks questions and says no."""
 
 import dataclasses
+import threading
+import time
+from types import SimpleNamespace
 
 import pytest
 
-from networks.hypervisors import vsphere_session
+from networks.hypervisors import base, vsphere_session
 from networks.hypervisors.base import (
     AskTheOperator,
     Busy,
     CredentialsRefused,
     DeadlineExceeded,
     EndpointAddress,
+    GuestEvent,
+    HostUnavailable,
     HypervisorError,
     Media,
     NetworkMissing,
@@ -22,15 +27,16 @@ from networks.hypervisors.base import (
     Refused,
     StorageProblem,
     Transport,
-    TryAgainLater,
 )
 from networks.hypervisors.vsphere import CLEAN_UP_SECONDS, VsphereHost
-from networks.hypervisors.vsphere_guests import DRIVE_MARK, VOLUME_MARK
+from networks.hypervisors.vsphere_guests import DRIVE_MARK, LATEST_SECONDS, VOLUME_MARK
 from networks.hypervisors.vsphere_session import SESSIONS
 from networks.hypervisors.vsphere_types import vim, vmodl
+from tests.lab.system import wait_for
 from tests.networks.hypervisors.factories import make_root, make_vm, soon
 from tests.simulators.vsphere_fake import FakeVsphere, disc, drive, ide
 
+PATIENCE = 20
 MARKS = {VOLUME_MARK: "ROOT-1", DRIVE_MARK: "200:1"}
 ADDRESS = EndpointAddress(Transport.TLS, "vcenter.example", username="u", password="p", fingerprint="0" * 64)
 
@@ -111,6 +117,48 @@ def test_question_that_is_not_ours_to_answer_is_for_the_operator(fake, host, vm,
         host.insert(vm, None, soon())
 
     assert fake.answers == []
+
+
+# Hosts that cannot be used ----------------------------------------------------------------------
+
+
+@pytest.fixture(
+    params=[
+        {"runtime.connectionState": "disconnected"},
+        {"runtime.connectionState": "notResponding"},
+        {"runtime.inMaintenanceMode": True},
+    ],
+    ids=["disconnected", "not responding", "in maintenance"],
+)
+def unusable(fake, request):
+    fake.make_host("esx-2", **request.param)
+    return VsphereHost(ADDRESS, "esx-2")
+
+
+def test_host_that_cannot_be_used_says_so(unusable):
+    with pytest.raises(HostUnavailable, match="esx-2"):
+        unusable.host_facts(soon())
+
+
+def test_vcenter_and_its_other_hosts_answer_while_one_cannot_be_used(unusable, host):
+    assert VsphereHost(ADDRESS).host_facts(soon()).cpus == 4
+    assert host.host_facts(soon()).cpus == 2
+
+
+def test_no_vm_is_put_on_a_host_that_cannot_be_used(fake, unusable, host, template, root):
+    off, on = make_vm(), make_vm()
+    fake.make_vm(off.uuid, ide(), drive(), marks=MARKS, on=False)
+    fake.make_vm(on.uuid, ide(), drive(), marks=MARKS)
+
+    for act in (
+        lambda: unusable.ensure_root(root, soon()),
+        lambda: unusable.start(off, soon()),
+        lambda: host.migrate(on, unusable, soon()),
+    ):
+        with pytest.raises(HostUnavailable):
+            act()
+
+    assert not {"CloneVM_Task", "RelocateVM_Task", "PowerOnVM_Task"} & set(fake.calls)
 
 
 # Drives -----------------------------------------------------------------------------------------
@@ -271,12 +319,84 @@ def test_two_vms_that_share_a_uuid_are_not_told_apart(fake, host, vm, reference)
     assert reading.problem is Outcome.AMBIGUOUS
 
 
+# A vCenter that falls silent ---------------------------------------------------------------------
+
+
+def test_heart_beats_while_a_vcenter_is_silent_and_it_is_given_up_before_a_long_deadline(fake, host, monkeypatch):
+    monkeypatch.setattr(base, "HEARTBEAT_SECONDS", 0.02)
+    monkeypatch.setattr(vsphere_session, "CALL_SECONDS", 0.3)
+    heard, beats = threading.Event(), []
+    fake.CreateContainerView = lambda *_arguments: heard.wait(PATIENCE)
+    before = time.monotonic()
+
+    with base.heartbeat(lambda: beats.append(1)), pytest.raises(DeadlineExceeded):
+        host.host_facts(soon(600))
+    heard.set()
+
+    assert time.monotonic() - before < PATIENCE
+    assert beats
+
+
+# Events -----------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def told():
+    return []
+
+
+def make_vms_of_several_pages(fake) -> list:
+    fake.page = 10
+    return [fake.make_vm(f"0000000{number}", ide()) for number in range(25)]
+
+
+def break_at(fake, monkeypatch, number: int, error: Exception) -> None:
+    """What the collector answers to this one of its calls."""
+    waiting, asked = fake.WaitForUpdatesEx, []
+
+    def wait(this, version, options):
+        asked.append(version)
+        if len(asked) == number:
+            raise error
+        return waiting(this, version, options)
+
+    monkeypatch.setattr(fake, "WaitForUpdatesEx", wait)
+
+
+def test_vcenter_whose_first_answer_takes_long_is_watched_nevertheless(fake, told, monkeypatch):
+    vms = make_vms_of_several_pages(fake)
+    break_at(fake, monkeypatch, 2, DeadlineExceeded("one page was told"))
+
+    watch = VsphereHost(ADDRESS).watch(lambda uuid, event: told.append((uuid, event)), soon())
+    wait_for("the rest", lambda: fake.calls.count("WaitForUpdatesEx") > 5, PATIENCE)
+    for vm in vms:
+        fake.objects[vm]["runtime.powerState"] = "poweredOff"
+    wait_for("the end of all", lambda: len(told) == 25, PATIENCE)
+    watch.close()
+
+    assert {event for _uuid, event in told} == {GuestEvent.STOPPED}
+    assert fake.calls.count("CreatePropertyCollector") == 1
+
+
+def test_vcenter_that_forgets_the_watch_amid_its_first_answer_tells_all_again(fake, told, monkeypatch):
+    vms = make_vms_of_several_pages(fake)
+    break_at(fake, monkeypatch, 2, DeadlineExceeded("one page was told"))
+    break_at(fake, monkeypatch, 3, vmodl.query.InvalidCollectorVersion())
+
+    watch = VsphereHost(ADDRESS).watch(lambda uuid, event: told.append((uuid, event)), soon())
+    wait_for("the rest", lambda: fake.calls.count("WaitForUpdatesEx") > 7, PATIENCE)
+    fake.objects[vms[24]]["runtime.powerState"] = "poweredOff"
+    wait_for("its end", lambda: told, PATIENCE)
+    watch.close()
+
+    assert told == [("000000024", GuestEvent.STOPPED)]
+
+
 # Tasks ------------------------------------------------------------------------------------------
 
 
 def test_migration_that_does_not_end_is_cancelled(fake, host, vm, reference):
-    other = fake.make(vim.HostSystem, "host-2")
-    fake.objects[other] = fake.objects[fake.host] | {"name": "esx-2"}
+    fake.make_host("esx-2")
     fake.stuck.add("RelocateVM_Task")
 
     with pytest.raises(Busy, match="cancelled"):
@@ -286,8 +406,7 @@ def test_migration_that_does_not_end_is_cancelled(fake, host, vm, reference):
 
 
 def test_vm_is_not_moved_to_a_host_without_its_datastore(fake, host, vm, reference):
-    other = fake.make(vim.HostSystem, "host-2")
-    fake.objects[other] = fake.objects[fake.host] | {"name": "esx-2", "datastore": []}
+    fake.make_host("esx-2", datastore=[])
 
     with pytest.raises(Refused, match="does not see this VM's datastore"):
         host.migrate(vm, VsphereHost(ADDRESS, "esx-2"), soon())
@@ -307,7 +426,9 @@ FAULTS = [
     (vim.fault.FileLocked(file="/vmfs/volumes/secret/x.vmdk"), Busy),
     (vim.fault.InsufficientHostCapacityFault(), AskTheOperator),
     (vim.fault.NoPermission(privilegeId="VirtualMachine.Interact.PowerOn"), CredentialsRefused),
-    (vmodl.fault.HostNotReachable(), TryAgainLater),
+    (vmodl.fault.HostNotReachable(), HostUnavailable),
+    (vmodl.fault.HostNotConnected(), HostUnavailable),
+    (vim.fault.InvalidHostState(), HostUnavailable),
     (vmodl.fault.ManagedObjectNotFound(), NotFound),
     (vim.fault.CannotAccessNetwork(), NetworkMissing),
     (vmodl.fault.SystemError(reason="in /var/log/vmware of 192.0.2.1"), AskTheOperator),
@@ -349,6 +470,14 @@ def test_vm_whose_files_no_host_reaches_is_busy(fake, host, vm, reference):
 
     with pytest.raises(Busy, match="cannot reach its files"):
         host.start(vm, soon())
+
+
+def test_vm_on_a_host_that_vcenter_has_forgotten_is_nowhere(fake, host, vm, reference):
+    fake.objects[reference] |= {"runtime.host": None, "runtime.connectionState": "orphaned"}
+
+    assert host.power_state(vm, soon()) is None
+    with pytest.raises(Busy):
+        host.stop(vm, soon(), grace=0)
 
 
 # Storage ----------------------------------------------------------------------------------------
@@ -428,7 +557,46 @@ def test_iso_that_a_running_vm_holds_is_not_deleted(fake, host):
         host.remove("a-1.iso", soon(), storage="store")
 
 
+LOCAL = {"multipleHostAccess": False}
+
+
+@pytest.mark.parametrize("is_shared", [True, False])
+def test_datastore_is_shared_when_further_hosts_see_it(fake, host, is_shared):
+    fake.objects[fake.store]["summary"] = fake.summary(multipleHostAccess=is_shared)
+
+    assert host.is_shared("store", soon()) is is_shared
+
+
+def test_datastore_that_one_of_several_hosts_sees_takes_no_config_drive(fake, host, files):
+    fake.objects[fake.store]["summary"] = fake.summary(**LOCAL)
+    fake.make_host("esx-2", datastore=[])
+
+    with pytest.raises(Refused, match="Only host esx-1 sees datastore store"):
+        host.place("a-1.iso", b"x", soon(), storage="store")
+
+    assert files.put_to == []
+
+
+def test_datastore_of_the_only_host_takes_config_drives(fake, host, files):
+    fake.objects[fake.store]["summary"] = fake.summary(**LOCAL)
+
+    host.place("a-1.iso", b"x", soon(), storage="store")
+
+    assert len(files.put_to) == 1
+
+
+def test_one_iso_is_asked_for_by_its_name(fake, host):
+    host.list_media(soon(), storage="store", name="a-1.iso")
+
+    assert fake.searched == ["a-1.iso"]
+
+
 DISK = vim.vm.device.VirtualDisk(key=2000, capacityInKB=1024, capacityInBytes=1024 * 1024)
+
+
+@pytest.fixture
+def root():
+    return make_root(pool="store", image="debian")
 
 
 @pytest.fixture
@@ -438,8 +606,7 @@ def template(fake):
     return template
 
 
-def test_clone_that_a_former_attempt_did_not_wait_for_is_taken(fake, host, template):
-    root = make_root(pool="store", image="debian")
+def test_clone_that_a_former_attempt_did_not_wait_for_is_taken(fake, host, template, root):
     clone = fake.make_vm("clone", DISK, marks={VOLUME_MARK: root.volume}, on=False)
     fake.objects[clone]["name"] = root.volume
     fake.ending["CloneVM_Task"] = vim.fault.DuplicateName(name=root.volume)
@@ -447,18 +614,74 @@ def test_clone_that_a_former_attempt_did_not_wait_for_is_taken(fake, host, templ
     host.ensure_root(root, soon())
 
 
-def test_clone_that_is_being_made_is_waited_for(fake, host, template):
-    root = make_root(pool="store", image="debian")
-    clone = fake.make_vm("clone", DISK)
-    fake.objects[clone] |= {"name": root.volume, "config.uuid": None}
+@pytest.fixture
+def unfinished(fake, template, root):
+    """A clone that vSphere goes on to make, though nobody waits for it any more."""
+    clone = fake.make_vm("clone", DISK, marks={VOLUME_MARK: root.volume}, on=False)
+    fake.objects[clone] |= {"name": root.volume, "config.uuid": None, "config.instanceUuid": None}
     fake.ending["CloneVM_Task"] = vim.fault.DuplicateName(name=root.volume)
+    return clone
 
+
+def test_clone_that_is_being_made_is_waited_for(fake, host, root, unfinished, monkeypatch):
+    waiting, asked = fake.WaitForUpdatesEx, []
+
+    def wait(this, version, options):
+        asked.append(version)
+        if len(asked) == 4:
+            fake.objects[unfinished] |= {"config.uuid": "clone", "config.instanceUuid": "clone"}
+        return waiting(this, version, options)
+
+    monkeypatch.setattr(fake, "WaitForUpdatesEx", wait)
+
+    host.ensure_root(root, soon())
+
+    assert "ReconfigVM_Task" in fake.calls
+
+
+def test_clone_that_is_not_made_in_time_is_left_for_later(host, root, unfinished):
     with pytest.raises(Busy, match="not finished"):
+        host.ensure_root(root, soon(LATEST_SECONDS + 0.5))
+
+
+def test_clone_that_fails_while_it_is_waited_for_is_made_later(fake, host, root, unfinished, monkeypatch):
+    waiting = fake.WaitForUpdatesEx
+
+    def wait(this, version, options):
+        answer = waiting(this, version, options)
+        if answer is not None or unfinished not in fake.objects:
+            return answer
+        del fake.objects[unfinished]
+        gone = SimpleNamespace(kind="leave", obj=unfinished)
+        return SimpleNamespace(version="9", filterSet=[SimpleNamespace(objectSet=[gone])], truncated=False)
+
+    monkeypatch.setattr(fake, "WaitForUpdatesEx", wait)
+
+    with pytest.raises(Busy, match="could not be made"):
         host.ensure_root(root, soon())
 
 
-def test_another_vm_with_the_volumes_name_is_not_taken(fake, host, template):
-    root = make_root(pool="store", image="debian")
+def test_root_volume_that_is_being_made_is_not_deleted_yet(fake, host, root, unfinished):
+    with pytest.raises(Busy, match="not finished"):
+        host.delete_root(root, soon())
+
+    fake.objects[unfinished]["config.uuid"] = "clone"
+    fake.objects[unfinished]["config.instanceUuid"] = "clone"
+    host.delete_root(root, soon())
+
+    assert unfinished not in fake.objects
+
+
+def test_vm_of_others_with_the_volumes_name_is_not_deleted(fake, host, root):
+    theirs = fake.make_vm("theirs", DISK, on=False)
+    fake.objects[theirs]["name"] = root.volume
+
+    host.delete_root(root, soon())
+
+    assert theirs in fake.objects
+
+
+def test_another_vm_with_the_volumes_name_is_not_taken(fake, host, template, root):
     theirs = fake.make_vm("theirs", DISK)
     fake.objects[theirs]["name"] = root.volume
     fake.ending["CloneVM_Task"] = vim.fault.DuplicateName(name=root.volume)

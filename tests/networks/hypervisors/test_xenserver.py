@@ -12,6 +12,7 @@ from networks.hypervisors.base import (
     AskTheOperator,
     Busy,
     EndpointAddress,
+    HostUnavailable,
     NetworkMissing,
     NetworkRef,
     NicSpec,
@@ -80,6 +81,7 @@ def base_session(xen) -> Session:
         base.Inventory,
         base.NetworkOperations,
         base.Volumes,
+        base.StorageReader,
         base.VmOperations,
         base.MediaStore,
         base.NicInspector,
@@ -125,6 +127,27 @@ def test_pool_says_the_sum_of_its_hosts(xen):
 def test_host_that_the_pool_does_not_have(xen):
     with pytest.raises(NotFound, match="xen9"):
         host_of(xen, "xen9").host_facts(soon())
+
+
+@pytest.mark.parametrize(("table", "field", "why"), [("host_metrics", "live", "off"), ("host", "enabled", "disabled")])
+def test_host_that_cannot_be_used_is_unavailable_and_the_others_are_not(xen, here, there, table, field, why):
+    host = xen.db.get("host", xen.ref("host", "xen2"))
+    row = host.ref if table == "host" else host["metrics"]
+    xen.db.set(table, row, **{field: False})
+    try:
+        with pytest.raises(HostUnavailable, match=f"xen2 is {why}"):
+            there.host_facts(soon())
+        assert here.host_facts(soon()).hostname == "xen1"
+        assert host_of(xen, "").host_facts(soon()).cpus == 32
+    finally:
+        xen.db.set(table, row, **{field: True})
+
+
+def test_start_on_a_host_that_is_off_says_so(xen, here, there):
+    vm = defined(there)
+    xen.faults.fail_next("Async.VM.start_on", "HOST_OFFLINE", "x")
+    with pytest.raises(HostUnavailable):
+        there.start(vm, soon())
 
 
 def test_vms_are_known_by_our_uuid_and_foreign_ones_by_their_own(xen, here):
@@ -282,9 +305,46 @@ def test_network_of_the_name_without_a_tag_is_believed(xen, here, vlan):
     assert len(xen.db.rows("network")) == before
 
 
-def test_network_of_the_name_without_any_interface_is_believed(xen, here):
+def test_network_of_the_name_without_any_interface_has_no_vlan(xen, here):
     xen.db.create("network", name_label="internal")
-    here.ensure_network(NetworkRef("internal", 5), soon())
+    here.ensure_network(NetworkRef("internal"), soon())
+    with pytest.raises(NetworkMissing, match="no interface"):
+        here.ensure_network(NetworkRef("internal", 5), soon())
+
+
+def test_network_whose_maker_died_is_given_its_vlan(xen, here, there):
+    network = NetworkRef("cloudbr86", 86)
+    xen.faults.fail_next("pool.create_VLAN_from_PIF", "INTERNAL_ERROR", "x")
+    xen.faults.fail_next("network.destroy", "INTERNAL_ERROR", "the worker has died")
+    with pytest.raises(AskTheOperator):
+        here.ensure_network(network, soon())
+    spec = xen_spec(nics=(replace(OTHER_NIC, network=network),))
+    here.ensure_root(spec.root, soon())
+    with pytest.raises(NetworkMissing, match="yet"):
+        here.define(spec, soon())
+    there.ensure_network(network, soon())
+
+    (made,) = xen.db.where("network", name_label=network.label)
+    assert len(made["PIFs"]) == len(xen.db.where("VLAN", tag=86)) == 2
+
+
+def test_network_that_another_process_takes_away_unfinished_is_made_by_the_next_try(xen, here):
+    network = NetworkRef("cloudbr88", 88)
+    xen.faults.before("pool.create_VLAN_from_PIF", lambda: xen.db.delete("network", xen.ref("network", network.label)))
+    with pytest.raises(Busy):
+        here.ensure_network(network, soon())
+    here.ensure_network(network, soon())
+
+    assert len(xen.db.where("VLAN", tag=88)) == 2
+
+
+def test_network_that_two_processes_finish_at_once_is_finished_once(xen, here, there):
+    network = NetworkRef("cloudbr87", 87)
+    xen.faults.before("pool.create_VLAN_from_PIF", lambda: there.ensure_network(network, soon()))
+    here.ensure_network(network, soon())
+
+    assert len(xen.db.where("VLAN", tag=87)) == 2
+    assert len(xen.db.where("network", name_label="cloudbr87")) == 1
 
 
 def test_network_without_a_vlan_is_never_made(here):
@@ -362,8 +422,99 @@ def test_root_volume_lies_on_the_repository_of_its_own_host(xen, there):
     assert xen.db.get("PBD", pbd)["host"] == xen.ref("host", "xen2")
 
 
-def test_root_volume_is_given_its_size(xen, here):
-    root = xen_root(size=20 * GIB)
+def test_root_volume_on_another_host_s_storage_is_not_made_anew(xen, here, there):
+    root = xen_root(pool="Local storage")
+    here.ensure_root(root, soon())
+    for refused in (there.ensure_root, lambda root, deadline: there.define(xen_spec(root=root), deadline)):
+        with pytest.raises(Refused, match=r"of xen1: .* not shared"):
+            refused(root, soon())
+
+    assert len(xen.db.where("VDI", name_label=root.volume)) == 1
+    there.delete_root(root, soon())
+    assert not xen.db.where("VDI", name_label=root.volume)
+
+
+def test_root_volume_that_was_moved_to_other_storage_is_the_vm_s(xen, here):
+    root = xen_root()
+    here.ensure_root(root, soon())
+    original = xen.ref("VDI", root.volume)
+    copy_by_hand(xen, original)
+    xen.db.delete("VDI", original)
+    here.ensure_root(root, soon())
+
+    assert len(xen.db.where("VDI", name_label=root.volume)) == 1
+    here.delete_root(root, soon())
+    assert not xen.db.where("VDI", name_label=root.volume)
+
+
+def test_copy_that_somebody_made_of_a_root_volume_is_not_the_vm_s(xen, here):
+    root = xen_root()
+    here.ensure_root(root, soon())
+    copy = copy_by_hand(xen, xen.ref("VDI", root.volume))
+    here.ensure_root(root, soon())
+    here.delete_root(root, soon())
+
+    assert [row.ref for row in xen.db.where("VDI", name_label=root.volume)] == [copy]
+
+
+def test_root_volume_of_which_there_are_copies_alone_is_asked_for(xen, here):
+    root = xen_root()
+    here.ensure_root(root, soon())
+    original = xen.ref("VDI", root.volume)
+    for _ in range(2):
+        copy_by_hand(xen, original)
+    xen.db.delete("VDI", original)
+    with pytest.raises(Refused, match="2 volumes"):
+        here.ensure_root(root, soon())
+
+
+def copy_by_hand(xen, vdi: str) -> str:
+    with base_session(xen) as session:
+        return session.run("VDI.copy", vdi, xen.ref("SR", PRIMARY))
+
+
+def test_storage_says_whether_further_hosts_see_it(here):
+    assert here.is_shared(PRIMARY, soon())
+    assert not here.is_shared("Local storage", soon())
+    with pytest.raises(StorageProblem, match="nothing"):
+        here.is_shared("nothing", soon())
+
+
+@pytest.mark.parametrize("pool", [PRIMARY, "Local storage"])
+@pytest.mark.parametrize("retry", ["ensure_root", "delete_root"])
+def test_worker_that_dies_while_it_makes_a_root_volume_leaves_nothing_for_ever(xen, here, monkeypatch, pool, retry):
+    root = xen_root(pool=pool)
+    before = len(xen.db.rows("VDI"))
+    with monkeypatch.context() as patch:
+        patch.setattr("networks.hypervisors.xenserver_storage._mark", die)
+        with pytest.raises(SystemExit):
+            here.ensure_root(root, soon())
+    assert len(xen.db.rows("VDI")) == before + 1
+    getattr(here, retry)(root, soon())
+    here.delete_root(root, soon())
+
+    assert len(xen.db.rows("VDI")) == before
+
+
+def die(*_arguments):
+    raise SystemExit
+
+
+def test_copy_that_outlives_its_worker_is_waited_for(xen, here):
+    root = xen_root(pool="Local storage")
+    xen.pace["copy"] = 1.0
+    before = len(xen.db.rows("VDI"))
+    with pytest.raises(SystemExit), base.heartbeat(die):
+        here.ensure_root(root, soon())
+    here.ensure_root(root, soon())
+
+    assert len(xen.db.rows("VDI")) == before + 1
+    assert len(xen.db.where("VDI", name_label=root.volume)) == 1
+
+
+@pytest.mark.parametrize("pool", [PRIMARY, "Local storage"])
+def test_root_volume_is_given_its_size(xen, here, pool):
+    root = xen_root(size=20 * GIB, pool=pool)
     here.ensure_root(root, soon())
 
     (vdi,) = xen.db.where("VDI", name_label=root.volume)
@@ -647,10 +798,13 @@ def test_stopping_again_is_success(here):
     here.stop(make_vm(), soon(), grace=0)
 
 
-def test_stop_does_not_reach_another_host(here, there):
+def test_stop_reaches_a_vm_that_was_moved_behind_our_back(here, there):
     vm = started(here)
-    there.stop(vm, soon(), grace=0)
+    here.migrate(vm, there, soon())
+    here.stop(vm, soon(), grace=0)
 
+    assert there.power_state(vm, soon()) is PowerState.OFF
+    here.start(vm, soon())
     assert here.power_state(vm, soon()) is PowerState.RUNNING
 
 
@@ -661,6 +815,14 @@ def test_reboot_keeps_the_vm_running(xen, here):
 
     assert here.power_state(vm, soon()) is PowerState.RUNNING
     assert xen.calls["Async.VM.hard_reboot"] == before + 1
+
+
+def test_reboot_reaches_a_vm_that_was_moved_behind_our_back(here, there):
+    vm = started(here)
+    here.migrate(vm, there, soon())
+    here.reboot(vm, soon())
+
+    assert there.power_state(vm, soon()) is PowerState.RUNNING
 
 
 def test_undefined_vm_is_gone_and_its_root_volume_is_there(xen, here):
@@ -674,11 +836,14 @@ def test_undefined_vm_is_gone_and_its_root_volume_is_there(xen, here):
     assert not xen.db.where("VM", name_label=vm.name)
 
 
-def test_undefine_does_not_reach_another_host(here, there):
-    vm = started(here)
-    there.undefine(vm, soon())
+def test_undefine_reaches_a_vm_that_was_moved_behind_our_back(here, there):
+    root = xen_root()
+    vm = started(here, root=root)
+    here.migrate(vm, there, soon())
+    here.undefine(vm, soon())
 
-    assert here.power_state(vm, soon()) is PowerState.RUNNING
+    assert there.power_state(vm, soon()) is None
+    here.delete_root(root, soon())
 
 
 def test_undefine_of_a_vm_of_others_is_refused(xen, here):

@@ -138,7 +138,7 @@ def test_who_hears_may_fail_and_hears_the_next(xen, caplog):
 
 def test_pool_that_takes_long_to_read_is_watched_nevertheless(xen):
     vm = defined(host_of(xen))
-    xen.faults.delay(1.5, "VIF.get_all_records")
+    xen.faults.delay(1.5, "VM_guest_metrics.get_all_records")
     watch = host_of(xen, "").watch(ear := Ear(), soon(1))
     try:
         xen.faults.calm()

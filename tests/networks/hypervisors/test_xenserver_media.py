@@ -310,6 +310,15 @@ def test_files_of_others_are_not_listed(xen, here):
     assert [file.name for file in here.list_media(soon())] == [NAME]
 
 
+def test_one_file_is_asked_for_without_a_look_at_the_others(xen, shared, here):
+    here.place(NAME, CONTENT, soon(), storage=PRIMARY)
+    here.place("i-2-8-VM-1-0a1b2c.iso", CONTENT, soon(), storage=PRIMARY)
+
+    assert here.list_media(soon(), storage=PRIMARY, name=NAME) == [MediaFile(NAME, len(CONTENT))]
+    assert here.list_media(soon(), storage=PRIMARY, name="i-2-9-VM-1-0a1b2c.iso") == []
+    assert xen.calls["VDI.get_all_records_where"] == 0
+
+
 def test_looking_makes_no_repository(xen, here):
     assert here.list_media(soon()) == []
     assert xen.calls["SR.create"] == 0
@@ -427,6 +436,25 @@ def test_disc_of_another_host_alone_is_not_there(here, there):
     media = there.place(NAME, CONTENT, soon())
     with pytest.raises(NotFound):
         here.insert(started(here), media, soon())
+
+
+def test_cd_rom_of_a_vm_that_was_moved_behind_our_back(shared, here, there):
+    vm = started(here)
+    media = here.place(NAME, CONTENT, soon(), storage=PRIMARY)
+    here.insert(vm, media, soon())
+    here.migrate(vm, there, soon())
+
+    assert here.inserted(vm, soon()) == media.path
+    here.insert(vm, None, soon())
+    assert there.inserted(vm, soon()) is None
+
+
+def test_disc_is_looked_for_where_the_vm_runs(here, there):
+    vm = started(here)
+    here.migrate(vm, there, soon())
+    here.insert(vm, there.place(NAME, CONTENT, soon()), soon())
+
+    assert there.inserted(vm, soon())
 
 
 def test_cd_rom_of_what_is_not_there(here):

@@ -1,5 +1,6 @@
 """Sessions with a pool: logging in and out, the coordinator, deadlines, tasks, what failures mean, hostile answers."""
 
+import multiprocessing
 import threading
 import time
 from dataclasses import replace
@@ -15,6 +16,7 @@ from networks.hypervisors.base import (
     DeadlineExceeded,
     EndpointAddress,
     EndpointUnreachable,
+    HostUnavailable,
     HypervisorError,
     NetworkMissing,
     NotFound,
@@ -76,6 +78,23 @@ def test_idle_sessions_are_logged_out_at_the_end(xen, sessions):
     sessions.close()
 
     assert open_sessions(xen) == 0
+
+
+def test_worker_that_ends_leaves_no_session_behind(xen, sessions):
+    pool_of(xen, sessions).host_facts(soon())
+    for _ in range(2):
+        worker = multiprocessing.get_context("fork").Process(target=lambda: pool_of(xen, sessions).host_facts(soon()))
+        worker.start()
+        worker.join()
+
+    assert xen.calls["session.login_with_password"] == 3
+    assert open_sessions(xen) == 1  # ours
+
+
+def test_coordinator_that_is_still_booting_is_a_pool_that_cannot_be_reached(xen, sessions):
+    xen.faults.fail_next("session.login_with_password", "HOST_STILL_BOOTING")
+    with pytest.raises(EndpointUnreachable, match="booting"):
+        pool_of(xen, sessions).host_facts(soon())
 
 
 def test_pool_that_is_gone_does_not_hold_up_the_end(xen, sessions, monkeypatch):
@@ -426,7 +445,9 @@ def test_ended_tasks_are_forgotten(xen, session):
     ("details", "kind"),
     [
         (["SESSION_AUTHENTICATION_FAILED", "root", "x"], CredentialsRefused),
-        (["HOST_OFFLINE", "x"], EndpointUnreachable),
+        (["HOST_OFFLINE", "x"], HostUnavailable),
+        (["HOST_DISABLED", "x"], HostUnavailable),
+        (["HOST_IS_SLAVE"], TryAgainLater),
         (["OTHER_OPERATION_IN_PROGRESS", "VM", "x"], Busy),
         (["VBD_TRAY_LOCKED", "x"], Busy),
         (["HANDLE_INVALID", "VM", "x"], NotFound),

@@ -10,6 +10,7 @@ What it does not model, so that a test passes here that might fail on a real one
 - The file behind a CD-ROM need not exist, and is not held while it is inserted.
 - A VM that is cloned lies on the template's host, whatever was asked; its disks are empty and share the template's
   description. vMotion moves nothing but the host's name, and asks nothing of the target.
+- No host is ever lost or in maintenance, and of a datastore it does not say whether several hosts see it.
 - Privileges, DRS, VLANs, vSAN and storage vMotion's effect on files are not there; names are not escaped; a guest's
   addresses outlive its power.
 What of this the driver has to cope with is tried on `tests.simulators.vsphere_fake`.

@@ -61,7 +61,7 @@ class Listener(socketserver.ThreadingTCPServer):
         except (OSError, ssl.SSLError):
             pass  # whoever called has gone, or does not trust us
         finally:
-            self._connections = {one for one in self._connections if one.fileno() != -1 and one is not request}
+            self._connections = {one for one in list(self._connections) if one.fileno() != -1 and one is not request}
 
 
 class Handler(BaseHTTPRequestHandler):

@@ -356,19 +356,34 @@ def copy(call: Call, vdi: str, sr: str, base: str = NULL, into: str = NULL) -> S
         raise XenError("SR_OPERATION_NOT_SUPPORTED", sr)
     if devices.used_vdi(call.db, vdi) and any(call.db.get("VBD", ref)["mode"] == "RW" for ref in row.refs("VBDs")):
         raise XenError("VDI_IN_USE", vdi, "copy")
+    if into != NULL:
+        return (yield from _copy_into(call, row, into))
     _assert_fits(target, row.number("virtual_size"))
     yield Work("VDI", vdi, "copy")
     return _copy_values(call, row, sr, row.number("virtual_size"))
+
+
+def _copy_into(call: Call, row: Row, into: str) -> Steps:
+    """Only what is on the disk: the other's name and settings stay."""
+    if call.db.get("VDI", into).number("virtual_size") < row.number("virtual_size"):
+        raise XenError("VDI_TOO_SMALL", into, row["virtual_size"])
+    yield Work("VDI", into, "copy")
+    _copy_file(call, row, into)
+    return into
 
 
 def _copy_values(call: Call, row: Row, sr: str, utilisation: int) -> str:
     names = ("name_label", "name_description", "type", "sharable", "read_only", "other_config", "sm_config", "tags")
     values = {name: row[name] for name in names}
     vdi = _add_vdi(call, sr, row.number("virtual_size"), {**values, "physical_utilisation": utilisation})
+    _copy_file(call, row, vdi)
+    return vdi
+
+
+def _copy_file(call: Call, row: Row, vdi: str) -> None:
     source = call.xen.disks.file(row)
     if source.exists():
         shutil.copyfile(source, call.xen.disks.file(call.db.get("VDI", vdi)))
-    return vdi
 
 
 @message("VDI.resize", "VDI", "int")

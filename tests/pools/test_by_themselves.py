@@ -1,0 +1,138 @@
+"""What pools and vCenters do by themselves, with the real drivers in this process: they move VMs, and lose hosts."""
+
+from collections.abc import Iterator
+
+import pytest
+
+from configdrive.models import Leftover
+from extdhcp_site.jobs.models import AsyncJob, Status
+from networks.hypervisors.base import PowerState
+from networks.hypervisors.drivers import driver
+from networks.models import Cluster, Endpoint, Host, Network, Pod, PrimaryStorage, Template, VirtualMachine, VmState
+from networks.services import adoption, vms
+from tests.factories import GIB, make_network, make_template, make_zone
+from tests.life import deploy, run
+from tests.networks.hypervisors.factories import soon
+from tests.pools.worlds import VLAN, Pool, World, vmware, xenserver
+from tests.simulators.xenserver import XenServer
+
+pytestmark = pytest.mark.django_db
+
+
+class Cloud:
+    """A cluster of the world's two hosts."""
+
+    def __init__(self, world: World, caller) -> None:
+        self.world, self.caller = world, caller
+        zone = make_zone()
+        pod = Pod.objects.create(zone=zone, name="pod")
+        self.cluster = Cluster.objects.create(pod=pod, name="cluster", hypervisor=world.kind)
+        PrimaryStorage.objects.create(cluster=self.cluster, name=world.storage)
+        address = world.address
+        endpoint = Endpoint.objects.create(
+            name="pool",
+            kind=world.kind,
+            transport=address.transport,
+            host=address.host,
+            port=address.port,
+            username=address.username,
+            password=address.password,
+            ca_certificates=address.ca_certificates,
+        )
+        for number, name in enumerate(world.hosts[:2]):
+            # The first has the most room.
+            Host.objects.create(
+                name=name, cluster=self.cluster, endpoint=endpoint, cpus=8, mhz=2000, memory=(16 - number) * GIB
+            )
+        self.template: Template = make_template(format=world.format, hypervisor=world.kind, image=world.template)
+        self.network: Network = make_network(zone, vlan=VLAN)
+
+    def deploy(self) -> VirtualMachine:
+        return deploy(self.caller, self.cluster, template=self.template, networks=[self.network])
+
+    def at(self, host: int):
+        """The driver of the first or the second host."""
+        return driver(self.world.kind, self.world.address, self.world.hosts[host])
+
+    def moves(self, vm: VirtualMachine) -> None:
+        """From the first host to the second: by DRS, HA or an administrator, who tell nobody."""
+        self.at(0).migrate(vm.on_host, self.at(1), soon())
+
+
+@pytest.fixture(params=[xenserver, vmware], ids=["XenServer", "VMware"])
+def cloud(request: pytest.FixtureRequest, caller) -> Iterator[Cloud]:
+    with request.param() as world:
+        yield Cloud(world, caller)
+
+
+@pytest.fixture
+def xen() -> Iterator[XenServer]:
+    with XenServer(hosts=2) as xen:
+        yield xen
+
+
+@pytest.fixture
+def pool(xen: XenServer, caller) -> Cloud:
+    return Cloud(Pool(xen), caller)
+
+
+def states() -> list[str]:
+    return list(Host.objects.order_by("name").values_list("state", flat=True))
+
+
+def test_a_vm_that_has_moved_is_stopped_where_it_is(cloud: Cloud):
+    vm = cloud.deploy()
+    cloud.moves(vm)
+
+    job = run(vms.stop(vm, cloud.caller))
+
+    vm.refresh_from_db()
+    assert (job.status, vm.state) == (Status.SUCCEEDED, VmState.STOPPED)
+    assert (cloud.at(1).power_state(vm.on_host, soon()), cloud.world.drives()) == (None, [])
+
+
+@pytest.mark.parametrize("shared", [True, False])
+def test_a_vm_that_has_moved_is_followed_and_its_drive_stays(cloud: Cloud, shared: bool):
+    """Whether or not somebody has told us that its storage is shared: it is."""
+    PrimaryStorage.objects.update(shared=shared)
+    vm = cloud.deploy()
+    disc = cloud.at(0).inserted(vm.on_host, soon())
+    cloud.moves(vm)
+
+    adoption.find_migrated()
+    run(AsyncJob.objects.get(command="adoptMigration"))
+
+    vm.refresh_from_db()
+    assert (vm.state, vm.host.name) == (VmState.RUNNING, cloud.world.hosts[1])
+    assert cloud.at(1).power_state(vm.on_host, soon()) == PowerState.RUNNING
+    assert (cloud.at(1).inserted(vm.on_host, soon()), len(cloud.world.drives())) == (disc, 1)
+    assert not Leftover.objects.exists()
+
+
+def test_a_host_that_is_off_takes_no_other_down(pool: Cloud, xen: XenServer):
+    xen.faults.fail_next("Async.VM.start_on", "HOST_OFFLINE", "xen1")
+
+    assert pool.deploy().state == VmState.ERROR
+
+    assert (states(), Endpoint.objects.get().last_error) == (["Down", "Up"], "")
+    assert pool.deploy().host.name == "xen2"
+
+
+def test_a_check_makes_no_networks_and_takes_nothing_down(pool: Cloud, xen: XenServer, manage):
+    Host.objects.filter(name="xen2").update(memory=1024 * GIB)
+    before = len(xen.db.where("network"))
+
+    assert "FAILED  memory of xen2" in manage("check_endpoint", "pool").out
+
+    assert (states(), len(xen.db.where("network"))) == (["Up", "Up"], before)
+
+
+def test_a_check_names_storage_that_is_not_shared(xen: XenServer, caller, manage):
+    world = Pool(xen)
+    world.storage = "Local storage"
+    Cloud(world, caller)
+
+    assert (
+        "FAILED  storage Local storage on xen1: It is shared here, and this host alone"
+        in manage("check_endpoint", "pool").out
+    )
