@@ -328,7 +328,7 @@ def digest(image: bytes) -> str:
 
 def _lies_there(drive: ConfigDrive, place: Place) -> bool:
     try:
-        files = place.hypervisor.list_media(within(CALL), storage=storage_name(drive))
+        files = place.hypervisor.list_media(within(CALL), storage=storage_name(drive), name=drive.name)
     except (AskTheOperator, DoNotTryAgain):
         return False
     return lies_among(drive, files)

@@ -128,7 +128,8 @@ def fault_of(drive: ConfigDrive, there: Place) -> str:
         return "deleted on its host"
     except Refused:
         # libvirt's test driver keeps no content.
-        return "" if lies_among(drive, there.hypervisor.list_media(within(CALL), storage=storage)) else "incomplete"
+        found = there.hypervisor.list_media(within(CALL), storage=storage, name=drive.name)
+        return "" if lies_among(drive, found) else "incomplete"
     return "" if digest(content) == drive.sha256 else "changed on its host"
 
 

@@ -54,6 +54,7 @@ class FakeHypervisor:
     volumes: set[str] = field(default_factory=set)
     neighbours: dict[str, tuple[GuestAddress, ...]] = field(default_factory=dict)  # by VM, the host's own table
     calls: list[str] = field(default_factory=list)
+    listed: list[str] = field(default_factory=list)  # of each list of ISOs, the one name asked for; "" for all
 
     def answers(self, vm: VmRef, *addresses: GuestAddress) -> None:
         self.readings[vm.uuid] = Reading(addresses)
@@ -193,9 +194,11 @@ class FakeHypervisor:
         self._called("remove")
         self._store(storage).pop(name, None)
 
-    def list_media(self, deadline: float, *, storage: str = "") -> list[MediaFile]:
+    def list_media(self, deadline: float, *, storage: str = "", name: str = "") -> list[MediaFile]:
         self._called("list_media")
-        return [MediaFile(name, len(content)) for name, content in sorted(self._store(storage).items())]
+        self.listed.append(name)
+        files = [MediaFile(each, len(content)) for each, content in sorted(self._store(storage).items())]
+        return [file for file in files if name in ("", file.name)]
 
     def insert(self, vm: VmRef, media: Media | None, deadline: float) -> None:
         self._called("insert")

@@ -506,8 +506,11 @@ class MediaStore(Protocol):
         """Gone already is success."""
         ...
 
-    def list_media(self, deadline: float, *, storage: str = "") -> list[MediaFile]:
-        """Files whose names have the form of ours, sorted by name."""
+    def list_media(self, deadline: float, *, storage: str = "", name: str = "") -> list[MediaFile]:
+        """Files whose names have the form of ours, sorted by name; or the one of this `name`, if it is there.
+
+        A pool or a vCenter is not asked for the others then, of which there may be ten thousand.
+        """
         ...
 
     def insert(self, vm: VmRef, media: Media | None, deadline: float) -> None:

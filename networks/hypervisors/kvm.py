@@ -357,10 +357,12 @@ class KvmHost:
             if pool is not None:
                 kvm_storage.delete_volume(session, pool, name, refresh=True)
 
-    def list_media(self, deadline: float, *, storage: str = "") -> list[MediaFile]:
+    def list_media(self, deadline: float, *, storage: str = "", name: str = "") -> list[MediaFile]:
+        if name:
+            kvm_xml.media_name(name)
         with self._session(deadline) as session:
             pool = _media_pool(session, storage)
-            return [] if pool is None else kvm_storage.list_media(session, pool)
+            return [] if pool is None else kvm_storage.list_media(session, pool, name)
 
     def insert(self, vm: VmRef, media: Media | None, deadline: float) -> None:
         with self._session(deadline) as session:

@@ -139,11 +139,12 @@ def delete_volume(session: Session, pool: Any, name: str, *, refresh: bool = Fal
             raise
 
 
-def list_media(session: Session, pool: Any) -> list[MediaFile]:
+def list_media(session: Session, pool: Any, name: str = "") -> list[MediaFile]:
+    """All of them, or only the one of that name."""
     refresh_pool(session, pool)
     found = []
     for volume in session.do(pool.listAllVolumes, 0):
-        if kvm_xml.is_media_name(volume.name()):
+        if kvm_xml.is_media_name(volume.name()) and name in ("", volume.name()):
             with contextlib.suppress(NotFound):  # it went while we listed
                 _type, size, _allocated = session.do(volume.info)
                 found.append(MediaFile(volume.name(), size))

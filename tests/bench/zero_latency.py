@@ -58,7 +58,7 @@ class ZeroLatencyHost:
     def watch(self, tell: Callable[[str, GuestEvent], None], deadline: float) -> "Silence":
         return Silence()
 
-    def list_media(self, deadline: float, *, storage: str = "") -> list[MediaFile]:
+    def list_media(self, deadline: float, *, storage: str = "", name: str = "") -> list[MediaFile]:
         return []
 
 

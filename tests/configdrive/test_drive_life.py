@@ -242,6 +242,11 @@ class TestOtherResets:
         assert one.calls.count("place") == calls
         assert (drive_of(vm).name, drive_of(vm).generation) == (before.name, before.generation)
 
+    def test_whether_its_file_is_there_is_asked_for_that_file_alone(self, vm, caller, one):
+        one.listed.clear()
+        run(guest_data.refresh(vm, caller))
+        assert one.listed == [drive_of(vm).name]
+
 
 class TestNics:
     def test_a_second_one_brings_network_data_with_both_macs(self, vm, caller, cluster, one):

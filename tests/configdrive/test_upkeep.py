@@ -11,10 +11,7 @@ from extdhcp_site.errors import InvalidParameter
 from extdhcp_site.events.models import Event, EventType, Level
 from extdhcp_site.jobs.models import AsyncJob, Status
 from extdhcp_site.locks import models as locks
-from networks.hypervisors.base import (
-    Busy,
-    EndpointUnreachable,
-)
+from networks.hypervisors.base import Busy, EndpointUnreachable, Refused
 from networks.models import Host, PrimaryStorage, VmState
 from networks.models.infrastructure import HostState
 from networks.services import adoption, vms
@@ -93,6 +90,14 @@ class TestUpkeep:
         upkeep.reconcile()
         assert drive_of(vm).verified_at
         assert (one.calls.count("place"), AsyncJob.objects.filter(command="verifyConfigDrive").count()) == (calls, 0)
+
+    def test_one_that_cannot_be_read_back_is_looked_for_by_its_name_alone(self, vm, one):
+        one.failing["read"] = Refused("as libvirt's test driver")
+        one.listed.clear()
+        upkeep.verify(drive_of(vm), by=None)
+        run(AsyncJob.objects.get(command="verifyConfigDrive"))
+        assert one.listed == [drive_of(vm).name]
+        assert drive_of(vm).verified_at
 
     def test_an_orphan_with_our_mark_is_removed_a_while_later(self, vm, one):
         orphan = f"i-9-99-VM-1-{upkeep.installation_mark()}{'0' * 24}.iso"

@@ -254,6 +254,16 @@ def test_only_isos_are_listed(host, connection):
     assert host.list_media(soon()) == [MediaFile("i-2-3-VM-1-ab12.iso", 1)]
 
 
+def test_one_iso_is_asked_for_by_its_name(host):
+    for name in ("i-2-3-VM-1-ab12.iso", "i-2-4-VM-1-ab12.iso"):
+        host.place(name, b"x", soon())
+
+    assert host.list_media(soon(), name="i-2-4-VM-1-ab12.iso") == [MediaFile("i-2-4-VM-1-ab12.iso", 1)]
+    assert host.list_media(soon(), name="i-2-5-VM-1-ab12.iso") == []
+    with pytest.raises(Refused):
+        host.list_media(soon(), name="../x.iso")
+
+
 @pytest.mark.parametrize("name", ["../x.iso", "x", "x.iso\n", "a_b.iso", "x/y.iso", ""])
 def test_name_that_is_no_isos_is_refused(host, name):
     for act in (
