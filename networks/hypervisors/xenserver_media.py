@@ -5,6 +5,7 @@ created and then filled. Sources: xapi-project/sm, ISOSR.py; xen-api, import_raw
 """
 
 import contextlib
+import uuid
 from collections.abc import Iterator
 
 from networks.hypervisors import xenserver_records as records
@@ -29,6 +30,7 @@ from networks.hypervisors.xenserver_storage import Store
 STORE = "ConfigDriveISOs"
 DIRECTORY = "/opt/xensource/packages/iso/configdrive_iso"
 MEDIA_MAX_BYTES = FILE_MAX
+_OWN_UUIDS = uuid.UUID("6a1f2c0e-9a43-4c53-8a55-0d0f5a7c3b16")
 
 # An HVM guest sees CD-ROMs at these places alone, of which 0 is the ROOT disk's, and 3 the usual one for a disc of
 # the user's own.
@@ -66,18 +68,31 @@ def store_to_fill(session: Session, host: str, name: str) -> Store:
 
 
 def _make_local(session: Session, host: str) -> Store:
-    place = {"location": DIRECTORY, "legacy_mode": "true"}
+    """The host's own repository, to be plugged. Each step may have been done, or be done just now, by another."""
+    # Its UUID follows from the host's, so that there is one, however many make it: two over one directory would each
+    # know of its own files alone.
+    own = str(uuid.uuid5(_OWN_UUIDS, records.text(session.record("host", host), "uuid")))
     about = "Config drives of the VMs on this host. Made by extdhcp."
-    with _directory_named():
-        made = records.reference(session.call("SR.create", host, place, "0", STORE, about, "iso", "iso", False, {}))
-    local = {one.ref: one for one in stores(session, host) if not one.shared}
-    if list(local) == [made]:
-        return local[made]
-    # Two over one directory would each know of its own files alone, and the other may have some already.
-    if made in local:
-        session.run("PBD.unplug", local[made].pbd)
-        session.call("SR.forget", made)
-    raise Busy(f"The ISO repository {STORE} was just being made.")
+    try:
+        made = records.reference(session.call("SR.introduce", own, STORE, about, "iso", "iso", False, {}))
+    except HypervisorError as error:
+        try:
+            made = records.reference(session.call("SR.get_by_uuid", own))
+        except NotFound:
+            raise error from None
+    place = {"location": DIRECTORY, "legacy_mode": "true"}
+    try:
+        session.call("PBD.create", {"host": host, "SR": made, "device_config": place, "other_config": {}})
+    except HypervisorError:
+        if not _connections(session, host, made):
+            raise
+    for found in _connections(session, host, made):
+        return found
+    raise Busy(f"The ISO repository {STORE} was just taken away.")
+
+
+def _connections(session: Session, host: str, repository: str) -> list[Store]:
+    return [one for one in stores(session, host) if one.ref == repository]
 
 
 @contextlib.contextmanager

@@ -46,6 +46,22 @@ def test_repository_needs_a_directory_that_is_there(api, config, code):
         create_iso_sr(api, api.host.get_all()[0], config)
 
 
+def test_repository_is_introduced_once_and_plugged_where_its_directory_is(xen, api):
+    host = api.host.get_by_name_label("xen1")[0]
+    introduce = ("6a1f2c0e-9a43-4c53-8a55-0d0f5a7c3b16", "ConfigDriveISOs", "", "iso", "iso", False, {})
+    sr = api.SR.introduce(*introduce)
+    with fails("DB_UNIQUENESS_CONSTRAINT_VIOLATION"):
+        api.SR.introduce(*introduce)
+    pbd = api.PBD.create({"host": host, "SR": sr, "device_config": LOCAL, "other_config": {}})
+    with fails("PBD_EXISTS", sr, host, pbd):
+        api.PBD.create({"host": host, "SR": sr, "device_config": LOCAL, "other_config": {}})
+    with fails("SR_BACKEND_FAILURE_226"):
+        api.PBD.plug(pbd)
+    xen.make_directory("xen1", "/opt/isos")
+    api.PBD.plug(pbd)
+    assert api.PBD.get_currently_attached(pbd)
+
+
 def test_directory_of_another_host_is_not_there(xen, api):
     xen.make_directory("xen1", "/opt/isos")
     with fails("SR_BACKEND_FAILURE_226"):

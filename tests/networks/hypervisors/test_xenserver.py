@@ -233,7 +233,7 @@ def test_user_who_may_only_read_lacks_the_rest(xen):
 
     missing = host_of(xen, "", username="reader", password="pw").missing_rights(soon())
 
-    assert {"vm.start_on", "vbd.insert", "sr.create", "http/put_import_raw_vdi"} <= set(missing)
+    assert {"vm.start_on", "vbd.insert", "sr.introduce", "http/put_import_raw_vdi"} <= set(missing)
     assert list(missing) == sorted(missing)
 
 

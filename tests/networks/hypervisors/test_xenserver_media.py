@@ -1,11 +1,14 @@
 """Config drives on a simulated pool: where they lie, the CD-ROM that holds them, and what a move does to both."""
 
+from concurrent.futures import ThreadPoolExecutor
+
 import pytest
 
 from networks.hypervisors.base import (
     Busy,
     CredentialsRefused,
     EndpointUnreachable,
+    HypervisorError,
     Media,
     MediaFile,
     NotFound,
@@ -77,16 +80,41 @@ def test_repository_is_made_once(xen, here):
     here.place(NAME, CONTENT, soon())
     here.place("i-2-8-VM-1-0a1b2c.iso", CONTENT, soon())
 
-    assert xen.calls["SR.create"] == 1
+    assert xen.calls["SR.introduce"] == 1
 
 
-def test_repository_that_another_process_made_meanwhile_is_taken_by_the_next_try(xen, here):
-    xen.faults.before("SR.create", lambda: here.place("i-2-8-VM-1-0a1b2c.iso", CONTENT, soon()))
-    with pytest.raises(Busy):
-        here.place(NAME, CONTENT, soon())
+@pytest.mark.parametrize("step", ["SR.introduce", "PBD.create", "Async.PBD.plug"])
+def test_repository_that_another_process_makes_meanwhile_is_used(xen, here, step):
+    xen.faults.before(step, lambda: here.place("i-2-8-VM-1-0a1b2c.iso", CONTENT, soon()))
     here.place(NAME, CONTENT, soon())
 
     assert sorted(xen.files(local_store(xen, "xen1"))) == [NAME, "i-2-8-VM-1-0a1b2c.iso"]
+
+
+def test_first_drives_of_a_host_at_once_all_arrive_in_one_repository(xen, here):
+    xen.pace["plug"] = 0.2
+    names = [f"i-2-{number}-VM-1-0a1b2c.iso" for number in range(6)]
+    with ThreadPoolExecutor(len(names)) as workers:
+        list(workers.map(lambda name: here.place(name, CONTENT, soon()), names))
+
+    assert sorted(xen.files(local_store(xen, "xen1"))) == names
+
+
+@pytest.mark.parametrize("step", ["PBD.create", "Async.PBD.plug"])
+def test_repository_whose_maker_died_is_finished(xen, here, step):
+    xen.faults.fail_next(step, "INTERNAL_ERROR", "and nobody tries again at once")
+    with pytest.raises(HypervisorError):
+        here.place(NAME, CONTENT, soon())
+    here.place(NAME, CONTENT, soon())
+
+    assert xen.files(local_store(xen, "xen1")) == {NAME: CONTENT}
+
+
+def test_each_host_has_a_repository_of_its_own(xen, here, there):
+    here.place(NAME, CONTENT, soon())
+    there.place(NAME, CONTENT, soon())
+
+    assert local_store(xen, "xen1") != local_store(xen, "xen2")
 
 
 def test_missing_directory_is_asked_for():
@@ -321,7 +349,7 @@ def test_one_file_is_asked_for_without_a_look_at_the_others(xen, shared, here):
 
 def test_looking_makes_no_repository(xen, here):
     assert here.list_media(soon()) == []
-    assert xen.calls["SR.create"] == 0
+    assert xen.calls["SR.introduce"] == 0
 
 
 # The CD-ROM --------------------------------------------------------------------------------------

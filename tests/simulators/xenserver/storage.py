@@ -170,6 +170,36 @@ def _find_files(call: Call, sr: Row) -> None:
             db.create("VDI", SR=sr.ref, name_label=name, location=name, **values)
 
 
+@message("SR.introduce", "string", "string", "string", "string", "string", "bool", "map")
+def introduce(
+    call: Call,
+    uuid: str,
+    name_label: str,
+    name_description: str,
+    kind: str,
+    content_type: str,
+    shared: bool,
+    sm_config: Mapping[str, str],
+) -> str:
+    """Known to the pool, with the UUID that it is given, and plugged in nowhere; whether it can be is not looked."""
+    if kind != "iso" and kind not in _DISK_TYPES:
+        raise XenError("SR_UNKNOWN_DRIVER", kind)
+    if call.db.where("SR", uuid=uuid):
+        raise XenError("DB_UNIQUENESS_CONSTRAINT_VIOLATION", "SR", "uuid", uuid)
+    return call.db.create(
+        "SR",
+        uuid=uuid,
+        name_label=name_label,
+        name_description=name_description,
+        type=kind,
+        content_type=content_type,
+        shared=shared,
+        sm_config=dict(sm_config),
+        physical_size=500 * GIB,
+        allowed_operations=("scan", "destroy", "forget", "plug", "unplug", "update", "vdi_create", "vdi_destroy"),
+    )
+
+
 @message("SR.forget", "SR")
 def forget(call: Call, sr: str) -> Steps:
     """The files stay."""
@@ -204,6 +234,8 @@ def set_sr_description(call: Call, sr: str, value: str) -> None:
 def create_pbd(call: Call, record: Mapping[str, object]) -> str:
     values = from_record("PBD", record)
     host, sr = call.db.get("host", values["host"]), call.db.get("SR", values["SR"])
+    for pbd in call.db.where("PBD", host=host.ref, SR=sr.ref):
+        raise XenError("PBD_EXISTS", sr.ref, host.ref, pbd.ref)
     config = values["device_config"]
     return call.db.create("PBD", host=host.ref, SR=sr.ref, device_config=config, currently_attached=False)
 
