@@ -4,6 +4,9 @@ Each error knows its CloudStack code (also the HTTP status) and its `cserrorcode
 has one handler and no view a `try`. The text tells the caller what to do next.
 """
 
+from collections.abc import Mapping
+from typing import Any
+
 
 class ApiError(Exception):
     """Base of all: an unexpected internal error (530)."""
@@ -28,9 +31,16 @@ class TooManyRequests(ApiError):
 
 
 class InvalidParameter(ApiError):
-    """A parameter is wrong, or the object is in the wrong state for the request."""
+    """A parameter is wrong, or the object is in the wrong state for the request.
+
+    `problems`: what is wrong with which parameter, by name, where that is known.
+    """
 
     status, cs_code = 431, 4350
+
+    def __init__(self, text: str, *, problems: Mapping[str, str] | None = None, **more: Any) -> None:
+        super().__init__(text, **more)
+        self.problems = problems or {}
 
 
 class NotInThisProduct(InvalidParameter):

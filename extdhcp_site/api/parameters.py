@@ -390,6 +390,7 @@ class Uuid(_Declared, serializers.Field):
 
 QuerySetFor = Callable[[Caller], QuerySet]
 NO_SUCH_OBJECT = "no_such_object"
+MISSING = ("required", "null", "blank")
 
 
 def visible(model: type[Model]) -> QuerySetFor:
@@ -540,20 +541,22 @@ def _complete(serializer: Params) -> Values:
 
 def _in_cloudstacks_words(command: str, errors: Any) -> InvalidParameter:
     found = list(problems(errors))
+    by_name = {name: _plainly(problem) for name, problem in reversed(found)}
     opening = f"Unable to execute API command {command.lower()} due to"
     for name, problem in found:
-        if problem.code in ("required", "null", "blank"):
-            return MissingParameter(f"{opening} missing parameter {name}")
+        if problem.code in MISSING:
+            return MissingParameter(f"{opening} missing parameter {name}", problems=by_name)
     name, problem = found[0]
     text = str(problem) if problem.code == NO_SUCH_OBJECT else f"Parameter {name}: {problem}"
-    return InvalidParameter(f"{opening} invalid value. {text}")
+    return InvalidParameter(f"{opening} invalid value. {text}", problems=by_name)
 
 
 def _in_words(found: Iterable[tuple[str, ErrorDetail]]) -> str:
-    return " ".join(
-        f"{name}: {'There is no such object.' if problem.code == NO_SUCH_OBJECT else problem}"
-        for name, problem in found
-    )
+    return " ".join(f"{name}: {_plainly(problem)}" for name, problem in found)
+
+
+def _plainly(problem: ErrorDetail) -> str:
+    return "There is no such object." if problem.code == NO_SUCH_OBJECT else str(problem)
 
 
 def problems(errors: Any, name: str = "") -> Iterable[tuple[str, ErrorDetail]]:

@@ -1,24 +1,61 @@
-"""The console's own pages."""
+"""The console's own pages: the overview, and what every button leads to."""
 
-from django.contrib.auth.decorators import login_required
+import json
+
+from django.contrib import messages
+from django.contrib.auth.views import redirect_to_login
 from django.http import HttpRequest, HttpResponse
-from django.shortcuts import render
+from django.shortcuts import redirect, render
 from django.template.loader import render_to_string
+from django.urls import reverse
+from django.utils.html import format_html
+from django.utils.http import url_has_allowed_host_and_scheme
+from django.views.decorators.http import require_POST
 
 from extdhcp_site.accounts.models import Caller
-from extdhcp_site.console import panels
-from extdhcp_site.console.access import may_administer
+from extdhcp_site.api.registry import EVERYBODY, AsyncCommand
+from extdhcp_site.console import commands, panels
+from extdhcp_site.console.pages import Menu, page
+from extdhcp_site.errors import ApiError
 
 
-@login_required
-def overview(request: HttpRequest) -> HttpResponse:
+@page("", name="overview", roles=EVERYBODY, menu=Menu("Overview", order=0))
+def overview(request: HttpRequest, caller: Caller) -> HttpResponse:
     """What the caller may see, one panel after the other."""
-    caller = Caller.of(request.user)
-    page = {"caller": caller, "may_administer": may_administer(request.user), "section": "overview"}
     found = [(panel, panel.context(caller, request.GET)) for panel in panels.registered()]
     shown = [
-        render_to_string(panel.template, {**page, "panel": panel, **context}, request)
+        render_to_string(panel.template, {"panel": panel, **context}, request)
         for panel, context in found
         if context is not None
     ]
-    return render(request, "console/overview.html", {**page, "panels": shown})
+    return render(request, "console/overview.html", {"panels": shown})
+
+
+@require_POST
+def do(request: HttpRequest, command: str) -> HttpResponse:
+    """Carry out the command behind a button, and go back to the page with the button.
+
+    The form's fields are the command's parameters; `_then` is the page to go to, `_label` says what was done, and with
+    `_show` the answer is shown, once.
+    """
+    then = request.POST.get("_then", "")
+    if not url_has_allowed_host_and_scheme(then, allowed_hosts=None):
+        then = reverse("overview")
+    if not request.user.is_authenticated:
+        return redirect_to_login(then)
+    caller = Caller.of(request.user)
+    try:
+        found, answer = commands.run(command, caller, commands.sent(request.POST))
+    except ApiError as refusal:
+        messages.error(request, commands.words(refusal, caller))
+        return redirect(then)
+    label = request.POST.get("_label", "") or found.name
+    if "_show" in request.POST:
+        shown = json.dumps(answer, indent=2, ensure_ascii=False)
+        return render(request, "console/answer.html", {"label": label, "then": then, "answer": answer, "json": shown})
+    if issubclass(found, AsyncCommand):
+        job = reverse("job", args=[answer["jobid"]])
+        messages.success(request, format_html('{}: begun. <a href="{}">Follow its job</a>', label, job))
+    else:
+        messages.success(request, f"{label}: done.")
+    return redirect(then)

@@ -1,0 +1,21 @@
+// Shows the API call that a form makes, as it is filled in.
+const SECRET = new Set(["password", "privatekey", "secretkey"]);
+
+function quoted(text) {
+  return /^[\w@%+=:,./-]+$/.test(text) ? text : `'${text.replaceAll("'", `'"'"'`)}'`;
+}
+
+function callOf(form) {
+  const values = new Map();
+  for (const [name, value] of new FormData(form)) {
+    if (name.startsWith("_") || name === "csrfmiddlewaretoken" || value === "") continue;
+    values.set(name, values.has(name) ? `${values.get(name)},${value}` : value);
+  }
+  const shown = [...values].map(([name, value]) => `${name}=${SECRET.has(name) ? "…" : quoted(value)}`);
+  return [form.dataset.command, ...shown].join(" ");
+}
+
+for (const form of document.querySelectorAll("form[data-command]")) {
+  const call = form.querySelector(".call");
+  if (call) form.addEventListener("input", () => { call.textContent = callOf(form); });
+}
