@@ -2,6 +2,8 @@
 
 from extdhcp_site.configuration.models import define, positive
 
+GROUP = "Virtual machines"
+
 
 def _factor(text: str) -> float:
     try:
@@ -33,22 +35,37 @@ CPU_OVERPROVISIONING = define(
     "1",
     _factor,
     "How many times a host's CPU may be promised to VMs. Memory is never promised twice.",
+    group=GROUP,
 )
 PASSWORD_LENGTH = define(
-    "vm.password.length", "16", _password_length, "Letters and digits in a generated password for a VM."
+    "vm.password.length",
+    "16",
+    _password_length,
+    "Letters and digits in a generated password for a VM.",
+    group=GROUP,
+    unit="characters",
 )
 USER_DATA_MAX_LENGTH = define(
     "vm.userdata.max.length",
     "32768",
     _user_data_length,
     "Longest user data that a VM may have, in base64 characters. In a URL (GET) it may have 4096 at most.",
+    group=GROUP,
+    unit="characters",
 )
 EXPUNGE_DELAY = define(
     "expunge.delay",
     "86400",
     positive,
     "Seconds for which a destroyed VM's ROOT volume is kept.",
+    group=GROUP,
+    unit="seconds",
 )
 SHUTDOWN_WAIT = define(
-    "vm.shutdown.wait", "60", positive, "Seconds that a guest has for an orderly shutdown before its power is cut."
+    "vm.shutdown.wait",
+    "60",
+    positive,
+    "Seconds that a guest has for an orderly shutdown before its power is cut.",
+    group=GROUP,
+    unit="seconds",
 )

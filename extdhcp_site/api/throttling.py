@@ -21,9 +21,17 @@ from rest_framework.throttling import BaseThrottle
 from extdhcp_site.configuration.models import define, positive, switch, values_of
 from extdhcp_site.errors import TooManyRequests
 
-ENABLED = define("api.throttling.enabled", "true", switch, "Whether there is a limit to an account's API calls.")
+GROUP = "API"
+ENABLED = define(
+    "api.throttling.enabled", "true", switch, "Whether there is a limit to an account's API calls.", group=GROUP
+)
 INTERVAL = define(
-    "api.throttling.interval", "10", positive, "Seconds for which api.throttling.max counts. Noticed within a minute."
+    "api.throttling.interval",
+    "10",
+    positive,
+    "Seconds for which api.throttling.max counts. Noticed within a minute.",
+    group=GROUP,
+    unit="seconds",
 )
 MAX = define(
     "api.throttling.max",
@@ -31,6 +39,8 @@ MAX = define(
     positive,
     "API calls, by CloudStack's protocol or REST, that an account may make in api.throttling.interval seconds; "
     "those beyond are answered with 429. Each web process allows its share. Noticed within a minute.",
+    group=GROUP,
+    unit="calls",
 )
 KEY_PAIRS_A_MINUTE = 30
 # So many are remembered; of more, the longest unheard of are forgotten.

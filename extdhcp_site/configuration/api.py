@@ -15,15 +15,17 @@ from extdhcp_site.api.answers import Answer
 from extdhcp_site.api.owners import ListParams
 from extdhcp_site.api.parameters import NO_SUCH_OBJECT, Params, Text, Values
 from extdhcp_site.api.registry import ROOT_ADMIN, Command, ListCommand, command
-from extdhcp_site.configuration.models import Definition, Setting, definitions, set_value, switch
+from extdhcp_site.configuration.models import Definition, Setting, definitions, reset_value, set_value, switch
 
 
 class ConfigurationAnswer(Answer):
     name = serializers.CharField(help_text="The setting's name.")
-    value = serializers.CharField(help_text="Its value now, always as text.")
+    value = serializers.CharField(help_text="Its value now, always as text. A secret one has none here.")
     defaultvalue = serializers.CharField(help_text="What it is when nobody sets it.")
     description = serializers.CharField(help_text="What it decides.")
     category = serializers.CharField(help_text="The kind of setting.")
+    group = serializers.CharField(help_text="What it is about.")
+    unit = serializers.CharField(help_text="What a number counts. Our own.")
     type = serializers.CharField(help_text="Boolean, Number or String.")
     isdynamic = serializers.BooleanField(help_text="True: a change counts at once.")
 
@@ -31,10 +33,12 @@ class ConfigurationAnswer(Answer):
 def _shown(definition: Definition, stored: dict[str, str]) -> dict[str, Any]:
     return {
         "name": definition.name,
-        "value": stored.get(definition.name, definition.default),
+        "value": None if definition.secret else stored.get(definition.name, definition.default),
         "defaultvalue": definition.default,
         "description": definition.help,
         "category": definition.category,
+        "group": definition.group,
+        "unit": definition.unit or None,
         "type": _type(definition),
         "isdynamic": True,
     }
@@ -75,15 +79,18 @@ def _asked_for(definition: Definition, params: Values) -> bool:
     )
 
 
-class UpdateConfigurationParams(Params):
+class NamedParams(Params):
     name = Text("The setting's name.", required=True)
-    value = Text("Its new value.", max_length=4096, allow_blank=True)
 
     def validate_name(self, name: str) -> str:
         if not any(definition.name == name for definition in definitions()):
             text = f"There is no setting named {name[:100]}. listConfigurations shows all names."
             raise serializers.ValidationError(text, code=NO_SUCH_OBJECT)
         return name
+
+
+class UpdateConfigurationParams(NamedParams):
+    value = Text("Its new value.", max_length=4096, allow_blank=True)
 
 
 @command(since="1.0", roles=ROOT_ADMIN)
@@ -96,6 +103,17 @@ class UpdateConfiguration(Command):
     def run(self, caller: Caller, params: Values) -> dict[str, Any]:
         value = (params["value"] or "").strip()
         return _shown(set_value(params["name"], value, caller), {params["name"]: value})
+
+
+@command(since="1.2", roles=ROOT_ADMIN)
+class ResetConfiguration(Command):
+    """Give a setting its default again; it counts at once."""
+
+    params = NamedParams
+    answer = ("configuration", ConfigurationAnswer)
+
+    def run(self, caller: Caller, params: Values) -> dict[str, Any]:
+        return _shown(reset_value(params["name"], caller), {})
 
 
 class SettingViewSet(resources.ConstantViewSet):
@@ -126,3 +144,4 @@ class SettingView(resources.CallerView):
 resources.register_constants("configurations", SettingViewSet)
 resources.path("configurations/{name}", SettingView)
 routes.patch("configurations/{name}", UpdateConfiguration)
+routes.post("configurations/{name}/actions/reset", ResetConfiguration)

@@ -18,7 +18,8 @@ class EventType(models.TextChoices):
     """The admin guide's list (15.1.3), as far as this product does these things, and the spec's.
 
     What the guide's list lacks is spelt as in CloudStack 4.19; VM.CONFIGDRIVE, DELETE.SSH.KEYPAIR, DISABLE.USER.KEY,
-    what becomes of an address after it was fetched, and the alert of a host are our own.
+    what becomes of an address after it was fetched, and the alerts of this product (`Kind` in alerts/models.py) are
+    our own.
     """
 
     VM_CREATE = "VM.CREATE"
@@ -81,6 +82,14 @@ class EventType(models.TextChoices):
     IP_CONFLICT = "EXTERNAL.DHCP.VM.IP.CONFLICT"
     IP_OUTSIDE = "EXTERNAL.DHCP.VM.IP.OUTSIDE"
     HOST_ALERT = "ALERT.COMPUTE.HOST"
+    ENDPOINT_ALERT = "ALERT.COMPUTE.ENDPOINT"
+    MEMORY_ALERT = "ALERT.MEMORY"
+    CPU_ALERT = "ALERT.CPU"
+    STORAGE_ALERT = "ALERT.STORAGE"
+    VM_ALERT = "ALERT.USERVM"
+    ADDRESSES_ALERT = "ALERT.EXTERNAL.DHCP"
+    PASSES_ALERT = "ALERT.MANAGEMENT.PASSES"
+    MAIL_ALERT = "ALERT.MANAGEMENT.MAIL"
 
 
 def event_types() -> list[tuple[str, str]]:

@@ -1,0 +1,14 @@
+from django.apps import AppConfig
+
+
+class AlertsConfig(AppConfig):
+    name = "extdhcp_site.alerts"
+    label = "alerts"
+    verbose_name = "Alerts"
+
+    def ready(self) -> None:
+        from extdhcp_site.alerts import server, watches
+        from extdhcp_site.jobs import tasks
+
+        watches.register(server.WATCH)
+        tasks.every(1, watches.look)
