@@ -45,6 +45,7 @@ INSTALLED_APPS = [
     "extdhcp_site.events",
     "extdhcp_site.configuration",
     "extdhcp_site.locks",
+    "extdhcp_site.alerts",
     "extdhcp_site.api",
     "extdhcp_site.console",
     "networks",
