@@ -1,6 +1,6 @@
 """News for clients that wait, without a database connection for each of them.
 
-One thread a process asks the database, once a second, for all who wait in it, and only while somebody does.
+One thread a process asks the database, twice a second, for all who wait in it, and only while somebody does.
 Who waits has a thread of the web server's and nothing else: neither a connection nor a turn.
 """
 
@@ -27,7 +27,7 @@ from extdhcp_site.turns import TURN
 
 log = structlog.get_logger(__name__)
 
-ASKED_EVERY = 1.0
+ASKED_EVERY = 0.5
 # Seconds for a piece of news: who takes longer to read it is hung up on, and may come again.
 SENT_WITHIN = 30.0
 

@@ -35,7 +35,8 @@ class Site(admin.AdminSite):
         return may_administer(request.user)
 
     def each_context(self, request: HttpRequest) -> dict[str, object]:
-        return {**super().each_context(request), "may_administer": self.has_permission(request), "section": "admin"}
+        request.section = "admin"
+        return super().each_context(request)
 
     def login(self, request: HttpRequest, extra_context: dict | None = None) -> HttpResponse:
         """The console's log-in page is the only one."""

@@ -16,7 +16,7 @@ from extdhcp_site.api.registry import Command
 from extdhcp_site.errors import ApiError
 
 # Never shown in a call, since it is copied and mailed.
-SECRET = frozenset({"password", "privatekey", "secretkey"})
+SECRET = frozenset({"password", "currentpassword", "privatekey", "secretkey"})
 HIDDEN = "…"
 _VERB = re.compile("[a-z]+")
 

@@ -25,7 +25,7 @@ from urllib.parse import urlencode
 from uuid import UUID
 
 from django.db.models import QuerySet
-from django.http import HttpRequest, HttpResponse, StreamingHttpResponse
+from django.http import HttpRequest, StreamingHttpResponse
 from django.http.response import HttpResponseBase
 from django.shortcuts import render
 from django.utils import timezone
@@ -196,7 +196,6 @@ class ListOf(Generic[R]):
         return {
             "list": self,
             "groups": self._groups(shown),
-            "shown": ",".join(str(row.key) for row in shown),
             "total": f"{COUNTED}+" if counted > COUNTED else str(counted),
             "is_one": counted == 1,
             "filters": self._shown_filters(narrowed, caller),
@@ -208,7 +207,7 @@ class ListOf(Generic[R]):
             "as_csv": _url(request, export="csv", page=None),
             "as_json": _url(request, export="json", page=None),
             "here": request.get_full_path(),
-            "fragment": _url(request, fragment="rows"),
+            "fragment": _url(request, fragment="rows", shown=",".join(str(row.key) for row in shown)),
         }
 
     def _again(self, request: HttpRequest, rows: QuerySet, caller: Caller) -> dict[str, object]:
@@ -222,6 +221,7 @@ class ListOf(Generic[R]):
             "groups": self._groups(shown),
             "news": len(on_first - set(numbers.values())),
             "here": _url(request, fragment=None, shown=None),
+            "fragment": request.get_full_path(),
         }
 
     def _rows(self, rows: QuerySet, numbers: Sequence[int], caller: Caller) -> list[Row[R]]:
@@ -326,6 +326,3 @@ def _url(request: HttpRequest, **changes: object) -> str:
     query = {**request.GET.dict(), **changes}
     kept = {name: value for name, value in query.items() if value not in (None, "")}
     return f"{request.path}?{urlencode(kept)}" if kept else request.path
-
-
-__all__ = ["Column", "Filter", "HttpResponse", "ListOf"]

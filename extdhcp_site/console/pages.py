@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from functools import wraps
 from typing import TypeVar
 
-from django.contrib.auth.decorators import login_required
+from django.contrib.auth.views import redirect_to_login
 from django.http import Http404, HttpRequest, HttpResponse
 from django.http.response import HttpResponseBase
 from django.urls import URLPattern, path
@@ -76,9 +76,10 @@ def page(
 
 
 def _guarded(it: Page) -> Callable[..., HttpResponseBase]:
-    @login_required
     @wraps(it.view)
     def guarded(request: HttpRequest, **names: str) -> HttpResponseBase:
+        if not request.user.is_authenticated:
+            return _to_the_log_in(request)
         caller = Caller.of(request.user)
         if caller.role not in it.roles:
             raise Http404
@@ -86,6 +87,13 @@ def _guarded(it: Page) -> Callable[..., HttpResponseBase]:
         return it.view(request, caller, **names)
 
     return guarded
+
+
+def _to_the_log_in(request: HttpRequest) -> HttpResponse:
+    if "HX-Request" in request.headers:
+        # The script that asked for a fragment would put the log-in page in its place.
+        return HttpResponse(status=401, headers={"HX-Refresh": "true"})
+    return redirect_to_login(request.get_full_path())
 
 
 def registered() -> list[Page]:
@@ -113,6 +121,3 @@ def menu_of(caller: Caller, section: str) -> list[MenuEntry]:
         MenuEntry(menu.title, it.name, menu.count(caller) if menu.count else 0, it.name == section)
         for menu, it in offered
     ]
-
-
-__all__ = ["HttpResponse", "Menu", "Page", "page"]

@@ -1,5 +1,5 @@
 // Shows the API call that a form makes, as it is filled in.
-const SECRET = new Set(["password", "privatekey", "secretkey"]);
+const SECRET = new Set(["password", "currentpassword", "privatekey", "secretkey"]);
 
 function quoted(text) {
   return /^[\w@%+=:,./-]+$/.test(text) ? text : `'${text.replaceAll("'", `'"'"'`)}'`;
