@@ -15,7 +15,7 @@ from extdhcp_site.api.parameters import Pairs, Wire
 from extdhcp_site.api.registry import Command
 from extdhcp_site.errors import ApiError
 
-# Never shown in a call, since it is copied and mailed.
+# Never shown in a call, since calls are copied and mailed.
 SECRET = frozenset({"password", "currentpassword", "privatekey", "secretkey"})
 HIDDEN = "…"
 _VERB = re.compile("[a-z]+")
@@ -23,14 +23,15 @@ _VERB = re.compile("[a-z]+")
 
 @dataclass(frozen=True)
 class Call:
-    """A command with its parameters as texts, as somebody would type it in CloudMonkey."""
+    """A command with its parameters as texts, as somebody would type it in CloudMonkey; `secret` are not shown."""
 
     command: str
     values: Mapping[str, str]
+    secret: frozenset[str] = SECRET
 
     @property
     def cmk(self) -> str:
-        shown = {name: HIDDEN if name in SECRET else text for name, text in self.values.items()}
+        shown = {name: HIDDEN if name in self.secret else text for name, text in self.values.items()}
         return " ".join([words_of(self.command), *(f"{name}={shlex.quote(text)}" for name, text in shown.items())])
 
 

@@ -112,7 +112,8 @@ class CommandForm:
 
     @property
     def call(self) -> Call:
-        return Call(self.command.name, self.sends())
+        typed_blindly = {field.name for field in self.fields.values() if field.kind == "password"}
+        return Call(self.command.name, self.sends(), commands.SECRET | typed_blindly)
 
     def sends(self) -> dict[str, str]:
         """The parameters, as texts of the wire; without those that are left empty."""

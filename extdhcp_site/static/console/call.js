@@ -11,7 +11,8 @@ function callOf(form) {
     if (name.startsWith("_") || name === "csrfmiddlewaretoken" || value === "") continue;
     values.set(name, values.has(name) ? `${values.get(name)},${value}` : value);
   }
-  const shown = [...values].map(([name, value]) => `${name}=${SECRET.has(name) ? "…" : quoted(value)}`);
+  const isSecret = (name) => SECRET.has(name) || form.elements[name].type === "password";
+  const shown = [...values].map(([name, value]) => `${name}=${isSecret(name) ? "…" : quoted(value)}`);
   return [form.dataset.command, ...shown].join(" ");
 }
 
