@@ -70,6 +70,11 @@ def csclient() -> Environment:
     return _kept("csclient", lambda home: _node(home, "csclient@0.6.4", "qs@^6.13"))
 
 
+def axe_core() -> Environment:
+    """No client: what reads a page as somebody who cannot see it must."""
+    return _kept("axe-core", lambda home: _node(home, "axe-core@4.14.1"))
+
+
 def _kept(name: str, install: Callable[[Path], None], interpreter: str = "") -> Environment:
     """The client's home in the cache, filled first when this recipe was never followed here. Raises ClientMissing."""
     home = cache_dir() / f"clients-{_recipe()}" / name

@@ -1,0 +1,95 @@
+"""What a page is looked at with, and what is looked for."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from itertools import product
+from pathlib import Path
+from typing import Literal
+
+from playwright.sync_api import Page
+
+from tests.clients.environments import axe_core
+from tests.server import ROOT
+
+SCREENSHOTS = ROOT / "var" / "screenshots"
+# WCAG 2.2 A and AA, in axe's words.
+RULES = ["wcag2a", "wcag2aa", "wcag21a", "wcag21aa", "wcag22aa"]
+
+Theme = Literal["light", "dark"]
+
+
+@dataclass(frozen=True)
+class View:
+    """A window: its width in CSS pixels, and the theme that the viewer's system prefers."""
+
+    width: int
+    theme: Theme
+
+    @property
+    def height(self) -> int:
+        return 844 if self.width < 768 else 900
+
+    def __str__(self) -> str:
+        return f"{self.width}-{self.theme}"
+
+
+DESKTOP = View(1280, "light")
+VIEWS = [View(width, theme) for width, theme in product((1280, 390), ("light", "dark"))]
+
+
+@contextmanager
+def seen_by(page: Page, view: View) -> Iterator[None]:
+    """The page as this view has it; it keeps its content."""
+    before = page.viewport_size
+    page.set_viewport_size({"width": view.width, "height": view.height})
+    page.emulate_media(color_scheme=view.theme)
+    try:
+        yield
+    finally:
+        page.set_viewport_size(before)
+        page.emulate_media(color_scheme=DESKTOP.theme)
+
+
+def visit(page: Page, path: str) -> None:
+    """Go there; what answers must be a page, and no report of an error."""
+    answer = page.goto(path)
+    assert answer is not None
+    assert answer.ok, f"{path}: {answer.status}"
+
+
+def violations(page: Page) -> list[str]:
+    """What axe finds: rule, element and reason."""
+    source = Path(axe_core().home, "node_modules/axe-core/axe.min.js").read_text()
+    page.evaluate(f"() => {{ if (!window.axe) {{ {source} }} }}")
+    found = page.evaluate("rules => axe.run({runOnly: rules}).then(result => result.violations)", RULES)
+    return [
+        f"{rule['id']}: {node['html'][:200]} ({node['failureSummary'].splitlines()[-1].strip()})"
+        for rule in found
+        for node in rule["nodes"]
+    ]
+
+
+def overflow(page: Page) -> int:
+    """By how many pixels the page is wider than its window."""
+    return page.evaluate("() => document.scrollingElement.scrollWidth - window.innerWidth")
+
+
+def picture(page: Page, name: str) -> Path:
+    """A screenshot of the whole page among the build's output."""
+    SCREENSHOTS.mkdir(parents=True, exist_ok=True)
+    path = SCREENSHOTS / f"{name}.png"
+    page.screenshot(path=path, full_page=True)
+    return path
+
+
+def flaws(page: Page, name: str) -> list[str]:
+    """What is wrong with the page in any view; a picture of each is kept."""
+    found = []
+    for view in VIEWS:
+        with seen_by(page, view):
+            picture(page, f"{name}-{view}")
+            found += [f"{view}: {violation}" for violation in violations(page)]
+            if (wider := overflow(page)) > 0:
+                found.append(f"{view}: {wider} px wider than the window")
+    return found
