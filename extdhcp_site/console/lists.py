@@ -66,6 +66,7 @@ class Filter:
     """One that has `choices` is a selection, others are a text. `narrow` is given the rows, the text, and the caller.
 
     A `hidden` one is not offered, but links lead to it: it is shown while it narrows.
+    `default` is what holds while the URL says nothing; such a one offers no "any".
     """
 
     name: str
@@ -74,6 +75,7 @@ class Filter:
     choices: Choices | Callable[[Caller], Choices] | None = None
     hidden: bool = False
     placeholder: str = ""
+    default: str = ""
 
     def choices_for(self, caller: Caller) -> Choices | None:
         return self.choices(caller) if callable(self.choices) else self.choices
@@ -86,7 +88,7 @@ class ShownFilter:
     value: str
     choices: Choices | None
     placeholder: str
-    error: str = ""
+    default: str
 
 
 @dataclass(frozen=True)
@@ -166,9 +168,9 @@ class ListOf(Generic[R]):
         if unknown := sorted(set(asked) - known.keys() - _OWN):
             raise WrongFilter(f"This list has no filter {unknown[0][:50]}.")
         rows = self.rows(caller)
-        for name, value in asked.items():
-            if name in known and value:
-                rows = self._narrow(rows, known[name], value, caller)
+        for name, by in known.items():
+            if value := asked.get(name) or by.default:
+                rows = self._narrow(rows, by, value, caller)
         if sort := asked.get("sort"):
             if sort.removeprefix("-") not in {column.sort for column in self.columns if column.sort}:
                 raise WrongFilter("This list cannot be ordered like that.")
@@ -192,14 +194,14 @@ class ListOf(Generic[R]):
         found = list(rows.values_list("pk", flat=True)[first : first + PER_PAGE + 1])
         counted = rows.order_by()[: COUNTED + 1].count() if number > 1 or len(found) > PER_PAGE else len(found)
         shown = self._rows(rows, found[:PER_PAGE], caller)
-        narrowed = {each.name: request.GET.get(each.name, "") for each in self.filters}
+        narrowed = {each.name: request.GET.get(each.name) or each.default for each in self.filters}
         return {
             "list": self,
             "groups": self._groups(shown),
             "total": f"{COUNTED}+" if counted > COUNTED else str(counted),
             "is_one": counted == 1,
             "filters": self._shown_filters(narrowed, caller),
-            "is_narrowed": any(narrowed.values()),
+            "is_narrowed": any(narrowed[each.name] != each.default for each in self.filters),
             "heads": [_Head.of(column, request) for column in self.columns],
             "page": number,
             "previous": _url(request, page=number - 1 if number > 2 else None) if number > 1 else "",
@@ -241,7 +243,9 @@ class ListOf(Generic[R]):
 
     def _shown_filters(self, values: dict[str, str], caller: Caller) -> list[ShownFilter]:
         return [
-            ShownFilter(each.name, each.title, values[each.name], each.choices_for(caller), each.placeholder)
+            ShownFilter(
+                each.name, each.title, values[each.name], each.choices_for(caller), each.placeholder, each.default
+            )
             for each in self.filters
             if values[each.name] or not each.hidden
         ]

@@ -2,6 +2,7 @@
 
 import csv
 import json
+from dataclasses import replace
 from urllib.parse import parse_qs, urlsplit
 
 import pytest
@@ -188,3 +189,20 @@ def test_a_refresh_of_what_was_never_there_shows_nothing(ask, shown):
     make_zones("a")
 
     assert ">a<" not in ask(f"fragment=rows&shown={shown}").text
+
+
+def test_a_filter_may_hold_while_nothing_is_said(rf):
+    make_zones("a", "b")
+    kinds = [("a", "A"), ("b", "B")]
+    by_kind = Filter("kind", "Kind", lambda zones, kind, caller: zones.filter(name=kind), kinds, default="a")
+    zones = replace(ZONES, filters=[by_kind])
+
+    def ask(query=""):
+        request = rf.get(f"/zones/?{query}")
+        request.user = make_root()
+        return zones.respond(request, Caller.of(request.user))
+
+    assert names(ask("export=csv")) == ["a"]
+    assert names(ask("export=csv&kind=b")) == ["b"]
+    assert '<option value="">' not in ask().text
+    assert "Show all" not in ask().text
