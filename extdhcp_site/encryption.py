@@ -34,31 +34,44 @@ def _place(field: models.Field, row: models.Model) -> str:
 
 def seal(row: models.Model, field_name: str, value: str) -> Sealed:
     """`value` sealed for this row and column, as `QuerySet.update()` wants it."""
-    place = _place(row._meta.get_field(field_name), row)
+    return seal_for(_place(row._meta.get_field(field_name), row), value)
+
+
+def seal_for(place: str, value: str) -> Sealed:
+    """`value` sealed for a place that is no column of ours: a word that `unseal_from` must be given again."""
     payload = json.dumps([place, value]).encode()
     return Sealed(_fernet(tuple(settings.FIELD_ENCRYPTION_KEYS)).encrypt(payload).decode())
 
 
 def unseal(row: models.Model, field: models.Field, sealed: Sealed) -> str:
-    return _open(tuple(settings.FIELD_ENCRYPTION_KEYS), row, field, sealed)
+    return _open(tuple(settings.FIELD_ENCRYPTION_KEYS), _place(field, row), sealed, str(field))
+
+
+def unseal_from(place: str, sealed: Sealed) -> str:
+    """Raises CannotUnseal."""
+    return _open(tuple(settings.FIELD_ENCRYPTION_KEYS), place, sealed, place)
 
 
 def is_current(row: models.Model, field: models.Field, sealed: Sealed) -> bool:
     """Whether the first key, the one that seals, opens it for this row."""
+    return is_current_at(_place(field, row), sealed)
+
+
+def is_current_at(place: str, sealed: Sealed) -> bool:
     try:
-        _open((settings.FIELD_ENCRYPTION_KEYS[0],), row, field, sealed)
+        _open((settings.FIELD_ENCRYPTION_KEYS[0],), place, sealed, place)
     except CannotUnseal:
         return False
     return True
 
 
-def _open(keys: tuple[str, ...], row: models.Model, field: models.Field, sealed: Sealed) -> str:
+def _open(keys: tuple[str, ...], place: str, sealed: Sealed, what: str) -> str:
     try:
-        place, value = json.loads(_fernet(keys).decrypt(sealed.encode()))
+        sealed_for, value = json.loads(_fernet(keys).decrypt(sealed.encode()))
     except InvalidToken:
-        raise CannotUnseal(f"{field}: no key in FIELD_ENCRYPTION_KEYS opens it.") from None
-    if place != _place(field, row):
-        raise CannotUnseal(f"{field}: the value was sealed for another row.")
+        raise CannotUnseal(f"{what}: no key in FIELD_ENCRYPTION_KEYS opens it.") from None
+    if sealed_for != place:
+        raise CannotUnseal(f"{what}: the value was sealed for another row.")
     return value
 
 

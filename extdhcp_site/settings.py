@@ -38,6 +38,9 @@ INSTALLED_APPS = [
     "drf_spectacular",
     "drf_spectacular_sidecar",
     "csp",
+    "allauth",
+    "allauth.account",
+    "allauth.mfa",
     # Before django_q, whose qcluster command it extends.
     "extdhcp_site.jobs",
     "django_q",
@@ -62,6 +65,7 @@ MIDDLEWARE = [
     "django.middleware.csrf.CsrfViewMiddleware",
     "django.contrib.auth.middleware.AuthenticationMiddleware",
     "django.contrib.messages.middleware.MessageMiddleware",
+    "allauth.account.middleware.AccountMiddleware",
     "django.middleware.clickjacking.XFrameOptionsMiddleware",
     "csp.middleware.CSPMiddleware",
     "extdhcp_site.console.middleware.no_store",
@@ -79,6 +83,7 @@ TEMPLATES = [
                 "django.template.context_processors.request",
                 "django.contrib.auth.context_processors.auth",
                 "django.contrib.messages.context_processors.messages",
+                "extdhcp_site.console.context.console",
             ],
         },
     },
@@ -97,6 +102,20 @@ AUTH_PASSWORD_VALIDATORS = [
 LOGIN_URL = "/login/"
 LOGIN_REDIRECT_URL = "/"
 LOGOUT_REDIRECT_URL = "/login/"
+# Log-in and the second factor are allauth's; nobody signs up, and nothing goes by e-mail.
+ACCOUNT_ADAPTER = "extdhcp_site.accounts.adapters.AccountAdapter"
+ACCOUNT_AUTHENTICATED_LOGIN_REDIRECTS = False
+ACCOUNT_EMAIL_VERIFICATION = "none"
+ACCOUNT_FORMS = {"login": "extdhcp_site.accounts.log_in.LogInForm"}
+# Who is wrong too often is counted where the API counts it.
+ACCOUNT_RATE_LIMITS = False
+MFA_ADAPTER = "extdhcp_site.accounts.adapters.SecondFactorAdapter"
+MFA_FORMS = {
+    "authenticate": "extdhcp_site.accounts.second_factor.CodeForm",
+    "reauthenticate": "extdhcp_site.accounts.second_factor.ConfirmForm",
+    "activate_totp": "extdhcp_site.accounts.second_factor.SetUpForm",
+}
+MFA_TOTP_ISSUER = "extdhcp"
 
 SESSION_COOKIE_HTTPONLY = True
 SESSION_COOKIE_SAMESITE = "Lax"

@@ -16,6 +16,7 @@ urlpatterns = [
     path("healthz", health.healthz),
     path("readyz", health.readyz),
     path("admin/", admin.site.urls),
+    path("", include("extdhcp_site.accounts.urls")),
     path("guest/", include("configdrive.urls")),
     path("", include("extdhcp_site.console.urls")),
 ]

@@ -7,7 +7,7 @@ class AccountsConfig(AppConfig):
     verbose_name = "Accounts"
 
     def ready(self) -> None:
-        from extdhcp_site.accounts import upkeep
+        from extdhcp_site.accounts import console, upkeep  # noqa: F401 - declares its pages
         from extdhcp_site.jobs import tasks
 
         tasks.every(60, upkeep.forget_expired_sessions)

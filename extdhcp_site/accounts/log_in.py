@@ -2,14 +2,17 @@
 
 from collections.abc import Callable
 
+from allauth.account.utils import perform_login
 from django.contrib import auth
 from django.contrib.auth.forms import AuthenticationForm
 from django.core.exceptions import ValidationError
-from django.http import HttpRequest
+from django.http import HttpRequest, HttpResponse
 
-from extdhcp_site.accounts.models import User
+from extdhcp_site.accounts.models import Caller, User
 from extdhcp_site.api import throttling
 from extdhcp_site.errors import TooManyRequests
+from extdhcp_site.events import models as events
+from extdhcp_site.events.models import EventType
 
 
 def verified(
@@ -29,6 +32,12 @@ def verified(
     return user
 
 
+def record(type: EventType, what: str, request: HttpRequest, user: User) -> None:
+    """The event of a log-in or log-out, with where it came from."""
+    text = f"{user} {what} from {throttling.peer_of(request) or 'this machine'}"
+    events.record(type, text, account=user.account, on=user, by=Caller.of(user))
+
+
 class LogInForm(AuthenticationForm):
     """The console's."""
 
@@ -42,3 +51,9 @@ class LogInForm(AuthenticationForm):
             if self.user_cache is None:
                 raise self.get_invalid_login_error()
         return self.cleaned_data
+
+    def login(self, request: HttpRequest, redirect_url: str | None = None) -> HttpResponse:
+        """Begin the session, or ask for the second factor first."""
+        # Never in the session whose cookie came along, which somebody else may have put there.
+        auth.logout(request)
+        return perform_login(request, self.user_cache, redirect_url=redirect_url)

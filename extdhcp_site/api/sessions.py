@@ -6,6 +6,8 @@ any page makes it ask for, so they let nobody in by themselves: each call names 
 and POST alike (cmk changes things by GET), and one that says it comes from another site's page is refused. The
 key's hash is all that is kept. A wrong key ends nothing: else a foreign page could log people out.
 
+Who has a second factor gets no session here, since no client could give its code: programs sign with an API key.
+
 A session ends at `logout`, after api.session.timeout seconds without a call, and at once when the password or the
 account's role changes, or the user or account is disabled or deleted. One of the console has no key, and none of
 its cookies is good here.
@@ -20,14 +22,14 @@ from django.contrib import auth
 from django.http import HttpRequest, HttpResponse
 from rest_framework import serializers
 
-from extdhcp_site.accounts.log_in import verified
+from extdhcp_site.accounts import second_factor
+from extdhcp_site.accounts.log_in import record, verified
 from extdhcp_site.accounts.models import TREE, Caller, User, hash_token
 from extdhcp_site.api import parameters, throttling
 from extdhcp_site.api.answers import Answer, Constant, IdField
 from extdhcp_site.api.parameters import Params, Text, Uuid, Values, Wire
 from extdhcp_site.configuration.models import define, positive
 from extdhcp_site.errors import InvalidParameter, NotAuthenticated
-from extdhcp_site.events import models as events
 from extdhcp_site.events.models import EventType
 
 TIMEOUT = define(
@@ -68,12 +70,17 @@ def log_in(request: HttpRequest, wire: Wire, now: datetime) -> dict[str, Any]:
     user = verified(request, values["username"], values["password"], lambda user: _is_of(user, values))
     if user is None:
         raise NotAuthenticated("unable to log in: user name, password or domain is wrong, or the user is disabled")
+    if second_factor.is_set_up(user):
+        raise NotAuthenticated(
+            "unable to log in: the user has a second factor, which this log-in cannot ask for. Sign requests with an "
+            "API key, which your account page in the console makes."
+        )
     # It never goes on with the session whose cookie came along, which somebody else may have put there.
     auth.login(request, user)
     timeout, key = TIMEOUT.get(), secrets.token_urlsafe(20)
     request.session.set_expiry(timeout)
     request.session.update({_KEY: hash_token(key), _LASTS: timeout, _SEEN: int(now.timestamp())})
-    _record(EventType.USER_LOGIN, "logged in", request, user)
+    record(EventType.USER_LOGIN, "logged in", request, user)
     return LoginAnswer(context={"caller": Caller.of(user)}).to_representation(
         {"user": user, "timeout": timeout, "sessionkey": key}
     )
@@ -89,7 +96,7 @@ def _is_of(user: User, values: Values) -> bool:
 
 def log_out(request: HttpRequest, wire: Wire, now: datetime) -> dict[str, Any]:
     caller = caller_of(request, wire.get("sessionkey"), now)
-    _record(EventType.USER_LOGOUT, "logged out", request, caller.user)
+    record(EventType.USER_LOGOUT, "logged out", request, caller.user)
     auth.logout(request)
     return {"description": "success"}
 
@@ -127,11 +134,6 @@ def _refuse_other_sites(request: HttpRequest) -> None:
         is_ours = request.headers.get("Sec-Fetch-Site", "none") in ("same-origin", "none")
     if not is_ours:
         raise NotAuthenticated("unable to verify user credentials: the request comes from another site's page.")
-
-
-def _record(type: EventType, what: str, request: HttpRequest, user: User) -> None:
-    text = f"{user} {what} from {throttling.peer_of(request) or 'this machine'}"
-    events.record(type, text, account=user.account, on=user, by=Caller.of(user))
 
 
 def give_key(response: HttpResponse, key: str) -> None:

@@ -57,7 +57,7 @@ FOR_ROOT_ADMINS = {
 }
 FOR_ADMINS = {
     *("createDomain", "updateDomain", "deleteDomain", "listDomainChildren"),
-    *("createAccount", "updateAccount", "disableAccount", "enableAccount", "deleteAccount"),
+    *("createAccount", "updateAccount", "disableAccount", "enableAccount", "deleteAccount", "removeSecondFactor"),
     *("createUser", "disableUser", "enableUser", "deleteUser"),
     *("createNetwork", "updateNetwork", "deleteNetwork", "expungeVirtualMachine"),
 }

@@ -222,3 +222,14 @@ class DeleteUser(Command):
 
     def run(self, caller: Caller, params: Values) -> None:
         services.delete(params["id"], caller)
+
+
+@command(since="1.1", roles=ADMINS)
+class RemoveSecondFactor(Command):
+    """Let a user who has lost their second factor log in by the password alone again. Ours, not CloudStack's."""
+
+    params = UserParams
+    answer = ("user", UserAnswer)
+
+    def run(self, caller: Caller, params: Values) -> User:
+        return services.remove_second_factor(params["id"], caller)

@@ -8,6 +8,7 @@ from django.core.exceptions import ValidationError
 from django.db import transaction
 from django.utils import timezone
 
+from extdhcp_site.accounts import second_factor
 from extdhcp_site.accounts.models import Account, ApiKey, Caller, User
 from extdhcp_site.accounts.services.removal import refuse_if_removed, retired_name
 from extdhcp_site.api import throttling
@@ -70,7 +71,7 @@ def update(user: User, changes: Changes, by: Caller) -> User:
         setattr(user, name, value)
     if changes.password is not None:
         if user.pk == by.user.pk:
-            _check_current_password(user, changes.current_password)
+            _ask_current_password(user, changes.current_password)
         _set_password(user, changes.password)
         columns["password"] = user.password
     _check(user)
@@ -84,14 +85,21 @@ def update(user: User, changes: Changes, by: Caller) -> User:
     return user
 
 
-def _check_current_password(user: User, given: str | None) -> None:
-    """Whoever has found a session or a key must not take the whole user over with it, nor guess."""
+def _ask_current_password(user: User, given: str | None) -> None:
+    """Whoever has found a session or a key must not take the whole user over with it."""
+    if not knows_password(user, given or ""):
+        raise InvalidParameter("To change your own password, give the one you have in currentpassword.")
+
+
+def knows_password(user: User, given: str) -> bool:
+    """Whether `given` is the user's password, which nobody may guess. Raises TooManyRequests."""
     # Each user apart, wherever they ask from.
     guess = ("current password", f"user {user.pk}")
     throttling.log_ins.spend(*guess)
-    if not user.check_password(given or ""):
-        raise InvalidParameter("To change your own password, give the one you have in currentpassword.")
+    if not user.check_password(given):
+        return False
     throttling.log_ins.give_back(*guess)
+    return True
 
 
 def _set_password(user: User, password: str) -> None:
@@ -146,8 +154,21 @@ def delete(user: User, by: Caller) -> None:
         remove(user, timezone.now())
 
 
+def remove_second_factor(user: User, by: Caller) -> User:
+    """For somebody who has lost it: the password alone lets them in again. Raises InvalidParameter for oneself."""
+    if user.pk == by.user.pk:
+        raise InvalidParameter("Remove your own on your account page, which asks for your password or a code first.")
+    with transaction.atomic():
+        if not second_factor.forget(user):
+            raise InvalidParameter(f"{user} has no second factor.")
+        text = f"User {user}: second factor removed"
+        events.record(EventType.USER_UPDATE, text, account=user.account, on=user, by=by)
+    return user
+
+
 def remove(user: User, now: datetime) -> None:
     """Take all that lets the user in, and the name: inside the caller's transaction."""
+    second_factor.forget(user)
     ApiKey.objects.filter(user=user).delete()
     user.groups.clear()
     user.user_permissions.clear()
