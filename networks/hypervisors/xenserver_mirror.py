@@ -38,6 +38,10 @@ _GUEST = frozenset({"networks", "PV_drivers_version", "os_version", "live"})
 CLASSES = ("vm", "vif", "vm_guest_metrics")
 
 NOT_RUNNING = Reading(problem=Outcome.NOT_RUNNING, detail="The VM does not run in the pool.")
+HOST_LOST = Reading(
+    problem=Outcome.AGENT_SILENT,
+    detail="The VM's host is off, or its pool's coordinator cannot reach it: what its guest said last may be old.",
+)
 
 
 @dataclass
@@ -84,7 +88,8 @@ class Mirror:
     def readings(self, session: Session, vms: Sequence[VmRef]) -> list[tuple[VmRef, Reading]]:
         """As of now. Raises a HypervisorError."""
         with self._up_to_date(session) as state:
-            return [(vm, _reading(state, vm)) for vm in vms]
+            lost = _lost_hosts(session)
+            return [(vm, _reading(state, vm, lost)) for vm in vms]
 
     def running(self, session: Session, host: str = "") -> set[str]:
         """UUIDs of all that runs now, or of what runs on one host. Raises a HypervisorError."""
@@ -132,22 +137,32 @@ class Mirror:
             raise
 
 
-def _reading(state: _State, vm: VmRef) -> Reading:
+def _reading(state: _State, vm: VmRef, lost: set[str]) -> Reading:
     ref = state.by_uuid.get(vm.uuid)
     known = state.vms.get(ref) if ref else None
     if known is None or known.power is not PowerState.RUNNING:
         return NOT_RUNNING
+    if known.host in lost:
+        return HOST_LOST
     vifs = [vif for one in known.vifs if (vif := state.vifs.get(one)) is not None]
     return addresses.reading(state.guests.get(known.metrics), vifs)
 
 
 def read_alone(session: Session, vm: records.Vm | None) -> Reading:
-    """One VM's reading without a mirror: two small calls."""
+    """One VM's reading without a mirror: three small calls."""
     if vm is None or vm.power is not PowerState.RUNNING:
         return NOT_RUNNING
+    if vm.host in _lost_hosts(session):
+        return HOST_LOST
     vifs = [_vif(record) for record in session.where("VIF", "VM", vm.ref).values()]
     found = session.find("VM_guest_metrics", vm.metrics)
     return addresses.reading(None if found is None else _guest(found), vifs)
+
+
+def _lost_hosts(session: Session) -> set[str]:
+    """Hosts that the pool has lost: their VMs count as running until somebody, or high availability, decides."""
+    answer = records.records(session.call("host_metrics.get_all_records_where", 'field "live" = "false"'))
+    return set(session.where("host", "metrics", *answer)) if answer else set()
 
 
 # Reading it whole -------------------------------------------------------------------------------

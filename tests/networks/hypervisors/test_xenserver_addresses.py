@@ -259,6 +259,17 @@ def test_few_vms_are_read_by_themselves(xen, vm):
     assert xen.calls["event.inject"] == 0
 
 
+@pytest.mark.parametrize("others", [[], STRANGERS], ids=["alone", "from the mirror"])
+def test_guest_of_a_host_that_the_pool_has_lost_confirms_no_address(xen, vm, others):
+    xen.guests.has_addresses(ref_of(xen, vm), vm.macs[0], "192.0.2.7")
+    lost = xen.db.get("host", xen.db.get("VM", ref_of(xen, vm))["resident_on"])["metrics"]
+    xen.db.set("host_metrics", lost, live=False)
+    read = dict(host_of(xen, "").read_addresses([vm, *others], soon()))[vm]
+
+    assert (read.addresses, read.problem) == ((), Outcome.AGENT_SILENT)
+    assert "old" in read.detail
+
+
 # The mirror --------------------------------------------------------------------------------------
 
 
@@ -268,15 +279,15 @@ def used(xen, host: XenHost, vms) -> int:
     return sum(xen.calls.values()) - before
 
 
-def test_pool_is_read_by_few_calls_and_then_by_one(xen):
+def test_pool_is_read_by_few_calls_and_then_by_two(xen):
     xen.add_vms(300)
     host = host_of(xen, "")
     vms = [make_vm() for _ in range(50)]
 
     assert used(xen, host, vms) <= 10
-    assert used(xen, host, vms) == 1
+    assert used(xen, host, vms) == 2
     xen.add_vms(10)
-    assert used(xen, host, vms) == 1
+    assert used(xen, host, vms) == 2
 
 
 def test_large_pool_is_read_in_parts(xen, monkeypatch):
