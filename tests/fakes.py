@@ -19,6 +19,7 @@ from networks.hypervisors.base import (
     ImageRoot,
     Media,
     MediaFile,
+    Member,
     NetworkRef,
     NicSpec,
     NicState,
@@ -265,6 +266,7 @@ class FakePool:
         for host in self.hosts.values():
             host.stored = shared
         self.whole = FakeHypervisor()
+        self.of_pool: tuple[Member, ...] = ()
 
     def bound_to(self, name: str) -> "FakePoolHost":
         return FakePoolHost(self, name)
@@ -288,6 +290,10 @@ class FakePoolHost:
         there = self._where(vm)
         power = there.power_state(vm, deadline)
         return None if self._name and power is PowerState.RUNNING and there is not self._own else power
+
+    def members(self, deadline: float) -> tuple[Member, ...]:
+        self._own.raise_if_told("members")
+        return self._pool.of_pool
 
     def running_vms(self, deadline: float) -> set[str]:
         own = self._own.running_vms(deadline)

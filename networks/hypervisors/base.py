@@ -43,12 +43,22 @@ class DiskAccess(StrEnum):
 
 
 @dataclass(frozen=True)
+class Member:
+    """A host of a pool that may be its coordinator one day: its address, its certificate's SHA-256 (as below)."""
+
+    host: str
+    fingerprint: str
+
+
+@dataclass(frozen=True)
 class EndpointAddress:
     """Where a hypervisor's API is, how to be let in, and how it is known to be the right one.
 
     XenServer and vSphere are reached by TLS alone. Their certificate must be signed by `ca_certificates` (PEM; empty:
     by one that this machine trusts) for the name `host`, or else have this SHA-256 `fingerprint` (64 hexadecimal
     digits, lower case): then its name, signer and dates do not matter.
+
+    `members` are what a pool told of its hosts when it was last asked; two addresses that differ in these are equal.
     """
 
     transport: Transport
@@ -60,6 +70,7 @@ class EndpointAddress:
     fingerprint: str = ""
     test_socket: str = ""
     disk_access: DiskAccess = DiskAccess.NONE
+    members: tuple[Member, ...] = field(default=(), compare=False)
 
 
 class PowerState(StrEnum):
@@ -282,6 +293,9 @@ class HostUnavailable(TryAgainLater):
     """One host of a pool or vCenter cannot be used now; the endpoint answers."""
 
 
+RENAMED = "was it renamed there? Give it this name again, or give the host here its new one."
+
+
 class Busy(TryAgainLater):
     """Another operation holds the VM."""
 
@@ -418,6 +432,13 @@ class Inventory(Protocol):
 
     def power_state(self, vm: VmRef, deadline: float) -> PowerState | None:
         """None when the hypervisor does not know the VM."""
+        ...
+
+
+@runtime_checkable
+class PoolReader(Protocol):
+    def members(self, deadline: float) -> tuple[Member, ...]:
+        """The hosts that answer now and any of which may speak for the pool when its coordinator is no more."""
         ...
 
 

@@ -6,7 +6,15 @@ Names come as an administrator writes them. `escaped` names are the inventory's 
 from dataclasses import dataclass
 from typing import Any
 
-from networks.hypervisors.base import HostUnavailable, NetworkMissing, NetworkRef, NotFound, Refused, StorageProblem
+from networks.hypervisors.base import (
+    RENAMED,
+    HostUnavailable,
+    NetworkMissing,
+    NetworkRef,
+    NotFound,
+    Refused,
+    StorageProblem,
+)
 from networks.hypervisors.vsphere_names import displayed, escaped, given_name
 from networks.hypervisors.vsphere_session import Found, Session
 from networks.hypervisors.vsphere_types import vim
@@ -32,7 +40,7 @@ class Place:
 
 
 def place(session: Session, name: str) -> Place:
-    """The host that is called so; without a name, the only one. Raises NotFound, Refused."""
+    """The host that is called so; without a name, the only one. Raises HostUnavailable, NotFound, Refused."""
     return session.remembered(("host", name), lambda: _find_place(session, name), PLACE_SECONDS)
 
 
@@ -48,8 +56,12 @@ def _find_place(session: Session, name: str) -> Place:
     if name:
         given_name(name, "The host's name")
         hosts = [host for host in hosts if displayed(host.properties["name"]) == name]
+    if not hosts and name:
+        raise HostUnavailable(f"vSphere has no host {name}: {RENAMED}")
     if not hosts:
-        raise NotFound(f"vSphere has no host {name}." if name else "vSphere has no host.")
+        raise NotFound("vSphere has no host.")
+    if len(hosts) > 1 and name:
+        raise HostUnavailable(f"vSphere has {len(hosts)} hosts of the name {name}: give each its own.")
     if len(hosts) > 1:
         raise Refused("This can only be done on one host, and none was named.")
     return _place(session, hosts[0])

@@ -18,6 +18,7 @@ from networks.hypervisors import xenserver_rights as rights
 from networks.hypervisors import xenserver_storage as storage_of
 from networks.hypervisors import xenserver_vms as vms_of
 from networks.hypervisors.base import (
+    RENAMED,
     EndpointAddress,
     GuestEvent,
     HostFacts,
@@ -25,6 +26,7 @@ from networks.hypervisors.base import (
     ImageRoot,
     Media,
     MediaFile,
+    Member,
     NetworkRef,
     NicSpec,
     NicState,
@@ -97,7 +99,7 @@ class XenHost:
             facts = [_facts(host, metrics) for ref, host in hosts.items() if here in ("", ref)]
             name = self.host or records.text(session.pool()[1], "name_label") or self.address.host
         if not facts:
-            raise NotFound(f"The pool has no host {self.host}.")
+            raise HostUnavailable(f"The pool has no host {self.host}: {RENAMED}")
         return HostFacts(
             hostname=facts[0].hostname if self.host else name,
             version=facts[0].version,
@@ -127,6 +129,10 @@ class XenHost:
         with self._session(deadline) as session:
             here, found = self._here(session), vms_of.find(session, vm)
             return None if found is None or vms_of.is_elsewhere(found, here) else found.power
+
+    def members(self, deadline: float) -> tuple[Member, ...]:
+        with self._session(deadline) as session:
+            return session.members()
 
     def missing_rights(self, deadline: float) -> tuple[str, ...]:
         with self._session(deadline) as session:

@@ -15,6 +15,7 @@ import re
 import threading
 import time
 from dataclasses import dataclass, replace
+from itertools import islice
 from typing import Any, Self
 from xmlrpc.client import Fault
 
@@ -22,6 +23,7 @@ import XenAPI
 
 from networks.hypervisors import xenserver_records as records
 from networks.hypervisors.base import (
+    RENAMED,
     Busy,
     CertificateRefused,
     DeadlineExceeded,
@@ -29,14 +31,14 @@ from networks.hypervisors.base import (
     EndpointUnreachable,
     HostUnavailable,
     HypervisorError,
+    Member,
     NotFound,
-    Refused,
     TryAgainLater,
     beat,
     call_within,
 )
 from networks.hypervisors.bounded import AnswerRefused, HttpsClient, within
-from networks.hypervisors.bounded_xmlrpc import RpcTransport
+from networks.hypervisors.bounded_xmlrpc import RECORDS, RpcTransport, keeping
 from networks.hypervisors.xenserver_errors import translate
 
 # xapi keeps 500 sessions for each originator and ends the oldest: without one of our own, a leak of ours would end
@@ -46,6 +48,7 @@ API_VERSION = "1.0"
 
 LOGIN_SECONDS = 15.0
 CALL_SECONDS = 60.0  # of one call that is no task; xapi itself answers in well under a second
+POOL_MAX = 64  # hosts; more than XenServer takes
 IDLE_MAX = 4
 IDLE_SECONDS = 600.0
 LOGOUT_SECONDS = 3.0
@@ -53,6 +56,7 @@ POLL_SECONDS = (0.05, 1.0)  # from, to
 CLEAN_UP_SECONDS = 10.0  # of a deadline, kept to cancel a task
 
 _REDIRECTS = 2
+_MEMBERS_ASKED = 3  # of those of a pool whose coordinator does not answer; each of them knows who is the new one
 _VIFS = ('field "device" = "0"', 'field "device" = "1"', 'not (field "device" = "0" or field "device" = "1")')
 _PEM = re.compile(r"-----BEGIN CERTIFICATE-----(.+?)-----END CERTIFICATE-----", re.DOTALL)
 _RESULT = re.compile(r"<value>(OpaqueRef:[A-Za-z0-9-]{1,64})</value>")
@@ -100,7 +104,10 @@ def _told(details: object) -> HypervisorError:
 
 
 class Members:
-    """What the coordinators told of their pools: which certificate a member has, by its address."""
+    """What the coordinators told of their pools: which certificate a member has, by its address.
+
+    What this process was told counts before what came with the endpoint's address.
+    """
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
@@ -113,7 +120,8 @@ class Members:
     def reach(self, endpoint: EndpointAddress, host: str) -> EndpointAddress | None:
         """How a member is reached that its coordinator told of; None for one that is not known."""
         with self._lock:
-            fingerprint = self._fingerprints.get(endpoint, {}).get(host)
+            learned = self._fingerprints.get(endpoint, {})
+        fingerprint = ({one.host: one.fingerprint for one in endpoint.members} | learned).get(host)
         return None if fingerprint is None else _known_by(endpoint, host, fingerprint)
 
 
@@ -130,6 +138,8 @@ def _coordinator(endpoint: EndpointAddress, host: str) -> EndpointAddress:
     The member may be anybody's by now, so it is not believed: the password goes only to a host that is known from
     the pool itself, or that the operator's own certificate authority has signed for.
     """
+    if host == endpoint.host:
+        return endpoint
     if known := MEMBERS.reach(endpoint, host):
         return known
     if endpoint.ca_certificates:
@@ -156,6 +166,7 @@ class Sessions:
         self._lock = threading.Lock()
         self._idle: dict[EndpointAddress, list[tuple[Connection, float]]] = {}
         self._transports: dict[EndpointAddress, RpcTransport] = {}
+        self._reached: dict[EndpointAddress, EndpointAddress] = {}
 
     def acquire(self, endpoint: EndpointAddress, deadline: float) -> Connection:
         """A session for the caller alone. Raises EndpointUnreachable, CredentialsRefused, CertificateRefused."""
@@ -207,11 +218,34 @@ class Sessions:
             self.discard(connection)
 
     def open(self, endpoint: EndpointAddress, deadline: float) -> Connection:
-        """A new session; one that is not given back is to be logged out."""
-        reached = endpoint
+        """A new session; one that is not given back is to be logged out.
+
+        Where a pool's coordinator does not answer, its other members are asked who it is now.
+        """
+        ways = self._ways(endpoint)
+        for way in ways[:-1]:
+            now = time.monotonic()
+            with contextlib.suppress(EndpointUnreachable):
+                return self._reach(endpoint, way, now + (deadline - now) / 2)
+        return self._reach(endpoint, ways[-1], deadline)
+
+    def _ways(self, endpoint: EndpointAddress) -> list[EndpointAddress]:
+        """Where to ask, in this order: who answered last, the endpoint's own address, members."""
+        with self._lock:
+            last = self._reached.get(endpoint, endpoint)
+        members = (_known_by(endpoint, one.host, one.fingerprint) for one in endpoint.members)
+        ways = {way.host: way for way in (last, endpoint)}
+        others = [way for way in members if way.host not in ways]
+        return [*ways.values(), *others[:_MEMBERS_ASKED]]
+
+    def _reach(self, endpoint: EndpointAddress, way: EndpointAddress, deadline: float) -> Connection:
+        reached = way
         for _ in range(_REDIRECTS + 1):
             try:
-                return self._log_in(reached, deadline)
+                connection = self._log_in(reached, deadline)
+                with self._lock:
+                    self._reached[endpoint] = reached
+                return connection
             except _CoordinatorElsewhere as told:
                 reached = _coordinator(endpoint, told.address)
         raise EndpointUnreachable("The pool's hosts do not agree on who their coordinator is.")
@@ -381,13 +415,23 @@ class Session:
         raise AnswerRefused("The pool has no record of itself.")
 
     def host(self, name: str) -> str:
-        """The host of this name. Raises NotFound, Refused."""
+        """The host of this name. Raises HostUnavailable: until it has its name again, nothing can be done on it."""
         found = self.named_refs("host", name)
         if len(found) > 1:
-            raise Refused(f"The pool has {len(found)} hosts of the name {name}: give each its own.")
+            raise HostUnavailable(f"The pool has {len(found)} hosts of the name {name}: give each its own.")
         if not found:
-            raise NotFound(f"The pool has no host {name}.")
+            raise HostUnavailable(f"The pool has no host {name}: {RENAMED}")
         return found[0]
+
+    def members(self) -> tuple[Member, ...]:
+        with keeping({"address"}, depth=RECORDS):
+            hosts = records.records(self.call("host.get_all_records"))
+        found = []
+        for ref, host in islice(hosts.items(), POOL_MAX):
+            with contextlib.suppress(HostUnavailable):
+                fingerprint = _fingerprint(self.call("host.get_server_certificate", ref))
+                found.append(Member(records.text(host, "address"), fingerprint))
+        return tuple(found)
 
     def door(self, host: str) -> HttpsClient:
         """For files on this host of the pool. Close it."""

@@ -12,7 +12,7 @@ from django.db.models.functions import Cast
 from extdhcp_site.accounts.models import Caller, Domain, Role, lineage
 from extdhcp_site.encryption import EncryptedTextField
 from extdhcp_site.models import UuidModel
-from networks.hypervisors.base import DiskAccess, EndpointAddress, Transport
+from networks.hypervisors.base import DiskAccess, EndpointAddress, Member, Transport
 from networks.volume_label import InvalidLabel, check_label
 
 
@@ -169,6 +169,9 @@ class Endpoint(UuidModel):
     # The circuit breaker: how often in a row it has not answered, and when it is asked again.
     failures = models.PositiveIntegerField(default=0, editable=False)
     retry_at = models.DateTimeField(null=True, blank=True, editable=False)
+    # Of a pool: what it told of its hosts, as [address, certificate's fingerprint], and when.
+    members = models.JSONField(default=list, blank=True, editable=False)
+    members_at = models.DateTimeField(null=True, blank=True, editable=False)
     # Calls of the address readers that were given up and are stuck still.
     stuck_calls = models.PositiveIntegerField(default=0, editable=False)
 
@@ -201,11 +204,14 @@ class Endpoint(UuidModel):
 
     def save(self, *args, **kwargs) -> None:
         before = Endpoint.objects.filter(pk=self.pk).first() if self.pk else None
-        if before and self._moved_from(before) and self.password == before.password:
-            # A password is for the host it was given for; nobody may aim it at another.
-            self.password = None
+        if before and self._moved_from(before):
+            # A password is for the host it was given for, and for what that said of its pool; nobody may aim it at
+            # another.
+            self.members, self.members_at = [], None
+            if self.password == before.password:
+                self.password = None
             if kwargs.get("update_fields") is not None:
-                kwargs["update_fields"] = {*kwargs["update_fields"], "password"}
+                kwargs["update_fields"] = {*kwargs["update_fields"], "password", "members", "members_at"}
         super().save(*args, **kwargs)
 
     def _moved_from(self, before: "Endpoint") -> bool:
@@ -226,6 +232,7 @@ class Endpoint(UuidModel):
             fingerprint=self.fingerprint.replace(":", "").lower(),
             test_socket=settings.LIBVIRT_TEST_SOCKET if self._is_libvirts_own() else "",
             disk_access=DiskAccess(self.disk_access),
+            members=tuple(Member(host, fingerprint) for host, fingerprint in self.members),
         )
 
 

@@ -62,6 +62,7 @@ from networks.services.places import (
     translated,
     within,
 )
+from networks.services.pool_members import look_at_pools
 
 log = structlog.get_logger(__name__)
 
@@ -172,12 +173,13 @@ def scale(job: AsyncJob) -> None:
 @tasks.task
 @alone
 def housekeeping(lock: Held) -> None:
-    """Task, every minute: look after hosts that are down and after VMs that no job moves any more.
+    """Task, every minute: look after hosts that are down, after VMs that no job moves any more, and after pools.
 
     Each VM by itself, and no host twice that did not answer once.
     """
     _look_after_vms(lock, timezone.now())
     _look_after_hosts(lock)
+    look_at_pools(lock, timezone.now())
 
 
 def _look_after_hosts(lock: Held) -> None:

@@ -10,9 +10,9 @@ from extdhcp_site.accounts.models import Role
 from extdhcp_site.events.models import Event, EventType
 from extdhcp_site.jobs import services as jobs
 from extdhcp_site.jobs.models import AsyncJob, Status
-from networks.hypervisors.base import Busy, DeadlineExceeded, EndpointUnreachable, HostUnavailable
+from networks.hypervisors.base import Busy, DeadlineExceeded, EndpointUnreachable, HostUnavailable, Member
 from networks.models import Endpoint, Host, PrimaryStorage, VirtualMachine, VmState
-from networks.services import adoption, lifecycle, vms
+from networks.services import adoption, lifecycle, pool_members, vms
 from networks.services.places import place, record_health, translated
 from tests.factories import GIB, make_account, make_cluster, make_endpoint, make_host, make_template
 from tests.fakes import FakePool, hypervisors
@@ -342,3 +342,41 @@ class TestUpkeepOfDrives:
         Host.objects.filter(name="one").update(state="Down", unavailable="off")
         upkeep.remove_leftovers()
         assert "i-9-9-VM-1-x.iso" not in files
+
+
+class TestMembersOfAPool:
+    """What a pool told of its hosts, so that another may speak for it."""
+
+    TOLD = [["192.0.2.11", "a" * 64], ["192.0.2.12", "b" * 64]]
+
+    @pytest.fixture
+    def endpoint(self, pool, cluster):
+        pool.of_pool = tuple(Member(*member) for member in self.TOLD)
+        lifecycle.housekeeping()
+        return Endpoint.objects.get()
+
+    def test_are_written_down_and_go_with_its_address(self, endpoint):
+        assert endpoint.members == self.TOLD
+        assert endpoint.address.members == tuple(Member(*member) for member in self.TOLD)
+
+    def test_are_asked_for_again_when_they_are_old(self, endpoint, pool):
+        pool.of_pool = ()
+        lifecycle.housekeeping()
+        assert Endpoint.objects.get().members == self.TOLD
+        Endpoint.objects.update(members_at=timezone.now() - pool_members.HOLD_FOR)
+        lifecycle.housekeeping()
+        assert Endpoint.objects.get().members == []
+
+    def test_stay_while_it_does_not_tell(self, endpoint, pool):
+        pool.whole.failing["members"] = EndpointUnreachable("It is silent.")
+        Endpoint.objects.update(members_at=timezone.now() - pool_members.HOLD_FOR)
+        lifecycle.housekeeping()
+        assert Endpoint.objects.get().members == self.TOLD
+
+    @pytest.mark.parametrize("change", [{"host": "other.example"}, {"fingerprint": "c" * 64}, {"username": "other"}])
+    def test_are_forgotten_with_the_address_that_told_them(self, endpoint, change):
+        for name, value in change.items():
+            setattr(endpoint, name, value)
+        endpoint.save(update_fields=list(change))
+        endpoint.refresh_from_db()
+        assert (endpoint.members, endpoint.members_at) == ([], None)

@@ -5,12 +5,15 @@ from collections.abc import Iterator
 import pytest
 
 from configdrive.models import Leftover
+from extdhcp_site.accounts.models import Role
+from extdhcp_site.events.models import Event, EventType
 from extdhcp_site.jobs.models import AsyncJob, Status
 from networks.hypervisors.base import PowerState
 from networks.hypervisors.drivers import driver
+from networks.hypervisors.xenserver_session import SESSIONS
 from networks.models import Cluster, Endpoint, Host, Network, Pod, PrimaryStorage, Template, VirtualMachine, VmState
-from networks.services import adoption, vms
-from tests.factories import GIB, make_network, make_template, make_zone
+from networks.services import adoption, lifecycle, vms
+from tests.factories import GIB, make_account, make_network, make_template, make_zone
 from tests.life import deploy, run
 from tests.networks.hypervisors.factories import soon
 from tests.pools.worlds import VLAN, Pool, World, vmware, xenserver
@@ -115,6 +118,36 @@ def test_a_host_that_is_off_takes_no_other_down(pool: Cloud, xen: XenServer):
     assert pool.deploy().state == VmState.ERROR
 
     assert (states(), Endpoint.objects.get().last_error) == (["Down", "Up"], "")
+    assert pool.deploy().host.name == "xen2"
+
+
+def test_a_host_that_was_renamed_is_down_by_itself_and_operators_hear_of_it_once(cloud: Cloud):
+    make_account(Role.ROOT_ADMIN)
+    host = Host.objects.get(name=cloud.world.hosts[0])
+    Host.objects.filter(pk=host.pk).update(name="the-name-it-had")
+
+    for _ in range(2):
+        adoption.find_migrated()
+
+    told = Event.objects.filter(type=EventType.HOST_ALERT).values_list("description", flat=True)
+    assert [text.partition(": ")[2].partition(":")[0].split(" has ")[1] for text in told] == ["no host the-name-it-had"]
+    assert sorted(states()) == ["Down", "Up"]
+    assert cloud.deploy().host.name == cloud.world.hosts[1]
+
+    Host.objects.filter(pk=host.pk).update(name=host.name)
+    lifecycle.housekeeping()
+    assert states() == ["Up", "Up"]
+
+
+def test_a_pool_whose_coordinator_is_dead_goes_on_under_another(pool: Cloud, xen: XenServer):
+    """Known by the certificate of the dead one alone."""
+    Endpoint.objects.update(ca_certificates="", fingerprint=xen.fingerprint)
+    lifecycle.housekeeping()
+    SESSIONS.close()
+    xen.change_master("xen2")
+    xen.switch_off("xen1")
+    Host.objects.filter(name="xen1").update(state="Down", unavailable="It is off.")
+
     assert pool.deploy().host.name == "xen2"
 
 

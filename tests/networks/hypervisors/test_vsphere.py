@@ -12,6 +12,7 @@ from networks.hypervisors.base import (
     DiskReader,
     EventSource,
     GuestAgent,
+    HostUnavailable,
     Inventory,
     Media,
     MediaFile,
@@ -122,8 +123,8 @@ def test_all_hosts_together_have_the_sum_of_what_each_has(everywhere, host):
     assert (together.cpus, together.memory) == (2 * one.cpus, 2 * one.memory)
 
 
-def test_host_that_is_not_there_is_not_found(vcenter):
-    with pytest.raises(NotFound, match="no host nowhere"):
+def test_host_that_vsphere_does_not_have_is_unavailable(vcenter):
+    with pytest.raises(HostUnavailable, match="no host nowhere: was it renamed"):
         VsphereHost(vcenter.address, "nowhere").host_facts(soon())
 
 

@@ -1,6 +1,7 @@
 """Sessions with a pool: logging in and out, the coordinator, deadlines, tasks, what failures mean, hostile answers."""
 
 import multiprocessing
+import socket
 import threading
 import time
 from dataclasses import replace
@@ -18,6 +19,7 @@ from networks.hypervisors.base import (
     EndpointUnreachable,
     HostUnavailable,
     HypervisorError,
+    Member,
     NetworkMissing,
     NotFound,
     Refused,
@@ -263,6 +265,77 @@ def test_fail_over_to_a_member_that_is_known_by_the_pool_alone(xen):
     xen.change_master("xen2")
 
     assert host.read("i-2-7-VM-1-ab.iso", soon()) == b"content"
+
+
+@pytest.fixture(params=["certificate authority", "fingerprint"])
+def told(request, xen, sessions) -> EndpointAddress:
+    """The endpoint's address with what the pool told of its members."""
+    address = address_of(xen)
+    if request.param == "fingerprint":
+        address = replace(address, ca_certificates="", fingerprint=xen.fingerprint)
+    return replace(address, members=XenHost(address, sessions=sessions).members(soon()))
+
+
+def test_members_are_told_with_their_certificates(xen, sessions):
+    assert set(pool_of(xen, sessions).members(soon())) == {
+        Member(row.text("address"), xen.certificates[row.ref].fingerprint) for row in xen.db.rows("host")
+    }
+
+
+def test_member_that_is_off_is_left_out(xen, sessions):
+    xen.switch_off("xen2")
+
+    assert [member.host for member in pool_of(xen, sessions).members(soon())] == [xen.host]
+
+
+def test_fail_over_is_followed_by_a_process_that_knows_the_members_from_their_endpoint_alone(xen, told):
+    xen.change_master("xen2")
+
+    assert XenHost(told, sessions=Sessions()).host_facts(soon()).hostname == "pool"
+
+
+def test_pool_whose_coordinator_is_dead_is_reached_through_a_member(xen, told):
+    xen.change_master("xen2")
+    xen.switch_off("xen1")
+    sessions = Sessions()
+    with XenHost(told, sessions=sessions)._session(soon()) as session:
+        assert session.pool()
+    sessions.close()
+    before = xen.calls["session.login_with_password"]
+    XenHost(told, sessions=sessions).members(soon())
+
+    assert xen.calls["session.login_with_password"] == before + 1  # it asks where it was answered last
+
+
+def test_coordinator_that_is_silent_leaves_time_for_the_members(xen, told):
+    xen.change_master("xen2")
+    xen.switch_off("xen1")
+    with socket.create_server((xen.host, xen.port)):
+        assert XenHost(told, sessions=Sessions()).host_facts(soon(4)).hostname == "pool"
+
+
+def test_pool_of_which_nobody_answers_is_unreachable(xen, told):
+    for host in ("xen1", "xen2"):
+        xen.switch_off(host)
+    with pytest.raises(EndpointUnreachable):
+        XenHost(told, sessions=Sessions()).host_facts(soon())
+
+
+def test_machine_that_took_a_member_s_address_gets_no_password(xen, told):
+    xen.change_master("xen2")
+    xen.switch_off("xen1")
+    xen.change_certificate()
+    before = xen.calls["session.login_with_password"]
+    with pytest.raises(CertificateRefused):
+        XenHost(told, sessions=Sessions()).host_facts(soon())
+
+    assert xen.calls["session.login_with_password"] == before
+
+
+def test_coordinator_with_another_certificate_is_refused_though_there_are_members(xen, told):
+    xen.change_certificate()
+    with pytest.raises(CertificateRefused):
+        XenHost(told, sessions=Sessions()).host_facts(soon())
 
 
 def test_coordinator_that_is_not_there_yet_does_not_spoil_what_comes_after(xen, sessions):

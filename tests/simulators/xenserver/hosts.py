@@ -4,6 +4,7 @@ from datetime import UTC, datetime
 
 from . import vms
 from .calls import Call, message
+from .errors import XenError
 
 
 @message("host.compute_free_memory", "host")
@@ -18,6 +19,9 @@ def servertime(call: Call, host: str) -> datetime:
 
 @message("host.get_server_certificate", "host")
 def server_certificate(call: Call, host: str) -> str:
+    row = call.db.get("host", host)
+    if not call.db.get("host_metrics", row["metrics"])["live"]:
+        raise XenError("HOST_OFFLINE", host)
     return call.xen.certificates[host].pem
 
 

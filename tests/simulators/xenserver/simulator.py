@@ -142,6 +142,16 @@ class XenServer:
         self.db.set("pool", self.db.rows("pool")[0].ref, master=self.ref("host", hostname))
         self.restart()
 
+    def switch_off(self, hostname: str) -> None:
+        """Nothing answers at the host's address any more. What ran there is as it was, as far as the pool knows."""
+        host = self.ref("host", hostname)
+        self.db.set("host_metrics", self.db.get("host", host).text("metrics"), live=False)
+        for listener in [one for one in self._listeners if one.host == host]:
+            self._listeners.remove(listener)
+            listener.shutdown()
+            listener.drop_connections()
+            listener.server_close()
+
     def expire_sessions(self) -> None:
         self.sessions.end_all()
 
