@@ -1,5 +1,9 @@
 """Domains, accounts, users, and their API keys."""
 
+import allauth.account.admin
+import allauth.mfa.admin  # noqa: F401 - both register their pages now, so that they can be taken away
+from allauth.account.models import EmailAddress
+from allauth.mfa.models import Authenticator
 from django import forms
 from django.contrib import admin
 from django.contrib.auth import admin as auth
@@ -76,7 +80,9 @@ class AccountAdmin(ModelAdmin):
         return obj is None or Account.objects.within_reach_of(caller(request)).filter(pk=obj.pk).exists()
 
 
-admin.site.unregister(Group)
+# Addresses are the user's own column; of a second factor nobody sees more than that there is one.
+for model in (Group, EmailAddress, Authenticator):
+    admin.site.unregister(model)
 
 
 @admin.register(Group)

@@ -25,7 +25,18 @@ class Site(admin.AdminSite):
     enable_nav_sidebar = False
 
     # The apps in the order of how often somebody comes for them.
-    order = ("networks", "ipfetch", "configdrive", "events", "jobs", "configuration", "accounts", "auth", "locks")
+    order = (
+        "networks",
+        "ipfetch",
+        "configdrive",
+        "events",
+        "alerts",
+        "jobs",
+        "configuration",
+        "accounts",
+        "auth",
+        "locks",
+    )
 
     def get_app_list(self, request: HttpRequest, app_label: str | None = None) -> list[dict[str, object]]:
         apps = super().get_app_list(request, app_label)

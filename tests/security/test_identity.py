@@ -3,6 +3,7 @@
 import itertools
 import re
 from concurrent.futures import ThreadPoolExecutor
+from urllib.parse import urlencode
 
 import pytest
 import requests
@@ -80,8 +81,10 @@ class TestWithoutAnythingToVerifyBy:
         for password in ("", " ", "None", "!"):
             form = {"username": user.username, "password": password}
             assert Client().post("/login/", form).status_code == 200
-            body = {"command": "login", "response": "json", "domain": "/", **form}
-            assert Client().post(ENDPOINT, body).status_code in (401, 431)
+            body = urlencode({"command": "login", "response": "json", "domain": "ROOT", **form})
+            by_api = Client().post(ENDPOINT, body, content_type="application/x-www-form-urlencoded")
+            # An empty one is no password at all.
+            assert by_api.status_code == (401 if password else 431)
 
 
 @pytest.mark.django_db

@@ -224,7 +224,7 @@ class DeleteUser(Command):
         services.delete(params["id"], caller)
 
 
-@command(since="1.1", roles=ADMINS)
+@command(since="1.2", roles=ADMINS)
 class RemoveSecondFactor(Command):
     """Let a user who has lost their second factor log in by the password alone again. Ours, not CloudStack's."""
 
