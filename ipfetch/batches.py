@@ -17,7 +17,7 @@ from django.db import close_old_connections
 from django.utils import timezone
 
 from extdhcp_site.jobs import tasks
-from ipfetch import chains, disks, leases
+from ipfetch import chains, disks, leases, sweeps
 from ipfetch.addresses import reported_for, settles
 from ipfetch.chains import Chains
 from ipfetch.configuration import MAX_THREADS
@@ -162,6 +162,7 @@ def read(
     endpoint = Endpoint.objects.get(pk=endpoint_id)
     batch = _Batch(endpoint, claimed, done or (lambda count: None))
     batch.hold()
+    begun = time.monotonic()
     with asking(endpoint_id):
         try:
             batch.read(hypervisor_at(endpoint), width)
@@ -169,9 +170,11 @@ def read(
             if isinstance(error, EndpointUnreachable) or not isinstance(error, TryAgainLater):
                 record_health(endpoint, str(error), stuck_calls=abandoned_calls(endpoint_id))
             batch.unreachable(str(error))
+            sweeps.note(len(claimed), batch.found, time.monotonic() - begun, timezone.now(), answered=False)
             return
     record_health(endpoint, stuck_calls=abandoned_calls(endpoint_id))
     batch.not_reached()
+    sweeps.note(len(claimed), batch.found, time.monotonic() - begun, timezone.now(), answered=True)
 
 
 class _Batch:
@@ -182,6 +185,8 @@ class _Batch:
         self._open = {target.row_id: target for target in claimed}
         self._chains = Chains.now()
         self._leases: Mapping[tuple[int, str], GuestAddress] | None = None
+        # NICs whose address is known now.
+        self.found = 0
 
     def hold(self) -> None:
         """The claims' life begins anew: somebody is at work on them. Not those that others have taken since."""
@@ -317,6 +322,7 @@ class _Batch:
         written = record(findings, timezone.now())
         for finding in findings:
             self._open.pop(finding.target.row_id, None)
+            self.found += finding.settled
         self._done(len(findings))
         if self._endpoint.disk_access:
             self._look_at_disks([finding for finding in findings if finding.target.row_id in written])

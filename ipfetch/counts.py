@@ -1,8 +1,9 @@
-"""How many NICs are in which state, wait how long, and took how long: each number with the filter of the list behind it.
+"""How many NICs are in which state, wait how long, took how long: each number with the filter of the list behind it.
 
 A number and its list come from the same bins, so that they agree.
 """
 
+import itertools
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -42,7 +43,7 @@ def _ages(*limits: tuple[str, timedelta]) -> tuple[Bin, ...]:
     first, last = limits[0], limits[-1]
     between = (
         Bin(f"{key}-{next_key}", f"{key} to {next_key}", least, below)
-        for (key, least), (next_key, below) in zip(limits, limits[1:], strict=False)
+        for (key, least), (next_key, below) in itertools.pairwise(limits)
     )
     return (
         Bin(f"under-{first[0]}", f"under {first[0]}", None, first[1]),

@@ -3,6 +3,7 @@
 from ipfetch.models.leases import LeaseServer, LeaseToken, create_lease_token
 from ipfetch.models.observations import AddressChain, Confidence, Flag, Observation
 from ipfetch.models.queue import NEXT_STEP, IpFetch, Outcome
+from ipfetch.models.sweeps import Sweep
 
 __all__ = [
     "NEXT_STEP",
@@ -14,5 +15,6 @@ __all__ = [
     "LeaseToken",
     "Observation",
     "Outcome",
+    "Sweep",
     "create_lease_token",
 ]
