@@ -58,6 +58,7 @@ def is_current(row: models.Model, field: models.Field, sealed: Sealed) -> bool:
 
 
 def is_current_at(place: str, sealed: Sealed) -> bool:
+    """The same of what `seal_for` gave."""
     try:
         _open((settings.FIELD_ENCRYPTION_KEYS[0],), place, sealed, place)
     except CannotUnseal:

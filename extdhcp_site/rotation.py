@@ -3,10 +3,13 @@
 from collections.abc import Iterator
 from dataclasses import dataclass
 from enum import StrEnum
+from typing import Any
 
+from allauth.mfa.models import Authenticator
 from django.apps import apps
 from django.db import models, transaction
 
+from extdhcp_site.accounts import second_factor
 from extdhcp_site.encryption import CannotUnseal, EncryptedTextField, Sealed, is_current, seal_anew
 
 ROWS_AT_ONCE = 200
@@ -26,7 +29,7 @@ class SealedColumn:
     """A column of sealed values. A table's rows all have a `uuid`: a seal names it."""
 
     model: type[models.Model]
-    field: EncryptedTextField
+    field: models.Field
 
     @property
     def table(self) -> str:
@@ -37,8 +40,32 @@ class SealedColumn:
         filled = self.model._base_manager.filter(**{f"{self.field.name}__isnull": False})
         return filled.only("uuid", self.field.name).order_by("pk")
 
+    def is_current(self, row: models.Model) -> bool:
+        """Whether the first key sealed it."""
+        return is_current(row, self.field, self._sealed(row))
+
+    def anew(self, row: models.Model) -> Any:
+        """What the column is to hold. Raises CannotUnseal."""
+        return seal_anew(row, self.field, self._sealed(row))
+
+    def _sealed(self, row: models.Model) -> Sealed:
+        return Sealed(row.__dict__[self.field.attname])
+
     def __str__(self) -> str:
         return f"{self.table}.{self.field.column}"
+
+
+class SecondFactors(SealedColumn):
+    """allauth's secrets of second factors, each in a JSON column."""
+
+    def rows(self) -> models.QuerySet:
+        return Authenticator.objects.filter(type__in=second_factor.SECRETS).only("type", "data").order_by("pk")
+
+    def is_current(self, row: models.Model) -> bool:
+        return second_factor.is_current(row)
+
+    def anew(self, row: models.Model) -> dict[str, object]:
+        return second_factor.sealed_anew(row)
 
 
 @dataclass(frozen=True)
@@ -59,7 +86,7 @@ def sealed_columns() -> list[SealedColumn]:
         for field in model._meta.local_fields
         if isinstance(field, EncryptedTextField)
     ]
-    return sorted(found, key=str)
+    return sorted([*found, SecondFactors(Authenticator, Authenticator._meta.get_field("data"))], key=str)
 
 
 def rotate(column: SealedColumn) -> Iterator[Outcome]:
@@ -75,26 +102,18 @@ def rotate(column: SealedColumn) -> Iterator[Outcome]:
 
 
 def _rotate(column: SealedColumn, seen: models.Model) -> Outcome:
-    if _is_current(column, seen):
+    if column.is_current(seen):
         return Outcome(seen.pk, Result.CURRENT)
     with transaction.atomic():
         # Read again under a lock: what somebody wrote since is not to be overwritten.
         row = column.rows().select_for_update().filter(pk=seen.pk).first()
         if row is None:
             return Outcome(seen.pk, Result.GONE)
-        if _is_current(column, row):
+        if column.is_current(row):
             return Outcome(row.pk, Result.CURRENT)
         try:
-            anew = seal_anew(row, column.field, _sealed(column, row))
+            anew = column.anew(row)
         except CannotUnseal as error:
             return Outcome(row.pk, Result.NOT_OPENED, str(error))
         column.model._base_manager.filter(pk=row.pk).update(**{column.field.name: anew})
     return Outcome(row.pk, Result.SEALED_ANEW)
-
-
-def _is_current(column: SealedColumn, row: models.Model) -> bool:
-    return is_current(row, column.field, _sealed(column, row))
-
-
-def _sealed(column: SealedColumn, row: models.Model) -> Sealed:
-    return Sealed(row.__dict__[column.field.attname])

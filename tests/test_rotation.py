@@ -7,6 +7,9 @@ import time
 from contextlib import suppress
 
 import pytest
+from allauth.mfa.models import Authenticator
+from allauth.mfa.recovery_codes.internal.auth import RecoveryCodes
+from allauth.mfa.totp.internal.auth import TOTP
 from cryptography.fernet import Fernet
 from django.apps import apps
 from django.core.management import call_command
@@ -14,7 +17,9 @@ from django.core.management.base import CommandError
 from django.db import connection
 
 from extdhcp_site import encryption, rotation
+from extdhcp_site.accounts import second_factor
 from extdhcp_site.accounts.models import ApiKey
+from extdhcp_site.configuration.models import SecretSetting
 from extdhcp_site.encryption import CannotUnseal, EncryptedTextField, seal
 from extdhcp_site.jobs.models import AsyncJob
 from extdhcp_site.rotation import Result, SealedColumn, rotate, sealed_columns
@@ -60,7 +65,8 @@ def store(row, name: str, value: str) -> None:
 
 
 def opened(row, name: str) -> str | None:
-    return getattr(type(row).objects.get(pk=row.pk), name)
+    value = getattr(type(row).objects.get(pk=row.pk), name)
+    return second_factor.unsealed(value["secret"]) if isinstance(row, Authenticator) else value
 
 
 def make_secrets() -> dict[tuple[str, str], tuple]:
@@ -74,8 +80,10 @@ def make_secrets() -> dict[tuple[str, str], tuple]:
         (ApiKey.objects.get(), "secret", secret_key),
         (job, "secret", "job-secret"),
         (make_endpoint(password="endpoint-password"), "password", "endpoint-password"),
+        (SecretSetting.objects.create(name="alert.email.password", value="mail-password"), "value", "mail-password"),
         (vm, "password", "pass-word-1"),
         (vm, "user_data", "dXNlciBkYXRh"),
+        (TOTP.activate(make_user(), "JBSWY3DP").instance, "data", "JBSWY3DP"),
     )
     return {(row._meta.db_table, name): (row, value) for row, name, value in made}
 
@@ -150,12 +158,30 @@ def test_one_that_was_stopped_goes_on_where_it_ended(keys, monkeypatch):
 def test_a_new_sealed_column_is_found_by_itself():
     """The registry is asked, not a list: the canary test's list must name the same columns."""
     declared = {
-        (model._meta.db_table, field.column)
+        f"{model._meta.db_table}.{field.column}"
         for model in apps.get_models()
         for field in model._meta.local_fields
         if isinstance(field, EncryptedTextField)
     }
-    assert {(column.table, column.field.column) for column in sealed_columns()} == declared
+    assert {str(column) for column in sealed_columns()} == {*declared, "mfa_authenticator.data"}
+
+
+def test_recovery_codes_outlive_their_key(keys):
+    user = make_user()
+    codes = RecoveryCodes.activate(user).generate_codes()
+    keys(NEW, OLD)
+    run_rotate_keys()
+    keys(NEW)
+    assert RecoveryCodes(Authenticator.objects.get(user=user)).validate_code(codes[3])
+
+
+def test_a_second_factor_that_no_key_opens_is_named(keys):
+    TOTP.activate(make_user(), "JBSWY3DP")
+    keys(NEW)
+    err = io.StringIO()
+    with pytest.raises(CommandError, match="1 values were not opened"):
+        call_command("rotate_keys", stdout=io.StringIO(), stderr=err)
+    assert "mfa_authenticator, row" in err.getvalue()
 
 
 # While the server runs -----------------------------------------------------------------------------

@@ -12,13 +12,15 @@ from django.db.models import Exists, OuterRef, Q
 
 from extdhcp_site.accounts.models import Caller, User
 from extdhcp_site.api import throttling
-from extdhcp_site.encryption import Sealed, seal_for, unseal_from
+from extdhcp_site.encryption import Sealed, is_current_at, seal_for, unseal_from
 from extdhcp_site.errors import TooManyRequests
 from extdhcp_site.events import models as events
 from extdhcp_site.events.models import EventType
 
 # What allauth's secrets are sealed for: it says nothing of their row.
 PLACE = "mfa_authenticator.data"
+# Under which name the data of which kind have it.
+SECRETS = {Authenticator.Type.TOTP: "secret", Authenticator.Type.RECOVERY_CODES: "seed"}
 # Seconds for which an app shows one code.
 STEP = 30
 
@@ -54,6 +56,17 @@ def sealed(secret: str) -> str:
 
 def unsealed(secret: str) -> str:
     return unseal_from(PLACE, Sealed(secret))
+
+
+def is_current(row: Authenticator) -> bool:
+    """Whether the first key of FIELD_ENCRYPTION_KEYS sealed its secret."""
+    return is_current_at(PLACE, Sealed(row.data[SECRETS[row.type]]))
+
+
+def sealed_anew(row: Authenticator) -> dict[str, object]:
+    """Its data with the secret sealed by the first key. Raises CannotUnseal."""
+    name = SECRETS[row.type]
+    return {**row.data, name: sealed(unsealed(row.data[name]))}
 
 
 def record_change(mail: str, user: User) -> None:
