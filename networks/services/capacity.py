@@ -7,7 +7,7 @@ from django.db.models.expressions import CombinedExpression
 from extdhcp_site.errors import InsufficientCapacity
 from networks.configuration import CPU_OVERPROVISIONING
 from networks.models import Host, VirtualMachine
-from networks.models.infrastructure import HostQuerySet
+from networks.models.infrastructure import AllocationState, HostQuerySet, HostState
 from networks.models.vms import VmState
 
 EVERYWHERE = Q()
@@ -86,19 +86,49 @@ def _with_room(hosts: HostQuerySet, vm: VirtualMachine) -> HostQuerySet:
 
 
 def _no_room(vm: VirtualMachine, among: Q) -> InsufficientCapacity:
-    hosts = Host.objects.filter(among, cluster__pod__zone=vm.zone, cluster__hypervisor=vm.hypervisor)
-    mib = 1024 * 1024
-    reasons = [
-        f"{host}: {_state(host)}, {host.resource_state}, {(host.memory - host.reserved_memory) // mib} MiB free of "
-        f"{host.memory // mib}, {host.reserved_mhz} of {host.cpus * host.mhz} MHz promised."
-        for host in hosts[:20]
-    ]
+    hosts = Host.objects.select_related("cluster").filter(
+        among, cluster__pod__zone=vm.zone, cluster__hypervisor=vm.hypervisor
+    )
+    reasons = [f"{host}: {', '.join(_against(host, vm))}." for host in hosts.exclude(pk=vm.host_id)[:20]]
+    other = "other " if vm.host_id else ""
     return InsufficientCapacity(
-        f"No host has room for {vm}: it needs {vm.service_offering.memory_mib} MiB and "
-        f"{vm.service_offering.total_mhz} MHz. Choose a smaller service offering, or ask your administrator.",
-        for_operator=" ".join(reasons) or f"Zone {vm.zone} has no {vm.hypervisor} host.",
+        _refusal(vm), for_operator=" ".join(reasons) or f"Zone {vm.zone} has no {other}{vm.hypervisor} host."
     )
 
 
-def _state(host: Host) -> str:
-    return f"{host.state} ({host.unavailable})" if host.unavailable else host.state
+def _refusal(vm: VirtualMachine) -> str:
+    storage = vm.root_volume.storage
+    if storage and not storage.shared and vm.host_id:
+        return f"{vm} cannot be migrated live: no other host sees the storage of its ROOT volume."
+    if storage and not storage.shared:
+        return (
+            f"{vm} can start on one host alone, which sees the storage of its ROOT volume, and that one has no room or "
+            "cannot be used now. Try again later, or ask your administrator."
+        )
+    return (
+        f"No host has room for {vm}: it needs {vm.service_offering.memory_mib} MiB and "
+        f"{vm.service_offering.total_mhz} MHz. Choose a smaller service offering, or ask your administrator."
+    )
+
+
+def _against(host: Host, vm: VirtualMachine) -> list[str]:
+    """Why the VM cannot go to this host, for operators."""
+    offering, storage, mib = vm.service_offering, vm.root_volume.storage, 1024 * 1024
+    reasons = []
+    if host.state != HostState.UP:
+        reasons.append(f"{host.state} ({host.unavailable or 'its endpoint does not answer'})")
+    if host.resource_state != AllocationState.ENABLED:
+        reasons.append(host.resource_state)
+    if vm.host is not None and host.cluster_id != vm.host.cluster_id:
+        reasons.append("in another cluster than the VM")
+    elif storage and host.cluster_id != storage.cluster_id:
+        reasons.append(f"in another cluster than storage {storage} with the VM's ROOT volume")
+    elif storage and not storage.shared and host.pk != vm.last_host_id:
+        reasons.append(f"does not see the VM's ROOT volume, for storage {storage} is not marked as shared")
+    free = (host.memory - host.reserved_memory) // mib
+    if free < offering.memory_mib:
+        reasons.append(f"{free} MiB free of {host.memory // mib}, and {offering.memory_mib} wanted")
+    mhz = int(host.cpus * host.mhz * CPU_OVERPROVISIONING.get())
+    if host.reserved_mhz + offering.total_mhz > mhz:
+        reasons.append(f"{host.reserved_mhz} MHz promised of {mhz}, and {offering.total_mhz} wanted")
+    return reasons or ["had room again when this was written"]

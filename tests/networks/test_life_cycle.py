@@ -15,7 +15,7 @@ from extdhcp_site.locks.models import Held, Lock
 from ipfetch.models import IpFetch
 from networks.hypervisors import base
 from networks.hypervisors.base import EndpointUnreachable, NetworkMissing
-from networks.models import AddressState, Host, Nic, VirtualMachine, VmState
+from networks.models import AddressState, Host, Nic, PrimaryStorage, VirtualMachine, VmState
 from networks.services import adoption, lifecycle, vms
 from networks.services.vms import Deployment
 from tests.factories import (
@@ -227,8 +227,56 @@ def test_no_room_is_told_host_by_host(fake, caller, cluster):
 
     job = AsyncJob.objects.get()
     assert job.error_code == InsufficientCapacity.status
-    assert f"{small}: Up, Enabled, 256 MiB free" in job.error_for_operator
+    assert job.error_for_operator == f"{small}: 256 MiB free of 256, and 512 wanted."
     assert vm.state == VmState.ERROR
+
+
+@pytest.mark.parametrize(
+    ("host", "reason"),
+    [
+        ({"state": "Down", "unavailable": "It is off."}, "Down (It is off.)"),
+        ({"state": "Down"}, "Down (its endpoint does not answer)"),
+        ({"resource_state": "Disabled"}, "Disabled"),
+        ({"cpus": 1, "mhz": 2000, "reserved_mhz": 2000}, "2000 MHz promised of 2000, and 500 wanted"),
+        ({"memory": GIB, "reserved_memory": GIB, "state": "Down"}, "0 MiB free of 1024, and 512 wanted"),
+    ],
+)
+def test_each_reason_against_a_host_is_told(fake, caller, cluster, host, reason):
+    make_host(cluster, **host)
+    deploy(caller, cluster)
+    assert reason in AsyncJob.objects.get().error_for_operator
+
+
+class TestStorageOfOneHost:
+    @pytest.fixture
+    def vm(self, fake, caller, cluster):
+        make_host(cluster, name="h1")
+        PrimaryStorage.objects.update(shared=False)
+        return deploy(caller, cluster, template=make_template(format="QCOW2", image="debian.qcow2"))
+
+    def test_is_why_its_vm_cannot_be_migrated(self, vm, caller, cluster):
+        make_host(cluster, name="h2")
+        job = run(vms.migrate(vm, caller))
+        assert "no other host sees the storage of its ROOT volume" in job.error_text
+        assert "h2: does not see the VM's ROOT volume" in job.error_for_operator
+        assert "is not marked as shared" in job.error_for_operator
+
+    def test_is_where_its_vm_starts_or_nowhere(self, vm, caller, cluster):
+        make_host(cluster, name="h2")
+        run(vms.stop(vm, caller))
+        Host.objects.filter(name="h1").update(resource_state="Disabled")
+        job = run(vms.start(VirtualMachine.objects.get(), caller))
+        assert "can start on one host alone" in job.error_text
+        assert "h1: Disabled. h2: does not see" in job.error_for_operator
+
+
+def test_a_vm_that_could_migrate_nowhere_is_told_why(fake, caller, cluster):
+    make_host(cluster)
+    vm = deploy(caller, cluster)
+    assert "has no other KVM host" in run(vms.migrate(vm, caller)).error_for_operator
+    elsewhere = make_host(make_cluster(vm.zone), memory=32 * GIB)
+    vm.refresh_from_db()
+    assert f"{elsewhere}: in another cluster than the VM." in run(vms.migrate(vm, caller)).error_for_operator
 
 
 def test_the_host_with_the_most_free_memory_is_chosen(fake, caller, cluster):
