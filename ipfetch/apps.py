@@ -6,13 +6,16 @@ class IpFetchConfig(AppConfig):
     verbose_name = "Address discovery"
 
     def ready(self) -> None:
+        from extdhcp_site.alerts import watches as alerts
         from extdhcp_site.console import panels as console
         from extdhcp_site.jobs import tasks
-        from ipfetch import element, panels, planner, troubleshooting
+        from ipfetch import element, panels, planner, troubleshooting, watches
         from networks import checks, elements
 
         elements.register(element.IpFetchElement())
         checks.troubleshoots_nics(troubleshooting.address_checks)
         tasks.every(1, planner.run_pass)
+        for watch in watches.WATCHES:
+            alerts.register(watch)
         for panel in panels.PANELS:
             console.register(panel)

@@ -6,10 +6,15 @@ class NetworksConfig(AppConfig):
     verbose_name = "Networks and VMs"
 
     def ready(self) -> None:
+        from extdhcp_site.alerts import watches as alerts
         from extdhcp_site.jobs import tasks
-        from networks import checks, troubleshooting
+        from networks import checks, troubleshooting, watches
+        from networks.console import keys, networks, offerings  # noqa: F401 - they declare their pages
         from networks.services import adoption, lifecycle
 
         checks.troubleshoots_nics(troubleshooting.vm_checks)
         tasks.every(1, lifecycle.housekeeping)
         tasks.every(5, adoption.find_migrated)
+        tasks.every(1, watches.ask_the_idle)
+        for watch in watches.WATCHES:
+            alerts.register(watch)

@@ -1,5 +1,8 @@
 """The settings that govern VMs."""
 
+from extdhcp_site.alerts.configuration import CATEGORY as ALERT
+from extdhcp_site.alerts.configuration import GROUP as ALERTS
+from extdhcp_site.alerts.configuration import share
 from extdhcp_site.configuration.models import define, positive
 
 GROUP = "Virtual machines"
@@ -68,4 +71,20 @@ SHUTDOWN_WAIT = define(
     "Seconds that a guest has for an orderly shutdown before its power is cut.",
     group=GROUP,
     unit="seconds",
+)
+MEMORY_THRESHOLD = define(
+    "cluster.memory.allocated.capacity.notificationthreshold",
+    "0.75",
+    share,
+    "The share of a cluster's memory that may be promised to VMs before there is an alert.",
+    category=ALERT,
+    group=ALERTS,
+)
+CPU_THRESHOLD = define(
+    "cluster.cpu.allocated.capacity.notificationthreshold",
+    "0.75",
+    share,
+    "The share of a cluster's CPU, times cpu.overprovisioning.factor, that may be promised before there is an alert.",
+    category=ALERT,
+    group=ALERTS,
 )

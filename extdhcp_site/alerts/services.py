@@ -189,26 +189,24 @@ def _end(rows: Collection[Alert], now: datetime) -> None:
 
 
 def _told(problems: Collection[Problem]) -> list[Event]:
-    operators = _operators()
-    return [
-        events.unsaved(
-            EventType(problem.kind),
-            f"{problem.kind.label}: {problem.text}",
-            account_id=problem.account_id or operators,
-            on=problem.subject,
-            level=Level.ERROR,
-        )
-        for problem in problems
-        if problem.account_id or operators
-    ]
+    return _events(
+        (Kind(each.kind), f"{each.kind.label}: {each.text}", each.account_id, each.subject, Level.ERROR)
+        for each in problems
+    )
 
 
 def _over(rows: Collection[Alert]) -> list[Event]:
-    operators = _operators()
+    return _events((Kind(row.kind), f"{row}: over", row.account_id, _subject(row), Level.INFO) for row in rows)
+
+
+def _events(told: Iterable[tuple[Kind, str, int | None, Subject, Level]]) -> list[Event]:
+    """For whom it concerns, or else for the operators."""
+    told = list(told)
+    operators = _operators() if told else None
     return [
-        events.unsaved(EventType(row.kind), f"{row}: over", account_id=row.account_id or operators, on=_subject(row))
-        for row in rows
-        if row.account_id or operators
+        events.unsaved(EventType(kind), text, account_id=account_id or operators, on=about, level=level)
+        for kind, text, account_id, about, level in told
+        if account_id or operators
     ]
 
 

@@ -12,6 +12,8 @@ from django.db.models import Model
 from django.utils import timezone
 
 from extdhcp_site.accounts.models import Account, ApiKey, Caller, Domain, Role, User
+from extdhcp_site.alerts import services as alerts
+from extdhcp_site.alerts.models import Alert, Kind
 from extdhcp_site.events import models as events
 from extdhcp_site.jobs.models import AsyncJob
 from networks.models import (
@@ -153,6 +155,12 @@ def _event(account: Account) -> events.Event:
     return events.record(events.EventType.VM_CREATE, "something happened", account=account)
 
 
+def _alert(account: Account) -> Alert:
+    about = events.Subject.of(account)
+    alerts.raise_(alerts.Problem(Kind.HOST, about, "something is wrong", account_id=account.pk), timezone.now())
+    return Alert.objects.get(subject_uuid=about.uuid)
+
+
 def _job(account: Account) -> AsyncJob:
     return AsyncJob.objects.create(
         command="startVirtualMachine",
@@ -203,6 +211,7 @@ def _empty_cluster() -> Cluster:
 
 EXAMPLES: dict[type[Model], Example] = {
     Account: Example(lambda account: account, others=(Example(lambda account: _removed_account(), nobody),)),
+    Alert: Example(_alert, root_admins),
     ApiKey: Example(_api_key),
     AsyncJob: Example(_job),
     Cluster: Example(lambda account: make_cluster(), root_admins, _empty_cluster),

@@ -53,7 +53,8 @@ FOR_ROOT_ADMINS = {
     *("createServiceOffering", "updateServiceOffering", "deleteServiceOffering"),
     *("registerTemplate", "updateTemplate", "deleteTemplate"),
     *("listPods", "listClusters", "listHosts", "listStoragePools", "migrateVirtualMachine"),
-    *("listConfigurations", "updateConfiguration"),
+    *("listConfigurations", "updateConfiguration", "resetConfiguration"),
+    *("listAlerts", "listAlertTypes", "acknowledgeAlert", "archiveAlerts", "deleteAlerts"),
 }
 FOR_ADMINS = {
     *("createDomain", "updateDomain", "deleteDomain", "listDomainChildren"),

@@ -149,7 +149,7 @@ def test_a_command_is_for_its_roles_only(route, method, command):
 
 def test_no_view_is_for_more_people_than_it_is_meant_for():
     """Written here a second time on purpose: what a view declares is compared with it."""
-    of_root = {"configurations", "configurations/{name}"}
+    of_root = {"configurations", "configurations/{name}", "alerts", "alerts/{id}", "alert-types"}
     of_root |= {f"{list}{one}" for list in ("pods", "clusters", "hosts", "storage-pools") for one in ("", "/{id}")}
     views = {route: place.view for route, place in resources.places.items() if place.view}
     assert {route for route, view in views.items() if view.roles == {Role.ROOT_ADMIN}} == of_root
