@@ -85,7 +85,7 @@ class CommandForm:
         if found is None or caller.role not in found.roles:
             raise UnknownCommand(f"{command} is not available to you.")
         self.command, self._caller, self._request = found, caller, request
-        self._asks, self._values = {ask.name: ask for ask in asks}, dict(values or {})
+        self._asks, self.values = {ask.name: ask for ask in asks}, dict(values or {})
         self.error = ""
         self.fields = {ask.name: self._field(ask) for ask in asks}
 
@@ -118,7 +118,7 @@ class CommandForm:
     def sends(self) -> dict[str, str]:
         """The parameters, as texts of the wire; without those that are left empty."""
         typed = {name: self._asks[name].to_wire(field.value) for name, field in self.fields.items() if field.value}
-        return {**self._values, **typed}
+        return {**self.values, **typed}
 
     def submit(self) -> dict[str, Any] | None:
         """What the command answers; None if nothing was sent yet, or it was refused: then the form says why."""

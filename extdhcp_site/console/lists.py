@@ -201,7 +201,8 @@ class ListOf(Generic[R]):
             "total": f"{COUNTED}+" if counted > COUNTED else str(counted),
             "is_one": counted == 1,
             "filters": self._shown_filters(narrowed, caller),
-            "is_narrowed": any(narrowed[each.name] != each.default for each in self.filters),
+            "is_narrowed": self._is_narrowed(request),
+            "said": self._said(request),
             "heads": [_Head.of(column, request) for column in self.columns],
             "page": number,
             "previous": _url(request, page=number - 1 if number > 2 else None) if number > 1 else "",
@@ -222,6 +223,7 @@ class ListOf(Generic[R]):
             "list": self,
             "groups": self._groups(shown),
             "news": len(on_first - set(numbers.values())),
+            "said": self._said(request),
             "here": _url(request, fragment=None, shown=None),
             "fragment": request.get_full_path(),
         }
@@ -234,6 +236,13 @@ class ListOf(Generic[R]):
 
     def _row(self, it: R) -> Row[R]:
         return Row(self.model_of(it).uuid, it, [Cell(column, it) for column in self.columns])
+
+    def _is_narrowed(self, request: HttpRequest) -> bool:
+        return any(request.GET.get(each.name, each.default) != each.default for each in self.filters)
+
+    def _said(self, request: HttpRequest) -> str:
+        """What stands there while there are no rows."""
+        return "Nothing matches." if self._is_narrowed(request) else self.nothing
 
     def _groups(self, rows: Sequence[Row[R]]) -> list[Group[R]]:
         group = self.group

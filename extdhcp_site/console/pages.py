@@ -24,7 +24,10 @@ from extdhcp_site.accounts.models import Caller, Role
 
 @dataclass(frozen=True)
 class Menu:
-    """A place in the bar; lower `order` stands further left. `count`: the number beside it, nothing at 0."""
+    """A place in the bar; lower `order` stands further left.
+
+    `count`: the number beside it, nothing at 0, and 1000 for as many or more.
+    """
 
     title: str
     order: int
