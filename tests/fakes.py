@@ -90,6 +90,10 @@ class FakeHypervisor:
     def ensure_network(self, network: NetworkRef, deadline: float) -> None:
         self._called("ensure_network")
 
+    def has_network(self, network: NetworkRef, deadline: float) -> bool:
+        self._called("has_network")
+        return True
+
     def ensure_root(self, root: ImageRoot, deadline: float) -> None:
         self._called("ensure_root")
         self.volumes.add(root.volume)

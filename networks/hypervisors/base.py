@@ -455,6 +455,10 @@ class NetworkOperations(Protocol):
         """Make sure that guests on this host can join `network`. Raises NetworkMissing."""
         ...
 
+    def has_network(self, network: NetworkRef, deadline: float) -> bool:
+        """Whether it is there; False where `ensure_network` will make it. Makes nothing. Raises NetworkMissing."""
+        ...
+
 
 @runtime_checkable
 class Volumes(Protocol):

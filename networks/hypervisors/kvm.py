@@ -145,6 +145,10 @@ class KvmHost:
         if names and bridge not in names:
             raise self._bridge_missing(bridge)
 
+    def has_network(self, network: NetworkRef, deadline: float) -> bool:
+        self.ensure_network(network, deadline)
+        return True
+
     def _bridge_missing(self, bridge: str) -> NetworkMissing:
         return NetworkMissing(
             f"Bridge {bridge} is not there on host {self._name}: create it, and join its VLAN's interface to it."

@@ -164,6 +164,10 @@ class VsphereHost:
 
         self._at(deadline, look)
 
+    def has_network(self, network: NetworkRef, deadline: float) -> bool:
+        self.ensure_network(network, deadline)
+        return True
+
     # Volumes ------------------------------------------------------------------------------------
 
     def ensure_root(self, root: ImageRoot, deadline: float) -> None:

@@ -145,6 +145,10 @@ class XenHost:
         with self._session(deadline) as session:
             networks.ensure(session, self._one_host(session), network)
 
+    def has_network(self, network: NetworkRef, deadline: float) -> bool:
+        with self._session(deadline) as session:
+            return networks.is_there(session, self._one_host(session), network)
+
     def ensure_root(self, root: ImageRoot, deadline: float) -> None:
         with self._session(deadline) as session:
             storage_of.ensure_root(session, self._one_host(session), root)

@@ -52,10 +52,16 @@ def find(session: Session, host: str, network: NetworkRef) -> str:
     return found
 
 
-def ensure(session: Session, host: str, network: NetworkRef) -> None:
-    """As `find`, but a VLAN's network is made, for the whole pool, when it lacks."""
+def is_there(session: Session, host: str, network: NetworkRef) -> bool:
+    """False when `ensure` has it to make. Raises NetworkMissing where it cannot."""
     if _find(session, host, network) is not None:
-        return
+        return True
+    _carrier_for(session, host, network)
+    return False
+
+
+def _carrier_for(session: Session, host: str, network: NetworkRef) -> str:
+    """The host's interface on which a network that lacks is made. Raises NetworkMissing."""
     if network.vlan is None:
         raise NetworkMissing(f"The pool has no network {network.label}: make one of this name, on the guests' VLAN.")
     pif = _carrier(session, host)
@@ -64,6 +70,14 @@ def ensure(session: Session, host: str, network: NetworkRef) -> None:
             f"The pool has no network {network.label}, nor one named {CARRIER} that the host is on: make the former, "
             f"or give the name {CARRIER} to the network that is to carry the guests' VLANs."
         )
+    return pif
+
+
+def ensure(session: Session, host: str, network: NetworkRef) -> None:
+    """As `find`, but a VLAN's network is made, for the whole pool, when it lacks."""
+    if _find(session, host, network) is not None:
+        return
+    pif = _carrier_for(session, host, network)
     made = _unfinished(session, network.label) or records.reference(
         session.call("network.create", _new_network(network.label))
     )

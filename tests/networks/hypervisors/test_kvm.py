@@ -703,10 +703,12 @@ def test_bridge_is_looked_for_where_the_host_can_tell(names, missing):
     host = make_host(listAllInterfaces=listing)
 
     if missing:
-        with pytest.raises(NetworkMissing):
-            host.ensure_network(NetworkRef("cloudbr100", 100), soon())
+        for ask in (host.ensure_network, host.has_network):
+            with pytest.raises(NetworkMissing):
+                ask(NetworkRef("cloudbr100", 100), soon())
     else:
         host.ensure_network(NetworkRef("cloudbr100", 100), soon())
+        assert host.has_network(NetworkRef("cloudbr100", 100), soon())
 
 
 def with_drive(path=None):

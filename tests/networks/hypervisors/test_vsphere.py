@@ -609,12 +609,14 @@ def test_vsphere_does_not_tell_what_was_read_from_a_drive(host, running):
 @pytest.mark.parametrize("network", [GROUP, STANDARD, NetworkRef("VM Network")], ids=lambda each: each.label)
 def test_port_group_that_the_admin_made_is_found(host, network):
     host.ensure_network(network, soon())
+    assert host.has_network(network, soon())
 
 
 @pytest.mark.parametrize("label", ["cloudbr100", "vm network", "x" * 81, "a\x00b"])
 def test_port_group_that_is_missing_is_asked_for(host, label):
-    with pytest.raises((NetworkMissing, Refused)):
-        host.ensure_network(NetworkRef(label, 0), soon())
+    for ask in (host.ensure_network, host.has_network):
+        with pytest.raises((NetworkMissing, Refused)):
+            ask(NetworkRef(label, 0), soon())
 
 
 @pytest.mark.parametrize("label", ["DC0_DVPG0", "VM Network"])

@@ -312,6 +312,16 @@ def test_network_of_the_name_without_any_interface_has_no_vlan(xen, here):
         here.ensure_network(NetworkRef("internal", 5), soon())
 
 
+def test_network_is_looked_for_and_not_made(xen, here):
+    wanted = NetworkRef("cloudbr4000", 4000)
+    before = len(xen.db.rows("network"))
+
+    assert not here.has_network(wanted, soon())
+    assert len(xen.db.rows("network")) == before
+    here.ensure_network(wanted, soon())
+    assert here.has_network(wanted, soon())
+
+
 def test_network_whose_maker_died_is_given_its_vlan(xen, here, there):
     network = NetworkRef("cloudbr86", 86)
     xen.faults.fail_next("pool.create_VLAN_from_PIF", "INTERNAL_ERROR", "x")
@@ -362,6 +372,8 @@ def test_network_that_the_host_is_not_on(xen, here):
 def test_pool_without_a_network_for_guests_is_told_what_to_do(xen, here):
     xen.db.set("network", xen.ref("network", CARRIER), name_label="Pool-wide network")
     try:
+        with pytest.raises(NetworkMissing, match=CARRIER):
+            here.has_network(NetworkRef("cloudbr85", 85), soon())
         with pytest.raises(NetworkMissing, match=CARRIER):
             here.ensure_network(NetworkRef("cloudbr85", 85), soon())
     finally:
