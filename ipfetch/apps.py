@@ -9,11 +9,14 @@ class IpFetchConfig(AppConfig):
         from extdhcp_site.alerts import watches as alerts
         from extdhcp_site.console import panels as console
         from extdhcp_site.jobs import tasks
-        from ipfetch import element, panels, planner, troubleshooting, watches
+        from ipfetch import element, panels, planner, timeline, troubleshooting, watches
+        from ipfetch.console import nic, nics  # noqa: F401 - they declare their pages
         from networks import checks, elements
+        from networks import timeline as timelines
 
         elements.register(element.IpFetchElement())
         checks.troubleshoots_nics(troubleshooting.address_checks)
+        timelines.tells(timeline.of_the_search)
         tasks.every(1, planner.run_pass)
         for watch in watches.WATCHES:
             alerts.register(watch)

@@ -74,12 +74,15 @@ def _address(nic: Nic, row: IpFetch | None, *, is_asked_for: bool) -> Check:
         is_told = nic.address_source and nic.address_state != AddressState.PINNED
         source = f", told by {nic.address_source}" if is_told else ""
         is_sure = nic.address_state in HELD
-        return Check(name, is_sure or None, f"{address}, {nic.get_address_state_display().lower()}{source}{seen}")
+        text = f"{address}, {nic.get_address_state_display().lower()}{source}{seen}"
+        return Check(name, is_sure or None, text, public=True)
     if not is_asked_for:
-        return Check(name, None, f"Network {nic.network} has no external DHCP server: nothing is looked for.")
+        return Check(
+            name, None, f"Network {nic.network} has no external DHCP server: nothing is looked for.", public=True
+        )
     if row is None:
-        return Check(name, None, "none; it is looked for once the VM runs.")
-    return Check(name, False if row.state == State.EXHAUSTED else None, f"none. {row.explanation}")
+        return Check(name, None, "none; it is looked for once the VM runs.", public=True)
+    return Check(name, False if row.state == State.EXHAUSTED else None, f"none. {row.explanation}", public=True)
 
 
 def _range(nic: Nic) -> Iterator[Check]:
@@ -89,16 +92,17 @@ def _range(nic: Nic) -> Iterator[Check]:
     name, network, ip = f"range of {nic.mac_address}", nic.network, IPv4Address(nic.ip4_address)
     if not can_be_leased(_facts(nic), ip):
         advice = "Compare the network with the DHCP server's range."
-        yield Check(name, False, f"{ip} is not an address for guests of {network.cidr}. {advice}")
+        yield Check(name, False, f"{ip} is not an address for guests of {network.cidr}. {advice}", public=True)
     elif network.start_ip and not IPv4Address(network.start_ip) <= ip <= IPv4Address(network.end_ip):
         mirrored = f"{network.start_ip} to {network.end_ip}"
         yield Check(
             name,
             None,
             f"{ip} is in {network.cidr}, outside {mirrored}: a reservation, or the range here is not up to date",
+            public=True,
         )
     else:
-        yield Check(name, True, f"{ip} is in {network.cidr}")
+        yield Check(name, True, f"{ip} is in {network.cidr}", public=True)
 
 
 def _guest(vm: VirtualMachine, nic: Nic, reading: Reading | HypervisorError) -> Check:
@@ -110,18 +114,20 @@ def _guest(vm: VirtualMachine, nic: Nic, reading: Reading | HypervisorError) -> 
     if reading.problem:
         outcome = Outcome(reading.problem.value)
         advice = f"{outcome.label}. {tools(vm)}" if outcome == Outcome.AGENT_ABSENT else outcome.advice
-        return Check(name, missed, advice)
+        return Check(name, missed, advice, public=True)
     reported = reported_for(_facts(nic), reading.addresses)
     told = ", ".join(str(each.ip) for each in reported)
     if not reported:
-        return Check(name, missed, f"The agent answers, and this NIC has no address. {Outcome.NONE_YET.advice}")
+        text = f"The agent answers, and this NIC has no address. {Outcome.NONE_YET.advice}"
+        return Check(name, missed, text, public=True)
     if not settles(_facts(nic), reported):
-        return Check(name, False, f"It has {told}: no IPv4 address of {nic.network.cidr}. {Outcome.AMBIGUOUS.advice}")
+        text = f"It has {told}: no IPv4 address of {nic.network.cidr}. {Outcome.AMBIGUOUS.advice}"
+        return Check(name, False, text, public=True)
     differs = nic.ip4_address and nic.ip4_address not in told.split(", ")
     note = f"; {nic.ip4_address} is written down until the next try" if differs else ""
     if differs and nic.address_state == AddressState.PINNED:
         note = f"; {nic.ip4_address} was set by hand, and stays"
-    return Check(name, True, f"{told}{note}")
+    return Check(name, True, f"{told}{note}", public=True)
 
 
 def _lease(nic: Nic, now: datetime) -> Check:
@@ -176,7 +182,8 @@ def _observation(nic: Nic, row: Observation) -> Check:
         )
     elif row.flag == Flag.OUTSIDE:
         passed, text = None, f"{text}. It is no address for guests of {nic.network.cidr}, and not taken."
-    return Check(f"{row.source} about {nic.mac_address}", passed, text)
+    # A conflict names another's VM.
+    return Check(f"{row.source} about {nic.mac_address}", passed, text, public=row.flag != Flag.CONFLICT)
 
 
 def _queue(nic: Nic, row: IpFetch | None, now: datetime) -> Check:

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 
 from django.core.management.base import BaseCommand
 
+from extdhcp_site.accounts.models import Caller
 from networks.models import Nic, VirtualMachine
 
 MARKS = {True: "ok     ", False: "FAILED ", None: "unknown"}
@@ -16,11 +17,25 @@ MARKS = {True: "ok     ", False: "FAILED ", None: "unknown"}
 
 @dataclass(frozen=True)
 class Check:
-    """`passed` is None where the question could not be asked, or the answer decides nothing."""
+    """`passed` is None where the question could not be asked, or the answer decides nothing.
+
+    A `public` one names no host, no endpoint and nobody else's VM: whoever may see the VM may read it.
+    """
 
     name: str
     passed: bool | None
     text: str
+    public: bool = False
+
+    def text_for(self, caller: Caller) -> str:
+        return self.text if self.public or caller.is_root else _FOR_OTHERS[self.passed]
+
+
+_FOR_OTHERS = {
+    True: "It is all right.",
+    False: "Something is wrong here, which an administrator has to look at.",
+    None: "It decides nothing, or could not be found out.",
+}
 
 
 # Of a VM's NICs it is given those that are asked about.
@@ -60,5 +75,6 @@ def tell(command: BaseCommand, checks: Iterator[Check], *, as_json: bool) -> lis
         if not as_json:
             command.stdout.write(f"{MARKS[check.passed]} {check.name}: {check.text}")
     if as_json:
-        command.stdout.write(json.dumps([vars(check) for check in found]))
+        shown = [{"name": check.name, "passed": check.passed, "text": check.text} for check in found]
+        command.stdout.write(json.dumps(shown))
     return [check for check in found if check.passed is False]

@@ -33,9 +33,8 @@ def vm_checks(vm: VirtualMachine, nics: Sequence[Nic]) -> Iterator[Check]:
     moving = {VmState.STARTING, VmState.STOPPING, VmState.MIGRATING}
     passed = {VmState.RUNNING: True, VmState.ERROR: False}.get(VmState(vm.state))
     job = f", job {vm.pending_job} is at work" if vm.pending_job else ", and no job works on it" * (vm.state in moving)
-    yield Check(
-        "state", passed, f"{vm.state} since {vm.state_since:%Y-%m-%d %H:%M:%S} UTC{job}. {vm.error_text}".strip()
-    )
+    text = f"{vm.state} since {vm.state_since:%Y-%m-%d %H:%M:%S} UTC{job}. {vm.error_text}".strip()
+    yield Check("state", passed, text, public=True)
     if vm.host is None:
         return
     yield Check("host", vm.host.state == HostState.UP, f"{vm.host} is {vm.host.state}.")
@@ -47,9 +46,9 @@ def vm_checks(vm: VirtualMachine, nics: Sequence[Nic]) -> Iterator[Check]:
         yield from _agent(hypervisor, vm, nics)
         yield from _nics(hypervisor, vm, nics)
     if vm.guest_seen_at:
-        yield Check("guest", True, f"last seen at {vm.guest_seen_at:%Y-%m-%d %H:%M:%S} UTC")
+        yield Check("guest", True, f"last seen at {vm.guest_seen_at:%Y-%m-%d %H:%M:%S} UTC", public=True)
     else:
-        yield Check("guest", None, "never seen: its agent has not answered since the VM was made")
+        yield Check("guest", None, "never seen: its agent has not answered since the VM was made", public=True)
 
 
 def _power(hypervisor: Any, vm: VirtualMachine) -> PowerState | HypervisorError | None:
@@ -101,12 +100,15 @@ def _agent(hypervisor: Any, vm: VirtualMachine, nics: Sequence[Nic]) -> Iterator
     missed = False if any(nic.address_state not in known for nic in nics) else None
     match state:
         case AgentState.CONNECTED:
-            yield Check("agent", True, "connected")
+            yield Check("agent", True, "connected", public=True)
         case AgentState.NOT_CONNECTED:
-            yield Check("agent", missed, f"not connected: the guest boots still, or has no agent. {tools(vm)}")
+            text = f"not connected: the guest boots still, or has no agent. {tools(vm)}"
+            yield Check("agent", missed, text, public=True)
         case AgentState.NO_CHANNEL:
             advice = "Stop the VM, then start it: its definition is written anew."
-            yield Check("agent", missed, f"The VM has no channel for an agent: somebody took it away. {advice}")
+            yield Check(
+                "agent", missed, f"The VM has no channel for an agent: somebody took it away. {advice}", public=True
+            )
         case None:
             yield Check("agent", None, f"{vm.host} does not say whether it is connected. {tools(vm)}")
 

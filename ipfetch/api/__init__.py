@@ -1,3 +1,3 @@
-"""What the REST API shows of address discovery; importing this package registers it."""
+"""What the APIs show and change of address discovery; importing this package registers it."""
 
-from ipfetch.api import rest  # noqa: F401
+from ipfetch.api import nics, rest  # noqa: F401

@@ -77,8 +77,8 @@ def test_a_missing_address_is_explained(root):
 
     page = " ".join(root.get("/").text.split())
 
-    assert "No guest agent answers in the VM. Install and start qemu-guest-agent (XenServer, VMware: " in page
-    assert "42 s</time> · 7 tries left · 3 made" in page
+    assert "No guest agent answers in the VM.</b> Install and start qemu-guest-agent (XenServer, VMware: " in page
+    assert "in 42 s</time> · 7 tries left · 3 made" in page
 
 
 def test_a_given_up_nic_says_what_begins_anew(root):

@@ -1,0 +1,1 @@
+"""The console's pages about NICs and their addresses."""
