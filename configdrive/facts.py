@@ -1,5 +1,6 @@
 """From a VM's rows to its drive: what goes onto it, and under which label."""
 
+from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from datetime import datetime
 
@@ -9,7 +10,7 @@ from configdrive.guest_scripts import boothook
 from configdrive.iso import build_iso
 from configdrive.models import ConfigDrive
 from extdhcp_site.errors import InvalidParameter
-from networks.models import DriveReader, Template, VirtualMachine
+from networks.models import DriveReader, Nic, Template, VirtualMachine
 from networks.models.offerings import OsFamily
 
 # The one label that stock cloud images, Windows and CoreOS look for, each in its own code.
@@ -44,8 +45,16 @@ def plan(vm: VirtualMachine) -> Plan:
     While a disc is in the CD-ROM, what the VM's owner did not change stays as it is there: a boothook that
     the guest keeps looks for the label of old, and an address that was learned meanwhile is no news to it.
     """
-    disc = ConfigDrive.objects.filter(vm=vm).exclude(name="").first()
-    nics = sorted((nic for nic in vm.nics.all() if nic.plugged), key=lambda nic: (not nic.is_default, nic.device_id))
+    return _plan(vm, vm.nics.all(), ConfigDrive.objects.filter(vm=vm).exclude(name="").first())
+
+
+def plan_of_new(vm: VirtualMachine, nics: Iterable[Nic]) -> Plan:
+    """The first drive of a VM that is not written yet, nor are its NICs."""
+    return _plan(vm, nics, None)
+
+
+def _plan(vm: VirtualMachine, of_vm: Iterable[Nic], disc: ConfigDrive | None) -> Plan:
+    nics = sorted((nic for nic in of_vm if nic.plugged), key=lambda nic: (not nic.is_default, nic.device_id))
     learned = next((nic.ip4_address for nic in nics if nic.is_default), None)
     drive_label = (disc.label if disc else "") or label(vm)
     facts = DriveFacts(
@@ -95,7 +104,12 @@ class ShownFile:
 
 def shown_files(vm: VirtualMachine) -> list[ShownFile]:
     """What would be on the VM's drive if it were built now, with password and user data masked."""
-    real = plan(vm).facts
+    return masked_files(plan(vm))
+
+
+def masked_files(of: Plan) -> list[ShownFile]:
+    """The planned drive's files, with password and user data masked. Raises DriveError."""
+    real = of.facts
     masked = replace(
         real,
         password=MASK if real.password else None,

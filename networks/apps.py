@@ -8,11 +8,12 @@ class NetworksConfig(AppConfig):
     def ready(self) -> None:
         from extdhcp_site.alerts import watches as alerts
         from extdhcp_site.jobs import tasks
-        from networks import checks, troubleshooting, watches
-        from networks.console import keys, networks, offerings  # noqa: F401 - they declare their pages
+        from networks import checks, timeline, troubleshooting, watches
+        from networks.console import deploy, keys, networks, offerings, vm, vms  # noqa: F401 - they declare their pages
         from networks.services import adoption, lifecycle
 
         checks.troubleshoots_nics(troubleshooting.vm_checks)
+        timeline.tells(timeline.of_the_vm)
         tasks.every(1, lifecycle.housekeeping)
         tasks.every(5, adoption.find_migrated)
         tasks.every(1, watches.ask_the_idle)

@@ -253,27 +253,31 @@ class DeployVirtualMachine(AsyncCommand):
 
     def submit(self, caller: Caller, params: Values) -> AsyncJob:
         account: Account = params["account"] or caller.account
-        networks = list(params["networkids"] or []) + [entry["networkid"] for entry in params["iptonetworklist"] or []]
-        _refuse_what_is_not_here(params)
-        if params["hypervisor"] and params["hypervisor"] != params["templateid"].hypervisor:
-            raise InvalidParameter(f"Template {params['templateid']} is for {params['templateid'].hypervisor}.")
-        wanted = services.Deployment(
-            zone=params["zoneid"],
-            template=params["templateid"],
-            service_offering=params["serviceofferingid"],
-            networks=networks,
-            name=params["name"] or "",
-            display_name=params["displayname"] or "",
-            group_name=params["group"] or "",
-            user_data=params["userdata"] or "",
-            key_pairs=key_pairs(account, params["keypair"], params["keypairs"]),
-            password=params["password"] or "",
-            host=params["hostid"],
-            start=params["startvm"] is not False,
-            drive_use=params["configdrive"] or ConfigDriveUse.ALWAYS,
-        )
-        _, job = services.deploy(wanted, account, caller)
+        _, job = services.deploy(deployment(params, account), account, caller)
         return job
+
+
+def deployment(params: Values, account: Account) -> services.Deployment:
+    """What the parameters of `deployVirtualMachine` say."""
+    networks = list(params["networkids"] or []) + [entry["networkid"] for entry in params["iptonetworklist"] or []]
+    _refuse_what_is_not_here(params)
+    if params["hypervisor"] and params["hypervisor"] != params["templateid"].hypervisor:
+        raise InvalidParameter(f"Template {params['templateid']} is for {params['templateid'].hypervisor}.")
+    return services.Deployment(
+        zone=params["zoneid"],
+        template=params["templateid"],
+        service_offering=params["serviceofferingid"],
+        networks=networks,
+        name=params["name"] or "",
+        display_name=params["displayname"] or "",
+        group_name=params["group"] or "",
+        user_data=params["userdata"] or "",
+        key_pairs=key_pairs(account, params["keypair"], params["keypairs"]),
+        password=params["password"] or "",
+        host=params["hostid"],
+        start=params["startvm"] is not False,
+        drive_use=params["configdrive"] or ConfigDriveUse.ALWAYS,
+    )
 
 
 _NOT_HERE = {

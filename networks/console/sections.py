@@ -34,6 +34,19 @@ def registered() -> list[Section]:
     return sorted(_sections, key=lambda section: section.order)
 
 
+Previewer = Callable[[VirtualMachine, Sequence[Nic]], dict[str, object]]
+_previews: list[tuple[str, Previewer]] = []
+
+
+def previews(template: str, function: Previewer) -> None:
+    """Register what a VM would get that somebody is about to deploy: given it and its NICs, none of them written."""
+    _previews.append((template, function))
+
+
+def registered_previews() -> list[tuple[str, Previewer]]:
+    return list(_previews)
+
+
 @dataclass(frozen=True)
 class AddressWords:
     """What stands beside a NIC's address, or in its place: a chip of this `kind` (its CSS class) with a `word` in it,

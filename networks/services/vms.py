@@ -72,11 +72,8 @@ class Deployment:
 
 def deploy(wanted: Deployment, account: Account, by: Caller) -> tuple[VirtualMachine, AsyncJob]:
     """Write a VM with its NICs and submit its first start. Raises InvalidParameter; nothing is half-made."""
-    _check(wanted)
-    check_owner_may_use(account, by, wanted.zone, wanted.template)
-    check_scope(account, *wanted.networks)
-    makes_one_up = wanted.template.password_enabled and wanted.drive_use != ConfigDriveUse.NEVER
-    password = wanted.password or (new_password() if makes_one_up else "")
+    _check_for(wanted, account, by)
+    password = _password(wanted)
     with transaction.atomic():
         vm = _create(wanted, account, password)
         job = jobs.submit(
@@ -90,6 +87,14 @@ def deploy(wanted: Deployment, account: Account, by: Caller) -> tuple[VirtualMac
         if password:
             jobs.keep_secret(job, password=password)
     return vm, job
+
+
+def preview(wanted: Deployment, account: Account, by: Caller) -> tuple[VirtualMachine, list[Nic]]:
+    """What `deploy` would write, with ids that it will not have; nothing is written. Raises as `deploy` does."""
+    _check_for(wanted, account, by)
+    vm = _draft(wanted, account, _password(wanted))
+    vm.pk = 0
+    return vm, _nics(wanted, vm)
 
 
 def start(
@@ -186,6 +191,12 @@ def adopt_migration(vm: VirtualMachine, found_on: Host) -> AsyncJob:
     return submit("adoptMigration", vm, None, {VmState.RUNNING: VmState.MIGRATING}, host=found_on.pk)
 
 
+def _check_for(wanted: Deployment, account: Account, by: Caller) -> None:
+    _check(wanted)
+    check_owner_may_use(account, by, wanted.zone, wanted.template)
+    check_scope(account, *wanted.networks)
+
+
 def _check(wanted: Deployment) -> None:
     if wanted.template.zone_id not in (None, wanted.zone.pk):
         raise InvalidParameter(f"Template {wanted.template} is not in zone {wanted.zone}.")
@@ -239,7 +250,12 @@ def check_owner_may_use(account: Account, by: Caller, *rows: Zone | Template) ->
             raise InvalidParameter(f"Account {account.name} may not use {row}.")
 
 
-def _create(wanted: Deployment, account: Account, password: str) -> VirtualMachine:
+def _password(wanted: Deployment) -> str:
+    makes_one_up = wanted.template.password_enabled and wanted.drive_use != ConfigDriveUse.NEVER
+    return wanted.password or (new_password() if makes_one_up else "")
+
+
+def _draft(wanted: Deployment, account: Account, password: str) -> VirtualMachine:
     vm = VirtualMachine(
         name=wanted.name,
         display_name=wanted.display_name,
@@ -258,12 +274,21 @@ def _create(wanted: Deployment, account: Account, password: str) -> VirtualMachi
     vm.name = wanted.name or f"VM-{vm.uuid}"
     vm.taken_name = vm.name.lower()
     vm.display_name = wanted.display_name or vm.name
+    return vm
+
+
+def _nics(wanted: Deployment, vm: VirtualMachine) -> list[Nic]:
+    return [
+        Nic(vm=vm, network=network, device_id=device, is_default=device == 0)
+        for device, network in enumerate(wanted.default_first)
+    ]
+
+
+def _create(wanted: Deployment, account: Account, password: str) -> VirtualMachine:
+    vm = _draft(wanted, account, password)
     with unless_taken(InvalidParameter(f"You have a VM named {vm.name} already. Choose another name.")):
         vm.save()
     refuse_if_removed(vm.account)
     Volume.objects.create(vm=vm, size=wanted.template.size)
-    Nic.objects.bulk_create(
-        Nic(vm=vm, network=network, device_id=device, is_default=device == 0)
-        for device, network in enumerate(wanted.default_first)
-    )
+    Nic.objects.bulk_create(_nics(wanted, vm))
     return vm
