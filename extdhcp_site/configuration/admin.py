@@ -44,13 +44,16 @@ class SettingAdmin(ModelAdmin):
             **self.admin_site.each_context(request),
             "title": "Settings",
             "opts": self.opts,
-            "rows": [(definition, stored.get(definition.name)) for definition in definitions()],
+            "rows": [
+                (definition, stored.get(definition.name)) for definition in definitions() if not definition.secret
+            ],
         }
         return TemplateResponse(request, "admin/configuration/setting/change_list.html", context)
 
     def get_object(self, request: HttpRequest, object_id: str, from_field: str | None = None) -> Setting | None:
         definition = next((known for known in definitions() if known.name == object_id), None)
-        if definition is None:
+        # A secret one is set on the console's page.
+        if definition is None or definition.secret:
             return None
         stored = Setting.objects.filter(name=object_id).first()
         return stored or Setting(name=definition.name, value=definition.default, changed_at=None)

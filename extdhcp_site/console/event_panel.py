@@ -4,14 +4,13 @@ from collections.abc import Mapping
 
 from extdhcp_site.accounts.models import Caller
 from extdhcp_site.console.panels import Panel
-from extdhcp_site.events.models import Event
+from extdhcp_site.events.console import Told, events_of
 
 MOST_EVENTS = 10
 
 
 def _last(caller: Caller, query: Mapping[str, str]) -> dict[str, object]:
-    events = Event.objects.visible_to(caller).filter(archived=False)[:MOST_EVENTS]
-    return {"events": [(event, event.text_for(caller)) for event in events]}
+    return {"told": list(Told.each(events_of(caller)[:MOST_EVENTS], caller))}
 
 
-PANEL = Panel("Last events", "console/event_panel.html", _last, order=80)
+PANEL = Panel("Last events", "events/panel.html", _last, order=80)

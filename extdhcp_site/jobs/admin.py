@@ -2,7 +2,8 @@ import django_q.admin  # noqa: F401 - registers its pages now, so that they can 
 from django.contrib import admin
 from django_q.models import Failure, OrmQ, Schedule, Success
 
-from extdhcp_site.console.administration import ReadOnlyAdmin
+from extdhcp_site.console.administration import ReadOnlyAdmin, filter_by_known
+from extdhcp_site.jobs import services
 from extdhcp_site.jobs.models import AsyncJob
 
 # django-q's own pages run any importable function that somebody types, and unpickle rows to show them.
@@ -37,5 +38,5 @@ class AsyncJobAdmin(ReadOnlyAdmin):
     ]
     list_display = ["created_at", "command", "status", "progress", "account", "user", "completed_at", "error_text"]
     list_select_related = ["account__domain", "user"]
-    list_filter = ["status", "created_at", "command"]
+    list_filter = ["status", "created_at", filter_by_known("command", "command", services.commands)]
     search_fields = ["command", "uuid", "instance_name", "instance_uuid", "error_text", "user__username"]

@@ -18,7 +18,10 @@ class JobsConfig(AppConfig):
     def ready(self) -> None:
         from django_q.signals import pre_enqueue
 
-        from extdhcp_site.jobs import services, tasks
+        from extdhcp_site.console import panels
+        from extdhcp_site.jobs import panel, services, tasks
+
+        panels.register(panel.PANEL)
 
         pre_enqueue.connect(tasks.queue_only)
 

@@ -65,6 +65,11 @@ def handler(command: str, event_type: EventType) -> Callable[[Handler], Handler]
     return register
 
 
+def commands() -> list[str]:
+    """Those whose jobs there can be."""
+    return sorted(_handlers)
+
+
 def renders(instance_type: str) -> Callable[[Renderer], Renderer]:
     """Declare how a finished job's object is shown to a caller: {"virtualmachine": {...}}, None if it is gone."""
 
@@ -198,8 +203,8 @@ def keep_secret(job: AsyncJob, **secrets: str) -> None:
     AsyncJob.objects.filter(pk=job.pk).update(secret=seal(job, "secret", json.dumps(secrets)))
 
 
-def remark(job: AsyncJob, **remarks: str) -> None:
-    """Say in the job's result what the object itself does not show."""
+def remark(job: AsyncJob, **remarks: object) -> None:
+    """Say in the job's result what the object itself does not show: what JSON can spell."""
     job.remarks = {**job.remarks, **remarks}
     AsyncJob.objects.filter(pk=job.pk, attempt=job.attempt).update(remarks=job.remarks)
 
@@ -233,17 +238,30 @@ def result(job: AsyncJob, caller: Caller) -> dict | None:
     Whoever submitted the job reads its secrets in it, also when it failed: it may have changed the password
     before it did.
     """
+    found = outcome(job, caller)
+    if found is None or job.user_id != caller.user.pk:
+        return found
+    own = _read_secrets(job)
+    if job.status == Status.FAILED:
+        return {**found, **own}
+    for fields in found.values():
+        if isinstance(fields, dict):
+            fields.update(own)
+    return found
+
+
+def outcome(job: AsyncJob, caller: Caller) -> dict | None:
+    """The result without its secrets: it may be looked at as often as one likes."""
     if job.status == Status.PENDING:
         return None
-    own = _read_secrets(job) if job.user_id == caller.user.pk else {}
     if job.status == Status.FAILED:
         text = f"{job.error_text} {job.error_for_operator}" if caller.is_root else job.error_text
-        return {"errorcode": job.error_code, "errortext": text.strip(), **own}
+        return {"errorcode": job.error_code, "errortext": text.strip()}
     shown = _shown(job, caller)
     if shown is None:
         return {"success": True}
     for fields in shown.values():
-        fields.update({**job.remarks, **own})
+        fields.update(job.remarks)
     return shown
 
 
