@@ -494,6 +494,7 @@ class Flows:
             self.broken_hosts_and_drives,
             self.drives_looked_after,
             self.settings,
+            self.endpoints_and_hosts,
             self.domains_and_accounts,
             self.users_and_keys,
             self.sessions,
@@ -938,6 +939,35 @@ class Flows:
         ):
             assert "errorcode" in self.call("updateConfiguration", name=name, value=value), name
         self.call("updateConfiguration", name="vm.password.length", value="20")
+
+    def endpoints_and_hosts(self) -> None:
+        """Credentials typed, tried, stored, moved and refused; each with a host that says too much."""
+        zone = self.call("createZone", name="canaries")["zone"]["id"]
+        pod = self.call("createPod", name="rack", zoneid=zone)["pod"]["id"]
+        cluster = self.call("addCluster", clustername="kvm", podid=pod, hypervisor="KVM")["cluster"]["id"]
+        self.call("createStoragePool", name="pool", clusterid=cluster)
+        address = {"hypervisor": "KVM", "transport": "tcp", "host": "one.example", "username": "root"}
+        login = {"password": self.endpoint_password}
+        self.call("tryEndpoint", **address, **login)
+        made = self.call("createEndpoint", name="three", **address, **login)["endpoint"]["id"]
+        self.call("createEndpoint", name="three", **address, **login)
+        for wrong in ("host", "username", "port", "fingerprint", "cacertificates"):
+            self.call("createEndpoint", **{"name": "four", **address, **login, wrong: self.endpoint_password})
+            self.call("tryEndpoint", **{**address, **login, wrong: self.endpoint_password})
+        self.call("updateEndpoint", id=made, name="renamed", **login)
+        self.call("updateEndpoint", id=made, port=0, **login)
+        for method in ("none", "host_facts", "list_vms", "list_media"):
+            with self.broken(method):
+                self.call("tryEndpoint", id=made)
+                self.call("checkEndpoint", id=made)
+                self.work()
+                host = self.call("addHost", name=f"host-{method}", clusterid=cluster, endpointid=made)
+            if "host" in host:
+                self.call("updateHost", id=host["host"]["id"], allocationstate="Disable")
+                self.call("deleteEndpoint", id=made)
+                self.call("deleteHost", id=host["host"]["id"])
+        self.call("listEndpoints")
+        self.call("deleteEndpoint", id=made)
 
     def person(self, username: str) -> dict[str, str]:
         """Parameters of a new user, whose password nobody may see."""

@@ -18,8 +18,8 @@ class EventType(models.TextChoices):
     """The admin guide's list (15.1.3), as far as this product does these things, and the spec's.
 
     What the guide's list lacks is spelt as in CloudStack 4.19; VM.CONFIGDRIVE, DELETE.SSH.KEYPAIR, DISABLE.USER.KEY,
-    what becomes of an address after it was fetched, and the alerts of this product (`Kind` in alerts/models.py) are
-    our own.
+    what becomes of endpoints, hosts and their places and of an address after it was fetched, and the alerts of this
+    product (`Kind` in alerts/models.py) are our own.
     """
 
     VM_CREATE = "VM.CREATE"
@@ -75,6 +75,17 @@ class EventType(models.TextChoices):
     USER_LOGOUT = "USER.LOGOUT"
     API_KEY_CREATE = "REGISTER.USER.KEY"
     API_KEY_DISABLE = "DISABLE.USER.KEY"
+    ZONE_CREATE = "ZONE.CREATE"
+    POD_CREATE = "POD.CREATE"
+    CLUSTER_CREATE = "CLUSTER.CREATE"
+    STORAGE_POOL_CREATE = "STORAGE.POOL.CREATE"
+    ENDPOINT_CREATE = "ENDPOINT.CREATE"
+    ENDPOINT_UPDATE = "ENDPOINT.UPDATE"
+    ENDPOINT_DELETE = "ENDPOINT.DELETE"
+    ENDPOINT_CHECK = "ENDPOINT.CHECK"
+    HOST_CREATE = "HOST.CREATE"
+    HOST_UPDATE = "HOST.UPDATE"
+    HOST_DELETE = "HOST.DELETE"
     SSH_KEY_PAIR_REGISTER = "REGISTER.SSH.KEYPAIR"
     SSH_KEY_PAIR_DELETE = "DELETE.SSH.KEYPAIR"
     IP_FETCH = "EXTERNAL.DHCP.VM.IP.FETCH"

@@ -2,6 +2,7 @@
 
 from networks.api import (  # noqa: F401
     empty,
+    endpoints,
     guest_data,
     infrastructure,
     keys,

@@ -6,8 +6,9 @@ from django.db.models import Q, QuerySet
 
 from extdhcp_site.accounts.models import Caller
 from extdhcp_site.api.owners import ListParams, domains_of
-from extdhcp_site.api.parameters import Bool, Choice, ObjectField, ObjectListField, Text, Values, visible
-from extdhcp_site.api.registry import EVERYBODY, ROOT_ADMIN, ListCommand, command
+from extdhcp_site.api.parameters import Bool, Choice, Int, ObjectField, ObjectListField, Params, Text, Values, visible
+from extdhcp_site.api.registry import EVERYBODY, ROOT_ADMIN, Command, ListCommand, Success, command
+from extdhcp_site.errors import NotInThisProduct
 from networks.api.answers import (
     ClusterAnswer,
     HostAnswer,
@@ -16,8 +17,11 @@ from networks.api.answers import (
     StoragePoolAnswer,
     ZoneAnswer,
 )
-from networks.models import Cluster, Host, HypervisorType, Pod, PrimaryStorage, VirtualMachine, Zone
+from networks.models import Cluster, Endpoint, Host, HypervisorType, Pod, PrimaryStorage, VirtualMachine, Zone
 from networks.models.infrastructure import AllocationState
+from networks.services import infrastructure as services
+
+HOST = ("host", HostAnswer)
 
 
 def matching(params: Values, **columns: str) -> Q:
@@ -41,6 +45,11 @@ def containing(params: Values, *columns: str) -> Q:
         for column in columns:
             wanted |= Q(**{f"{column}__icontains": params["keyword"]})
     return wanted
+
+
+def given(params: Values, **columns: str) -> Values:
+    """The given parameters' values by their columns; absent ones are left out."""
+    return {column: params[name] for name, column in columns.items() if params[name] is not None}
 
 
 def is_constant(params: Values, **constants: Any) -> bool:
@@ -75,6 +84,40 @@ class ListZones(ListCommand):
         return zones.filter(by_id(params) & containing(params, "name") & asked)
 
 
+class CreateZoneParams(Params):
+    name = Text("The zone's name.", required=True, max_length=100)
+    networktype = Choice("Advanced; there is no other.", ("Advanced",))
+    dns1 = Text("First DNS server, external.")
+    dns2 = Text("Second DNS server, external.")
+    internaldns1 = Text("First DNS server for hosts.")
+    domainid = ObjectField("The domain that a private zone is for; absent: for everybody.", domains_of)
+    allocationstate = Choice("Enabled or Disabled.", AllocationState.values)
+    bridgepattern = Text("KVM: the bridge that carries a VLAN on each host, as cloudbr{vlan} (not in CloudStack).")
+    configdrivelabel = Text("The config drives' label, where a template does not say (not in CloudStack).")
+
+
+@command(since="1.2", roles=ROOT_ADMIN)
+class CreateZone(Command):
+    """Create a zone."""
+
+    params = CreateZoneParams
+    answer = ("zone", ZoneAnswer)
+
+    def run(self, caller: Caller, params: Values) -> Zone:
+        columns = given(
+            params,
+            name="name",
+            dns1="dns1",
+            dns2="dns2",
+            internaldns1="internal_dns1",
+            domainid="domain",
+            allocationstate="allocation_state",
+            bridgepattern="bridge_pattern",
+            configdrivelabel="config_drive_label",
+        )
+        return services.create_zone(Zone(**columns), caller)
+
+
 class ListPodsParams(ListParams):
     id = ObjectField("The pod's id.", visible(Pod))
     name = Text("The pod's name.")
@@ -94,6 +137,26 @@ class ListPods(ListCommand):
         if not is_constant(params, allocationstate="Enabled"):
             return pods.none()
         return pods.filter(by_id(params) & containing(params, "name") & matching(params, name="name", zoneid="zone"))
+
+
+class CreatePodParams(Params):
+    name = Text("The pod's name.", required=True, max_length=100)
+    zoneid = ObjectField("The zone.", visible(Zone), required=True)
+    gateway = Text("Accepted and ignored: no address is given to hosts.")
+    netmask = Text("Accepted and ignored: no address is given to hosts.")
+    startip = Text("Accepted and ignored: no address is given to hosts.")
+    endip = Text("Accepted and ignored: no address is given to hosts.")
+
+
+@command(since="1.2", roles=ROOT_ADMIN)
+class CreatePod(Command):
+    """Create a pod: a group of clusters in a zone."""
+
+    params = CreatePodParams
+    answer = ("pod", PodAnswer)
+
+    def run(self, caller: Caller, params: Values) -> Pod:
+        return services.create_pod(params["zoneid"], params["name"], caller)
 
 
 class ListClustersParams(ListParams):
@@ -121,6 +184,25 @@ class ListClusters(ListCommand):
         return clusters.filter(by_id(params) & containing(params, "name") & asked)
 
 
+class AddClusterParams(Params):
+    clustername = Text("The cluster's name.", required=True, max_length=100)
+    podid = ObjectField("The pod.", visible(Pod), required=True)
+    zoneid = ObjectField("Accepted: the pod says the zone.", visible(Zone))
+    hypervisor = Choice("KVM, XenServer or VMware: of all its hosts.", HypervisorType.values, required=True)
+    clustertype = Choice("CloudManaged; there is no other.", ("CloudManaged",))
+
+
+@command(since="1.2", roles=ROOT_ADMIN)
+class AddCluster(Command):
+    """Add a cluster: hosts of one hypervisor among which VMs migrate."""
+
+    params = AddClusterParams
+    answer = ("cluster", ClusterAnswer)
+
+    def run(self, caller: Caller, params: Values) -> Cluster:
+        return services.add_cluster(params["podid"], params["clustername"], params["hypervisor"], caller)
+
+
 class ListHostsParams(ListParams):
     id = ObjectField("The host's id.", visible(Host))
     name = Text("The host's name.")
@@ -139,7 +221,7 @@ class ListHosts(ListCommand):
     """List the hosts. End users do not see them."""
 
     params = ListHostsParams
-    answer = ("host", HostAnswer)
+    answer = HOST
 
     def rows(self, caller: Caller, params: Values) -> QuerySet[Host]:
         hosts = Host.objects.select_related("cluster__pod__zone", "endpoint")
@@ -159,6 +241,77 @@ class ListHosts(ListCommand):
             resourcestate="resource_state",
         )
         return hosts.filter(by_id(params) & containing(params, "name") & asked)
+
+
+def size_of(params: Values) -> services.Size:
+    memory = params["memory"] and params["memory"] * services.MIB
+    return services.Size(params["cpunumber"], params["cpuspeed"], memory)
+
+
+class AddHostParams(Params):
+    name = Text("The host's name; of a pool or a vCenter as it stands there.", required=True, max_length=100)
+    clusterid = ObjectField("The cluster.", visible(Cluster), required=True)
+    endpointid = ObjectField("The endpoint by which it is reached.", visible(Endpoint), required=True)
+    cpunumber = Int("CPUs that may be promised to VMs; absent: those that it says it has.", least=1, most=65535)
+    cpuspeed = Int("MHz of each CPU; absent: as it says.", least=1, most=1_000_000)
+    memory = Int("MiB of memory that may be promised to VMs; absent: all that it says it has.", least=1, most=2**30)
+    zoneid = ObjectField("Accepted: the cluster says the zone.", visible(Zone))
+    podid = ObjectField("Accepted: the cluster says the pod.", visible(Pod))
+    url = Text("Not in this product: the endpoint says where it is.")
+
+    def validate(self, values: Values) -> Values:
+        values = super().validate(values)
+        if values.get("url"):
+            raise NotInThisProduct("Hosts by a URL are")
+        return values
+
+
+@command(since="1.2", roles=ROOT_ADMIN)
+class AddHost(Command):
+    """Add a host to a cluster, so that VMs may run on it. It is asked how large it is, unless that is given."""
+
+    params = AddHostParams
+    answer = HOST
+
+    def run(self, caller: Caller, params: Values) -> Host:
+        return services.add_host(params["clusterid"], params["endpointid"], params["name"], size_of(params), caller)
+
+
+class UpdateHostParams(Params):
+    id = ObjectField("The host's id.", visible(Host), required=True)
+    allocationstate = Choice("Disable: no VM comes to it any more; those on it stay. Enable.", ("Enable", "Disable"))
+    cpunumber = Int("CPUs that may be promised to VMs (not in CloudStack).", least=1, most=65535)
+    cpuspeed = Int("MHz of each CPU (not in CloudStack).", least=1, most=1_000_000)
+    memory = Int("MiB of memory that may be promised to VMs (not in CloudStack).", least=1, most=2**30)
+
+
+@command(since="1.2", roles=ROOT_ADMIN)
+class UpdateHost(Command):
+    """Enable or disable a host for new VMs, and change what of it may be promised to VMs."""
+
+    params = UpdateHostParams
+    answer = HOST
+
+    def run(self, caller: Caller, params: Values) -> Host:
+        states = {"Enable": AllocationState.ENABLED, "Disable": AllocationState.DISABLED}
+        state = states.get(params["allocationstate"], "")
+        return services.update_host(params["id"], size_of(params), state, caller)
+
+
+class DeleteHostParams(Params):
+    id = ObjectField("The host's id.", visible(Host), required=True)
+    forced = Bool("Accepted: a host with VMs is never deleted.")
+
+
+@command(since="1.2", roles=ROOT_ADMIN)
+class DeleteHost(Command):
+    """Delete a host that no VM is on. Nothing changes on the host itself."""
+
+    params = DeleteHostParams
+    answer = Success
+
+    def run(self, caller: Caller, params: Values) -> None:
+        services.delete_host(params["id"], caller)
 
 
 class ListStoragePoolsParams(ListParams):
@@ -185,6 +338,37 @@ class ListStoragePools(ListCommand):
             pools = pools.filter(shared=params["scope"] == "CLUSTER")
         asked = matching(params, name="name", zoneid="cluster__pod__zone", podid="cluster__pod", clusterid="cluster")
         return pools.filter(by_id(params) & containing(params, "name") & asked)
+
+
+class CreateStoragePoolParams(Params):
+    name = Text(
+        "Its name there: of a libvirt storage pool, a XenServer storage repository, a vSphere datastore.",
+        required=True,
+        max_length=100,
+    )
+    clusterid = ObjectField("The cluster whose hosts have it.", visible(Cluster), required=True)
+    scope = Choice("CLUSTER: its hosts see the same files (the default); HOST: each has its own.", ("CLUSTER", "HOST"))
+    zoneid = ObjectField("Accepted: the cluster says the zone.", visible(Zone))
+    podid = ObjectField("Accepted: the cluster says the pod.", visible(Pod))
+    url = Text("Not in this product: it lies on the hosts already.")
+
+    def validate(self, values: Values) -> Values:
+        values = super().validate(values)
+        if values.get("url"):
+            raise NotInThisProduct("Storage pools by a URL are")
+        return values
+
+
+@command(since="1.2", roles=ROOT_ADMIN)
+class CreateStoragePool(Command):
+    """Tell of primary storage that a cluster's hosts have already: where the ROOT volumes of its VMs will lie."""
+
+    params = CreateStoragePoolParams
+    answer = ("storagepool", StoragePoolAnswer)
+
+    def run(self, caller: Caller, params: Values) -> PrimaryStorage:
+        shared = params["scope"] != "HOST"
+        return services.create_storage_pool(params["clusterid"], params["name"], caller, shared=shared)
 
 
 class ListHypervisorsParams(ListParams):

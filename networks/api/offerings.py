@@ -23,7 +23,7 @@ from extdhcp_site.api.parameters import (
 from extdhcp_site.api.registry import EVERYBODY, ROOT_ADMIN, Command, ListCommand, Success, command
 from extdhcp_site.errors import InvalidParameter, NotInThisProduct
 from networks.api.answers import NetworkOfferingAnswer, ServiceOfferingAnswer
-from networks.api.infrastructure import by_id, containing, is_constant, matching
+from networks.api.infrastructure import by_id, containing, given, is_constant, matching
 from networks.models import (
     GuestType,
     Network,
@@ -158,11 +158,6 @@ class DeleteServiceOffering(Command):
 
     def run(self, caller: Caller, params: Values) -> None:
         services.delete_service_offering(params["id"], caller)
-
-
-def given(params: Values, **columns: str) -> Values:
-    """The given parameters' values by their columns; absent ones are left out."""
-    return {column: params[name] for name, column in columns.items() if params[name] is not None}
 
 
 # Network offerings ------------------------------------------------------------------------------

@@ -22,8 +22,7 @@ from extdhcp_site.errors import InvalidParameter, NotInThisProduct
 from extdhcp_site.jobs.models import AsyncJob
 from networks import os_types
 from networks.api.answers import TemplateAnswer
-from networks.api.infrastructure import by_id, containing, is_constant, matching
-from networks.api.offerings import given
+from networks.api.infrastructure import by_id, containing, given, is_constant, matching
 from networks.api.tag_answers import tagged, tags_filter
 from networks.models import DriveReader, HypervisorType, Template, Zone
 from networks.models.offerings import OsFamily, TemplateFormat

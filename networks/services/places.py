@@ -39,6 +39,11 @@ def hypervisor_at(endpoint: Endpoint) -> Any:
     return driver(endpoint.kind, endpoint.address)
 
 
+def hypervisor_behind(kind: str, address: base.EndpointAddress, host: str = "") -> Any:
+    """The driver for an endpoint that is perhaps not stored, or for one host of it."""
+    return driver(kind, address, host)
+
+
 def place(host: Host) -> Place:
     return Place(host, driver(host.endpoint.kind, host.endpoint.address, host.name))
 

@@ -18,6 +18,7 @@ from extdhcp_site.events import models as events
 from extdhcp_site.jobs.models import AsyncJob
 from networks.models import (
     Cluster,
+    Endpoint,
     Host,
     Network,
     NetworkOffering,
@@ -39,6 +40,7 @@ from tests.factories import (
     make_api_key,
     make_cluster,
     make_domain,
+    make_endpoint,
     make_host,
     make_network,
     make_network_offering,
@@ -219,6 +221,7 @@ EXAMPLES: dict[type[Model], Example] = {
         lambda account: account.domain, its_domain, make_domain, (Example(lambda account: _removed_domain(), nobody),)
     ),
     events.Event: Example(_event),
+    Endpoint: Example(lambda account: make_endpoint(), root_admins),
     Host: Example(lambda account: make_host(), root_admins),
     Network: Example(
         lambda account: make_network(account=account, acl_type=AclType.ACCOUNT),

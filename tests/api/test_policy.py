@@ -53,8 +53,11 @@ FOR_ROOT_ADMINS = {
     *("createServiceOffering", "updateServiceOffering", "deleteServiceOffering"),
     *("registerTemplate", "updateTemplate", "deleteTemplate"),
     *("listPods", "listClusters", "listHosts", "listStoragePools", "migrateVirtualMachine"),
+    *("createZone", "createPod", "addCluster", "createStoragePool", "addHost", "updateHost", "deleteHost"),
+    *("listEndpoints", "createEndpoint", "updateEndpoint", "deleteEndpoint", "tryEndpoint", "checkEndpoint"),
     *("listConfigurations", "updateConfiguration", "resetConfiguration"),
     *("listAlerts", "listAlertTypes", "acknowledgeAlert", "archiveAlerts", "deleteAlerts"),
+    *("rebuildConfigDrive", "verifyConfigDrive", "ejectConfigDrive"),
 }
 FOR_ADMINS = {
     *("createDomain", "updateDomain", "deleteDomain", "listDomainChildren"),
