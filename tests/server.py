@@ -141,7 +141,7 @@ class Server:
     def run(self, *arguments: str, **environment: str) -> str:
         """Run Python in the server's environment; what it printed. Raises CalledProcessError."""
         command = [sys.executable, *arguments]
-        full = {**self._full_environment, "DJANGO_SETTINGS_MODULE": "extdhcp_site.settings", **environment}
+        full = {**self._full_environment, **environment}
         return subprocess.run(command, cwd=ROOT, env=full, check=True, text=True, stdout=subprocess.PIPE).stdout
 
     @property
@@ -160,7 +160,8 @@ class Server:
 
     @property
     def _full_environment(self) -> dict[str, str]:
-        return {**os.environ, **self.environment}
+        # A test run's own settings are for the process that runs the tests.
+        return {**os.environ, "DJANGO_SETTINGS_MODULE": "extdhcp_site.settings", **self.environment}
 
     def _is_announced(self) -> bool:
         try:

@@ -5,6 +5,7 @@ Tests that ask for any of this run in the second part of `make test`, with the m
 
 import json
 import os
+import re
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,7 +13,7 @@ from pathlib import Path
 import pytest
 from playwright.sync_api import Browser, Page, sync_playwright
 
-from tests.browser.views import DESKTOP, View, flaws
+from tests.browser.views import DESKTOP, View, flaws, picture
 from tests.browser.watching import Complaints
 from tests.clients.environments import ClientMissing
 from tests.server import Client, Server
@@ -20,17 +21,23 @@ from tests.simulators.libvirtd import LibvirtdMissing, PrivateLibvirtd
 
 CHROMIUM = Path("/usr/bin/chromium")
 WAITED_MS = 10_000
-USERS = ("admin", "maria", "olga", "crowd")
+
+
+FAILED = pytest.StashKey[bool]()
 
 
 @dataclass(frozen=True)
 class Site:
-    """The running server: where it is, its users' session cookies, and API clients of theirs."""
+    """The running server: where it is, its users' session cookies, API clients of theirs, and rows to look at.
+
+    `rows` has one row of each model, by its name: its "pk" and its "uuid".
+    """
 
     server: Server
     url: str
     cookies: dict[str, str]
     clients: dict[str, Client]
+    rows: dict[str, dict[str, str]]
 
 
 @pytest.hookimpl(tryfirst=True)
@@ -39,6 +46,15 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:
         if {"browser", "site"} & set(getattr(item, "fixturenames", ())):
             item.add_marker("alone")
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(item: pytest.Item) -> Iterator[None]:
+    """Fixtures see whether the test failed."""
+    report = yield
+    if report.failed:
+        item.stash[FAILED] = True
+    return report
 
 
 def unable(reason: str) -> None:
@@ -63,7 +79,10 @@ def browser() -> Iterator[Browser]:
 
 @pytest.fixture(scope="package")
 def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
-    """An invented host, the networks corporate-100 and corporate-200, and 600 stopped VMs of `crowd`'s."""
+    """A zone with an invented host, networks corporate-100 and -200, 600 stopped VMs of `crowd`'s; and elsewhere one
+
+    row of each model, maria's if it can have an owner, with hostile words for names.
+    """
     directory = tmp_path_factory.mktemp("b")
     libvirtd = PrivateLibvirtd(directory / "v")
     try:
@@ -75,12 +94,12 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
     )
     try:
         server.prepare()
-        keys = json.loads(server.run("-m", "tests.seed", "clients"))
-        cookies = json.loads(server.run("-m", "tests.browser.sessions", *USERS))
+        keys, seeded = map(json.loads, server.run("-m", "tests.browser.seed").splitlines())
         server.start()
         endpoint = server.announced["endpoint"]
         clients = {name: Client(endpoint, pair["api_key"], pair["secret_key"]) for name, pair in keys.items()}
-        yield Site(server, server.announced["console"].rstrip("/"), cookies, {"admin": server.client, **clients})
+        url = server.announced["console"].rstrip("/")
+        yield Site(server, url, clients={"admin": server.client, **clients}, **seeded)
     finally:
         server.stop()
         libvirtd.stop()
@@ -95,8 +114,13 @@ def complaints() -> Iterator[Complaints]:
 
 
 @pytest.fixture
-def open_page(browser: Browser, site: Site, complaints: Complaints) -> Iterator[Callable[..., Page]]:
-    """Opens a window with cookies of its own: `open_page()`, `open_page("maria", View(390, "dark"))`."""
+def open_page(
+    request: pytest.FixtureRequest, browser: Browser, site: Site, complaints: Complaints
+) -> Iterator[Callable[..., Page]]:
+    """Opens a window with cookies of its own: `open_page()`, `open_page("maria", View(390, "dark"))`.
+
+    Of a test that fails, pictures are kept.
+    """
     contexts = []
 
     def open_page(user: str | None = None, view: View = DESKTOP) -> Page:
@@ -114,6 +138,9 @@ def open_page(browser: Browser, site: Site, complaints: Complaints) -> Iterator[
         return context.new_page()
 
     yield open_page
+    for number, page in enumerate(page for context in contexts for page in context.pages):
+        if FAILED in request.node.stash:
+            picture(page, f"failed-{re.sub(r'[^A-Za-z0-9]+', '-', request.node.name)}-{number}")
     for context in contexts:
         context.close()
 
@@ -136,8 +163,9 @@ def looks_right() -> Callable[[Page, str], None]:
 
     def looks_right(page: Page, name: str) -> None:
         try:
-            assert flaws(page, name) == []
+            found = flaws(page, name)
         except ClientMissing as missing:
             unable(str(missing))
+        assert not found, "\n".join([page.url, *found])
 
     return looks_right
