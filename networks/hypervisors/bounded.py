@@ -223,6 +223,15 @@ class Budget:
             raise AnswerRefused("The endpoint's answer is too big.")
 
 
+_HANDLERS = (
+    "StartElementHandler",
+    "EndElementHandler",
+    "CharacterDataHandler",
+    "StartNamespaceDeclHandler",
+    "EndNamespaceDeclHandler",
+)
+
+
 class XmlParser:
     """Feeds expat with an answer's blocks: UTF-8, no DTD and so no entities, no processing instructions, no long tags.
 
@@ -234,8 +243,10 @@ class XmlParser:
         start: Callable[[str, dict[str, str]], object],
         end: Callable[[str], object],
         text: Callable[[str], object],
+        separator: str | None = None,
     ) -> None:
-        self.expat = expat.ParserCreate("utf-8")
+        """With a `separator`, tags are told with their namespace before it."""
+        self.expat = expat.ParserCreate("utf-8", separator)
         self.expat.buffer_text = True
         self.expat.buffer_size = BLOCK
         self.expat.StartElementHandler = start
@@ -253,6 +264,9 @@ class XmlParser:
 
     def close(self) -> None:
         self.expat.Parse(b"", True)
+        # They know the parser as it knows them: the answer would stay until the garbage collector comes.
+        for handler in _HANDLERS:
+            setattr(self.expat, handler, None)
 
 
 def _refuse_markup(*_arguments: object) -> NoReturn:

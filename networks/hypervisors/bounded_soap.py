@@ -8,12 +8,13 @@ and XML into values. Source: pyVmomi 9.1, SoapAdapter.py.
 import functools
 import http.client
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable
+from dataclasses import dataclass
 from http.cookies import CookieError, SimpleCookie
-from typing import Any, NoReturn
+from typing import Any, NoReturn, cast
 
-from pyVmomi import SoapAdapter
-from pyVmomi.VmomiSupport import Array, DataObject
+from pyVmomi import SoapAdapter, vmodl
+from pyVmomi.VmomiSupport import DataObject, Enum, ManagedObject
 
 from networks.hypervisors.base import EndpointAddress, EndpointUnreachable
 from networks.hypervisors.bounded import (
@@ -31,7 +32,9 @@ from networks.hypervisors.hosts import uri_host
 from networks.hypervisors.tls import DEFAULT_PORT
 
 _pyvmomi: Any = SoapAdapter  # it is typed, but its functions are not
+_vmodl: Any = vmodl
 _SCALAR_COST = 250  # bytes of a text, number, date or reference, besides its characters, about
+_ENDLESS = "The endpoint's answer has an endless text."
 
 
 class SoapStub(_pyvmomi.SoapStubAdapter):  # type: ignore[misc]
@@ -79,147 +82,204 @@ class SoapStub(_pyvmomi.SoapStubAdapter):  # type: ignore[misc]
 
 
 def _deserialized(stub: SoapStub, response: http.client.HTTPResponse, kind: type, deadline: float) -> Any:
-    budget = Budget()
-    reader = _pyvmomi.SoapResponseDeserializer(stub)
-    reader.deser = _Deserializer(stub, budget)
-    source = _Guarded(blocks(response, deadline), budget)
-    result = reader.Deserialize(source, kind)
-    source.close()
-    return result
+    reader = _ResponseReader(stub, kind)
+    for block in blocks(response, deadline):
+        reader.feed(block)
+    return reader.close()
+
+
+class _ResponseReader(_pyvmomi.SoapResponseDeserializer):  # type: ignore[misc]
+    """pyVmomi's, with a parser that refuses what is harmful. One for each answer, which comes in blocks."""
+
+    def __init__(self, stub: SoapStub, kind: type) -> None:
+        super().__init__(stub)
+        budget = Budget()
+        self.deser = _Deserializer(stub, budget)
+        self.resultType, self.isFault, self.msg, self.data = kind, False, "", ""
+        self._budget = budget
+        self._depth = 0
+        self._is_answer = False
+        self._guarded = XmlParser(
+            self.StartElementHandler, self.EndElementHandler, self.CharacterDataHandler, separator=_pyvmomi.NS_SEP
+        )
+        self.parser = self._guarded.expat
+        _pyvmomi.SetHandlers(self.parser, _pyvmomi.GetHandlers(self))
+
+    def feed(self, block: bytes) -> None:
+        self._guarded.feed(block)
+
+    def close(self) -> Any:
+        self._guarded.close()
+        if not self._is_answer:  # of which pyVmomi makes an answer that says nothing
+            raise AnswerRefused("The endpoint's answer is not SOAP.")
+        result = self.deser.GetResult()
+        if self.isFault:
+            result = _vmodl.RuntimeFault() if result is None else result
+            result.msg = self.msg
+        return result
+
+    def StartElementHandler(self, tag: str, attr: Any) -> None:
+        self._depth += 1
+        self._is_answer |= self._depth == 3 and (tag.endswith("Response") or tag == self.soapFaultTag)
+        _check_depth(self._depth)
+        super().StartElementHandler(tag, attr)
+
+    def EndElementHandler(self, tag: str) -> None:
+        self._depth -= 1
+        super().EndElementHandler(tag)
+
+    def CharacterDataHandler(self, data: str) -> None:
+        self._budget.charge(len(data))
+        super().CharacterDataHandler(data)
+        if len(self.data) > TEXT_MAX:
+            raise AnswerRefused(_ENDLESS)
+
+
+@dataclass(frozen=True, slots=True)
+class _End:
+    """What becomes of an element's value: it is appended to its parent, to a list there, or set there."""
+
+    convert: Callable[["_Deserializer", str], Any] | None  # of a scalar's text
+    name: str | None  # the parent's property; None when the parent is a list itself
+    is_appended: bool = False
 
 
 class _Deserializer(_pyvmomi.SoapDeserializer):  # type: ignore[misc]
     """Counts what the values cost: an empty element can become an object of a hundred properties.
 
     pyVmomi finds out for every element what it stands for, and whether it may stand there. That is remembered here for
-    the rest of the answer: in one of a thousand VMs it takes half of the time.
+    the rest of the answer: in one of a thousand VMs it takes most of the time.
     """
 
     def __init__(self, stub: SoapStub, budget: Budget) -> None:
         super().__init__(stub)
         self._budget = budget
-        self._begun: dict[object, Any] = {}
-        self._ended: dict[object, tuple[str, bool]] = {}
+        self._begun: dict[object, tuple[Any, Callable[[], Any] | None, int]] = {}
+        self._ended: dict[object, _End] = {}
 
     def StartElementHandler(self, tag: str, attr: Any) -> None:
+        stack = self.stack
         key = self._place(tag, attr)
-        kind: Any = self._begun.get(key)
-        if kind is None:
+        begun = self._begun.get(key)
+        if begun is None:
+            _check_depth(len(stack))
             super().StartElementHandler(tag, attr)
-            made = self.stack[-1]
-            kind = type(made) if isinstance(made, DataObject | list) else made  # a scalar waits for its text
+            made = stack[-1]
+            kind: Any = type(made) if isinstance(made, DataObject | list) else made  # a scalar waits for its text
+            begun = kind, _maker(kind), _cost(kind)
             if key is not None:
-                self._begun[key] = kind
+                self._begun[key] = begun
         else:
             self.data, self.serverGuid = "", None
-            self.stack.append(_new(kind) if _is_container(kind) else kind)
-        self._budget.charge(_cost(kind) if _is_container(kind) else _SCALAR_COST)
+            kind, make, _ = begun
+            stack.append(kind if make is None else make())
+        self._budget.charge(begun[2])
 
     def _place(self, tag: str, attr: Any) -> object:
         """All that says what an element stands for; None where it is not worth while."""
+        if not self.stack:
+            return None
+        if not attr:
+            return type(self.stack[-1]), tag
         reference = attr.get("type", "")
-        if not self.stack or ":" in reference or "serverGuid" in attr:
+        if ":" in reference or "serverGuid" in attr:
             return None
         named = attr.get(_pyvmomi.XSI_TYPE)
         return type(self.stack[-1]), tag, reference, self.GetNSAndWsdlname(named) if named else None
 
     def EndElementHandler(self, tag: str) -> None:
-        value, parent = self.stack[-1] if self.stack else None, self.stack[-2] if len(self.stack) > 1 else None
-        if value is str:
-            value = self.data
-        elif not isinstance(value, DataObject | Array) or isinstance(value, _pyvmomi.LocalizedMethodFault):
-            parent = None
-        # An empty list may stand where a full one may not.
-        if not isinstance(parent, DataObject) or (isinstance(value, list) and not value):
+        stack = self.stack
+        if len(stack) < 2:  # the answer itself
             super().EndElementHandler(tag)
             return
-        key = type(parent), tag, type(value)
+        value, parent = stack[-1], stack[-2]
+        key = type(parent), tag, value if isinstance(value, type) else type(value)
         known = self._ended.get(key)
-        if known is None:
+        # An empty list may stand where a full one may not.
+        if known is None or (not value and isinstance(value, list)):
             super().EndElementHandler(tag)
-            info = parent._GetPropertyInfo(self.SplitTag(tag)[1])
-            self._ended[key] = info.name, not isinstance(value, list) and issubclass(info.type, list)
+            if known is None:
+                self._remember_end(key, parent, value)
             return
-        self.stack.pop()
-        name, is_appended = known
-        if is_appended:
-            vars(parent)[name].append(value)
+        stack.pop()
+        if known.convert is not None:
+            value = known.convert(self, self.data)
+        if known.name is None:
+            parent.append(value)
+        elif known.is_appended:
+            parent.__dict__[known.name].append(value)
         else:
-            vars(parent)[name] = value
+            parent.__dict__[known.name] = value
+
+    def _remember_end(self, key: Any, parent: Any, value: Any) -> None:
+        """What pyVmomi has just done with a value, if it does it with all of its kind."""
+        convert = _converter(value) if isinstance(value, type) else None
+        if isinstance(value, _pyvmomi.LocalizedMethodFault) or (isinstance(value, type) and convert is None):
+            return
+        if isinstance(parent, list):
+            self._ended[key] = _End(convert, None)
+        elif isinstance(parent, DataObject) and value != []:
+            info = parent._GetPropertyInfo(self.SplitTag(key[1])[1])
+            self._ended[key] = _End(convert, info.name, not isinstance(value, list) and issubclass(info.type, list))
+
+    def CharacterDataHandler(self, data: str) -> None:
+        self._budget.charge(len(data))
+        self.data += data
+        if len(self.data) > TEXT_MAX:
+            raise AnswerRefused(_ENDLESS)
+
+
+def _check_depth(depth: int) -> None:
+    if depth > DEPTH_MAX:
+        raise AnswerRefused("The endpoint's answer is nested too deeply.")
 
 
 @functools.cache
-def _is_container(kind: Any) -> bool:
-    return issubclass(kind, DataObject | list)
+def _converter(kind: Any) -> Callable[[_Deserializer, str], Any] | None:
+    """What makes a value of an element's text; None leaves it to pyVmomi."""
+    if issubclass(kind, ManagedObject):
+        return lambda reader, text: kind(text, reader.stub, reader.serverGuid)
+    if issubclass(kind, Enum):
+        return lambda reader, text: _named(kind, text)
+    return (lambda reader, text: kind(text)) if issubclass(kind, int | str) and kind is not bool else None
 
 
-def _new(kind: Any) -> Any:
-    """As `kind()` makes it."""
+def _named(kind: Any, text: str) -> Any:
+    found = getattr(kind, text)
+    if not isinstance(found, kind):
+        raise TypeError(text)
+    return found
+
+
+@functools.cache
+def _maker(kind: Any) -> Callable[[], Any] | None:
+    """Makes one as `kind()` does; None for what is no container."""
+    if not issubclass(kind, DataObject | list):
+        return None
     if not issubclass(kind, DataObject) or issubclass(kind, Exception):
-        return kind()
-    made = kind.__new__(kind)
-    plain, lists = _properties(kind)
-    vars(made).update(plain)
-    for name, of_kind in lists:
-        vars(made)[name] = of_kind()
-    return made
-
-
-@functools.cache
-def _properties(kind: Any) -> tuple[dict[str, Any], tuple[tuple[str, type], ...]]:
-    """What a new object has: values that all may share, and the kinds of its lists."""
+        return cast(Callable[[], Any], kind)
+    # What a new object has: values that all may share, and the kinds of its lists.
     properties = vars(kind())
+    plain = {name: value for name, value in properties.items() if not isinstance(value, list)}
     lists = tuple((name, type(value)) for name, value in properties.items() if isinstance(value, list))
-    return {name: value for name, value in properties.items() if not isinstance(value, list)}, lists
+
+    def make() -> Any:
+        made = kind.__new__(kind)
+        own = made.__dict__
+        own.update(plain)
+        for name, of_kind in lists:
+            own[name] = of_kind()
+        return made
+
+    return make
 
 
 @functools.cache
 def _cost(kind: type[Any]) -> int:
-    """Bytes of a new object of this kind with its empty lists."""
+    """Bytes of a new value of this kind: an object has its empty lists, a scalar has characters besides."""
+    if not issubclass(kind, DataObject | list):
+        return _SCALAR_COST
     made = kind()
     properties = vars(made) if isinstance(made, DataObject) else {}
     lists = sum(sys.getsizeof(value) for value in properties.values() if isinstance(value, list))
     return sys.getsizeof(made) + sys.getsizeof(properties) + lists + _SCALAR_COST
-
-
-class _Guarded:
-    """A file of what has been found to be harmless: pyVmomi's parser refuses nothing."""
-
-    def __init__(self, source: Iterator[bytes], budget: Budget) -> None:
-        self._source = source
-        self._budget = budget
-        self._parser = XmlParser(self._start, self._end, self._text)
-        self._depth = 0
-        self._length = 0
-        self._is_answer = False
-        self._block = b""
-        self._offset = 0
-
-    def read(self, size: int) -> bytes:
-        if self._offset == len(self._block):
-            self._block, self._offset = next(self._source, b""), 0
-            self._parser.feed(self._block)
-        piece = self._block[self._offset : self._offset + size]
-        self._offset += len(piece)
-        return piece
-
-    def close(self) -> None:
-        self._parser.close()
-        if not self._is_answer:  # of which pyVmomi makes an answer that says nothing
-            raise AnswerRefused("The endpoint's answer is not SOAP.")
-
-    def _start(self, tag: str, _attributes: object) -> None:
-        self._length = 0
-        self._depth += 1
-        self._is_answer |= self._depth == 3 and tag.endswith(("Response", ":Fault"))
-        if self._depth > DEPTH_MAX:
-            raise AnswerRefused("The endpoint's answer is nested too deeply.")
-
-    def _end(self, _tag: str) -> None:
-        self._depth -= 1
-
-    def _text(self, text: str) -> None:
-        self._budget.charge(len(text))
-        self._length += len(text)
-        if self._length > TEXT_MAX:
-            raise AnswerRefused("The endpoint's answer has an endless text.")

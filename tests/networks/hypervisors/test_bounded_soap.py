@@ -1,11 +1,13 @@
 """What is remembered while an answer is read makes the same values as pyVmomi does, and lets nothing more pass."""
 
+import gc
+import weakref
+
 import pytest
 from pyVmomi import SoapAdapter, SoapStubAdapter, vim, vmodl
 from pyVmomi.VmomiSupport import FormatObject
 
-from networks.hypervisors.bounded import Budget
-from networks.hypervisors.bounded_soap import _Deserializer
+from networks.hypervisors.bounded_soap import _ResponseReader
 from networks.hypervisors.vsphere_session import API_VERSION
 
 UpdateSet = vmodl.query.PropertyCollector.UpdateSet
@@ -43,10 +45,11 @@ def answer(*vms: str) -> bytes:
 
 def read(content: bytes, *, ours: bool) -> object:
     stub = SoapStubAdapter(host="192.0.2.1", version=API_VERSION)
-    reader = SoapAdapter.SoapResponseDeserializer(stub)
-    if ours:
-        reader.deser = _Deserializer(stub, Budget())
-    return reader.Deserialize(content, UpdateSet)
+    if not ours:
+        return SoapAdapter.SoapResponseDeserializer(stub).Deserialize(content, UpdateSet)
+    reader = _ResponseReader(stub, UpdateSet)
+    reader.feed(content)
+    return reader.close()
 
 
 def test_the_values_are_those_of_pyvmomi():
@@ -81,6 +84,8 @@ def test_objects_of_one_answer_do_not_share_their_lists():
         ("<prefixLength>24</prefixLength>", "<prefixLength>many</prefixLength>"),
         ("<deviceConfigId>4000</deviceConfigId>", "<colour>red</colour>"),
         ("<ipConfig>", '<ipConfig xsi:type="HostSystem">'),
+        ("<op>assign</op>", "<op>guessed</op>"),
+        ("<op>assign</op>", "<op>__doc__</op>"),
     ],
 )
 def test_what_pyvmomi_refuses_is_refused_after_many_that_were_right(right, wrong):
@@ -90,3 +95,16 @@ def test_what_pyvmomi_refuses_is_refused_after_many_that_were_right(right, wrong
     for ours in (False, True):
         with pytest.raises((TypeError, ValueError, AttributeError, KeyError)):
             read(content, ours=ours)
+
+
+def test_an_answer_that_nobody_holds_is_gone_at_once():
+    reader = _ResponseReader(SoapStubAdapter(host="192.0.2.1", version=API_VERSION), UpdateSet)
+    reader.feed(answer(VM.format(1, NIC.format(1))))
+    reader.close()
+    still_there = weakref.ref(reader)
+    gc.disable()
+    try:
+        del reader
+        assert still_there() is None
+    finally:
+        gc.enable()
