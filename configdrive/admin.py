@@ -6,12 +6,12 @@ from django.db.models import QuerySet
 from django.http import HttpRequest, HttpResponse
 
 from configdrive import upkeep
-from configdrive.facts import plan, shown_files
+from configdrive.console import state_of
+from configdrive.content import DriveError
+from configdrive.facts import shown_files
 from configdrive.models import ConfigDrive, Leftover
-from configdrive.storage import digest, wanted
+from configdrive.reveal import is_as_built
 from extdhcp_site.console.administration import ReadOnlyAdmin
-from extdhcp_site.errors import ApiError
-from networks.models import VmState
 
 
 class DriveForm(forms.ModelForm):
@@ -43,20 +43,13 @@ class ConfigDriveAdmin(ReadOnlyAdmin):
     ]
     list_display = ["vm", "state", "host", "storage", "label", "size", "generation", "built_at", "last_error"]
     list_select_related = ["vm", "host", "storage"]
-    list_filter = ["host", "storage", "label", ("last_error", admin.EmptyFieldListFilter)]
+    list_filter = ["host", "storage", ("last_error", admin.EmptyFieldListFilter)]
     search_fields = ["vm__name", "vm__uuid", "name"]
     actions = ["rebuild", "verify", "eject"]
 
     @admin.display
     def state(self, drive: ConfigDrive) -> str:
-        vm = drive.vm
-        if not drive.name:
-            if drive.last_error:
-                return "Missing"
-            if vm.state == VmState.RUNNING and wanted(vm, drive):
-                return "Ejected"
-            return "None"
-        return "Waits for a restart" if vm.needs_restart else "In the CD-ROM"
+        return state_of(drive.vm, drive).word
 
     def has_operate_permission(self, request: HttpRequest) -> bool:
         return request.user.has_perm("configdrive.change_configdrive")
@@ -83,10 +76,9 @@ def _content(drive: ConfigDrive | None) -> dict[str, Any]:
     if drive is None:
         return {}
     try:
-        as_built = digest(plan(drive.vm).image(drive.dated)) == drive.sha256
-        return {"files": shown_files(drive.vm), "as_built": as_built and bool(drive.name)}
-    except ApiError as error:
-        return {"cannot_build": error.text}
+        return {"files": shown_files(drive.vm), "as_built": is_as_built(drive.vm, drive)}
+    except DriveError as error:
+        return {"cannot_build": f"The config drive of {drive.vm} cannot be built: {error}"}
 
 
 @admin.register(Leftover)

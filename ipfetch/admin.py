@@ -1,8 +1,9 @@
 from django.contrib import admin
 
-from extdhcp_site.console.administration import ModelAdmin, ReadOnlyAdmin
+from extdhcp_site.console.administration import ModelAdmin, ReadOnlyAdmin, filter_by_known
 from ipfetch import lease_admin  # noqa: F401 - it registers its pages
-from ipfetch.models import AddressChain, IpFetch, Observation
+from ipfetch.models import AddressChain, IpFetch, Observation, Sweep
+from networks.hypervisors.base import Source
 
 
 @admin.register(IpFetch)
@@ -38,7 +39,7 @@ class IpFetchAdmin(ReadOnlyAdmin):
         "explanation",
     ]
     list_select_related = ["nic__vm", "nic__network"]
-    list_filter = ["state", "last_outcome", "last_source"]
+    list_filter = ["state", "last_outcome", filter_by_known("last source", "last_source", lambda: list(Source))]
     search_fields = ["nic__mac_address", "nic__vm__name", "nic__network__name"]
 
     @admin.display(description="NIC", ordering="nic__mac_address")
@@ -72,7 +73,12 @@ class ObservationAdmin(ReadOnlyAdmin):
     ]
     list_display = ["address", "mac_address", "vm", "source", "confidence", "flag", "last_seen_at", "ended_at"]
     list_select_related = ["nic__vm"]
-    list_filter = ["source", "confidence", "flag", ("ended_at", admin.EmptyFieldListFilter)]
+    list_filter = [
+        filter_by_known("source", "source", lambda: list(Source)),
+        "confidence",
+        "flag",
+        ("ended_at", admin.EmptyFieldListFilter),
+    ]
     search_fields = ["address", "nic__mac_address", "nic__vm__name", "nic__network__name"]
 
     @admin.display(description="NIC", ordering="nic__mac_address")
@@ -109,3 +115,11 @@ class AddressChainAdmin(ModelAdmin):
     list_select_related = ["zone"]
     list_filter = ["zone", "hypervisor", "os_family"]
     search_fields = ["zone__name", "sources"]
+
+
+@admin.register(Sweep)
+class SweepAdmin(ReadOnlyAdmin):
+    note = "What reading addresses has cost each process, minute by minute, for a day."
+    fields = ["at", "nics", "found", "batches", "failed", "seconds", "slowest"]
+    list_display = ["at", "nics", "found", "batches", "failed", "seconds", "slowest"]
+    list_filter = ["at"]

@@ -7,8 +7,10 @@ from django.db.models import BooleanField, ExpressionWrapper, Q, QuerySet
 from django.http import HttpRequest
 from django.template.response import TemplateResponse
 
-from extdhcp_site.console.administration import ModelAdmin, ReadOnlyAdmin, caller
-from networks.hypervisors.base import DiskAccess, HypervisorError, Transport
+from extdhcp_site.accounts.models import Caller
+from extdhcp_site.console.administration import ModelAdmin, ReadOnlyAdmin, RemovedByJob, caller, filter_by_known
+from extdhcp_site.jobs.models import AsyncJob
+from networks.hypervisors.base import DiskAccess, HypervisorError, Source, Transport
 from networks.hypervisors.drivers import driver
 from networks.models import (
     AddressState,
@@ -35,8 +37,8 @@ from networks.models import (
 )
 from networks.models.infrastructure import AllocationState
 from networks.models.offerings import TemplateFormat
+from networks.services import keys, nics, offerings, templates, vms
 from networks.services import networks as services
-from networks.services import nics, offerings, templates, vms
 
 # Infrastructure ---------------------------------------------------------------------------------
 
@@ -230,6 +232,13 @@ class ServiceOfferingAdmin(ModelAdmin):
         """VMs do not stand in the way: the model keeps what they use."""
         return [str(offering) for offering in objs], {"service offerings": len(objs)}, set(), []
 
+    def save_model(self, request: HttpRequest, obj: ServiceOffering, form: forms.ModelForm, change: bool) -> None:
+        wanted = {name: form.cleaned_data[name] for name in self.fields}
+        obj.pk = offerings.create_service_offering(**wanted, by=caller(request)).pk
+
+    def delete_model(self, request: HttpRequest, obj: ServiceOffering) -> None:
+        offerings.delete_service_offering(obj, by=caller(request))
+
 
 class TemplateForm(forms.ModelForm):
     def clean(self) -> None:
@@ -248,8 +257,9 @@ class TemplateForm(forms.ModelForm):
 
 
 @admin.register(Template)
-class TemplateAdmin(ModelAdmin):
+class TemplateAdmin(RemovedByJob):
     form = TemplateForm
+    consequence = "A template that VMs are of is not deleted. What it boots stays on the hosts."
     fixed = ["account", "zone", "hypervisor", "format", "image", "size", "kernel", "initrd", "command_line"]
     fieldsets = [
         (None, {"fields": ["name", "display_text", "account", "public", "zone", "hypervisor"]}),
@@ -271,9 +281,14 @@ class TemplateAdmin(ModelAdmin):
 
     def save_model(self, request: HttpRequest, obj: Template, form: TemplateForm, change: bool) -> None:
         if change:
-            super().save_model(request, obj, form, change)
+            changed = {name: form.cleaned_data[name] for name in form.changed_data}
+            templates.update_template(obj, by=caller(request), **changed)
         else:
             templates.register_template(obj, by=caller(request))
+
+    @staticmethod
+    def submit_removal(row: Template, by: Caller) -> AsyncJob:
+        return templates.delete_template(row, by)
 
 
 class OfferedServiceInline(admin.TabularInline):
@@ -375,14 +390,14 @@ class NetworkForm(forms.ModelForm):
 
 
 @admin.register(Network)
-class NetworkAdmin(ModelAdmin):
+class NetworkAdmin(RemovedByJob):
     form = NetworkForm
+    consequence = "A network that NICs are on is not deleted."
     list_display = ["name", "zone", "vlan", "cidr", "gateway", "offering", "account", "acl_type"]
     list_select_related = ["zone", "offering", "account__domain"]
     list_filter = ["zone", "acl_type", "offering__guest_type"]
     search_fields = ["name", "display_text", "cidr", "vlan"]
     autocomplete_fields = ["account", "domain"]
-    actions = ["remove"]
     fixed = ["zone", "offering", "account", "acl_type", "domain", "vlan", "cidr", "gateway", "start_ip", "end_ip"]
 
     def get_fieldsets(self, request: HttpRequest, obj: Network | None = None):
@@ -422,24 +437,9 @@ class NetworkAdmin(ModelAdmin):
         )
         obj.pk = services.create_network(wanted, by=caller(request)).pk
 
-    def has_delete_permission(self, request: HttpRequest, obj: Network | None = None) -> bool:
-        """A job deletes it: the stock button and action would say that it is gone already."""
-        return False
-
-    def has_remove_permission(self, request: HttpRequest) -> bool:
-        return request.user.has_perm("networks.delete_network")
-
-    @admin.action(description="Delete selected networks", permissions=["remove"])
-    def remove(self, request: HttpRequest, queryset: QuerySet[Network]) -> TemplateResponse | None:
-        if request.POST.get("confirmed"):
-            return self.submit_each(request, queryset.select_related("account"), services.delete_network)
-        return self.ask_first(
-            request,
-            queryset.select_related("account__domain"),
-            "remove",
-            "Delete these networks",
-            "A network that NICs are on is not deleted.",
-        )
+    @staticmethod
+    def submit_removal(row: Network, by: Caller) -> AsyncJob:
+        return services.delete_network(row, by)
 
 
 # VMs --------------------------------------------------------------------------------------------
@@ -574,7 +574,7 @@ class NicAdmin(ModelAdmin):
     ]
     list_display = ["mac_address", "vm", "network", "ip4_address", "address_state", "address_source", "address_seen_at"]
     list_select_related = ["vm", "network"]
-    list_filter = ["address_state", "address_source", "is_default"]
+    list_filter = ["address_state", filter_by_known("source", "address_source", lambda: list(Source)), "is_default"]
     search_fields = ["mac_address", "ip4_address", "ip6_address", "vm__name", "network__name"]
 
     @admin.display(description="Other addresses")
@@ -620,12 +620,19 @@ class VolumeAdmin(ReadOnlyAdmin):
 
 @admin.register(SshKeyPair)
 class SshKeyPairAdmin(ModelAdmin):
-    """A key never changes under its name: VMs have copies of it."""
-
-    fields = ["name", "account", "public_key", "fingerprint"]
-    fixed = ["name", "account", "public_key"]
-    readonly_fields = ["fingerprint"]
+    note = "A key never changes under its name: VMs have copies of it."
+    fields = ["name", "account", "public_key"]
     list_display = ["name", "account", "fingerprint"]
     list_select_related = ["account__domain"]
     search_fields = ["name", "account__name", "fingerprint"]
     autocomplete_fields = ["account"]
+
+    def has_change_permission(self, request: HttpRequest, obj: SshKeyPair | None = None) -> bool:
+        return False
+
+    def save_model(self, request: HttpRequest, obj: SshKeyPair, form: forms.ModelForm, change: bool) -> None:
+        given = form.cleaned_data
+        obj.pk = keys.register(given["name"], given["public_key"], given["account"], caller(request)).pk
+
+    def delete_model(self, request: HttpRequest, obj: SshKeyPair) -> None:
+        keys.delete(obj.name, obj.account, caller(request))

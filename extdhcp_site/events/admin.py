@@ -1,20 +1,7 @@
 from django.contrib import admin
-from django.http import HttpRequest
 
-from extdhcp_site.console.administration import ReadOnlyAdmin
-from extdhcp_site.events.models import Event, EventQuerySet, EventType
-
-
-class TypeFilter(admin.SimpleListFilter):
-    """By the names that the documentation and the API use."""
-
-    title = parameter_name = "type"
-
-    def lookups(self, request: HttpRequest, model_admin: admin.ModelAdmin) -> list[tuple[str, str]]:
-        return [(name, name) for name in EventType.values]
-
-    def queryset(self, request: HttpRequest, queryset: EventQuerySet) -> EventQuerySet:
-        return queryset.filter(type=self.value()) if self.value() else queryset
+from extdhcp_site.console.administration import ReadOnlyAdmin, filter_by_known
+from extdhcp_site.events.models import Event, EventType
 
 
 @admin.register(Event)
@@ -37,7 +24,13 @@ class EventAdmin(ReadOnlyAdmin):
     ]
     list_display = ["created_at", "level", "kind", "state", "description", "account", "username"]
     list_select_related = ["account__domain"]
-    list_filter = ["level", "created_at", "state", "archived", TypeFilter]
+    list_filter = [
+        "level",
+        "created_at",
+        "state",
+        "archived",
+        filter_by_known("type", "type", lambda: EventType.values),
+    ]
     search_fields = ["description", "for_operator", "resource_name", "username", "resource_uuid", "parent_uuid"]
 
     @admin.display(description="type", ordering="type")

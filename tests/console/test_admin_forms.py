@@ -377,8 +377,8 @@ def test_a_domain_is_added_below_another(client):
 @pytest.mark.parametrize(
     ("wrong", "says"),
     [
-        ({"name": "x/y"}, "no slash"),
-        ({"parent": ""}, "one root domain"),
+        ({"name": "x/y"}, "contain a slash"),
+        ({"parent": ""}, "required"),
         ({"name": "taken"}, "already"),
         ({"name": ""}, "required"),
     ],
@@ -393,10 +393,8 @@ def test_an_accounts_name_is_once_in_its_domain(client):
     account = factories.make_account(name="one")
     factories.make_account(name="two")
 
-    assert "already exists" in complaint(change(client, account, name="two", role="0", state="enabled"))
-    assert "already exists" in complaint(
-        add(client, Account, name="two", role="0", state="enabled", domain=Domain.root().pk)
-    )
+    assert "already" in complaint(change(client, account, name="two", role="0"))
+    assert "already" in complaint(add(client, Account, name="two", role="0", domain=Domain.root().pk))
 
 
 def test_a_user_is_added_to_an_account(client):

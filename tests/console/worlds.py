@@ -21,6 +21,7 @@ from ipfetch.models import (
     LeaseToken,
     Observation,
     Outcome,
+    Sweep,
     create_lease_token,
 )
 from networks.models import (
@@ -145,6 +146,7 @@ MAKERS: dict[type[Model], Callable[[], Model]] = {
     ServiceOffering: factories.make_service_offering,
     Setting: lambda: Setting.objects.create(name=f"setting-{next(_setting_names)}"),
     SshKeyPair: make_key_pair,
+    Sweep: lambda: Sweep.objects.create(at=timezone.now(), batches=1, nics=1, found=0, failed=0, seconds=0, slowest=0),
     Template: lambda: factories.make_template(zone=factories.make_zone()),
     User: factories.make_user,
     VirtualMachine: factories.make_running_vm,

@@ -1,13 +1,17 @@
 """The administration by staff who may do less than its pages offer."""
 
 import pytest
+from allauth.mfa.models import Authenticator
+from allauth.mfa.totp.internal.auth import TOTP
 from django.contrib import admin
 from django.contrib.auth.models import Group, Permission
 from django.db.models import Model
 from django.urls import NoReverseMatch, reverse
 
-from extdhcp_site.accounts.models import Account, ApiKey, Role, User
+from extdhcp_site.accounts.models import Account, ApiKey, Domain, Role, User
 from extdhcp_site.configuration.models import Setting
+from extdhcp_site.events.models import Event
+from extdhcp_site.jobs.models import AsyncJob
 from tests import factories
 from tests.api.fuzz import rows
 from tests.console.worlds import MAKERS, client_of, make_root
@@ -127,10 +131,27 @@ class TestWhoIsMorePowerful:
 
     def test_another_account_is(self, client):
         account = factories.make_account()
-        form = {"name": account.name, "role": int(Role.USER), "state": "disabled"}
-        assert client.post(page(Account, "change", account.pk), form).status_code == 302
+        assert client.post(page(Account, "change", account.pk), {"name": "new", "role": 0}).status_code == 302
+        client.post(page(Account, "changelist"), {"action": "disable", "_selected_action": [account.pk]})
         account.refresh_from_db()
-        assert account.state == "disabled"
+        assert account.name == "new"
+        assert AsyncJob.objects.get().command == "disableAccount"
+
+    @pytest.mark.parametrize("action", ["disable", "lock", "enable", "remove"])
+    def test_nor_is_it_by_an_action(self, boss, client, action):
+        form = {"action": action, "_selected_action": [boss.account.pk], "confirmed": "yes"}
+        client.post(page(Account, "changelist"), form)
+        assert not AsyncJob.objects.exists()
+        assert not Event.objects.exists()
+
+    @pytest.mark.parametrize("action", ["disable", "enable", "remove_second_factor"])
+    def test_a_superuser_is_not_shut_out_by_an_action(self, boss, client, action):
+        """CVE-2026-59799 (CloudStack): the second factor could be switched off without the privilege."""
+        TOTP.activate(boss, "JBSWY3DP")
+        client.post(page(User, "changelist"), {"action": action, "_selected_action": [boss.pk]})
+        assert Authenticator.objects.filter(user=boss).exists()
+        assert not AsyncJob.objects.exists()
+        assert not Event.objects.exists()
 
     def test_a_superusers_keys_go_on(self, boss, client):
         factories.make_api_key(boss)
@@ -175,13 +196,21 @@ class TestWhoIsMorePowerful:
         assert not group.permissions.exists()
 
 
-@pytest.mark.parametrize("make", [factories.make_domain, factories.make_service_offering])
-def test_what_never_changes_is_changed_by_nobody(make):
-    """A domain's path decides who sees what."""
-    row = make()
-    form = {"name": "other", "network_domain": "other.example", "cpus": 2, "mhz": 1, "memory_mib": 1}
+def test_what_never_changes_is_changed_by_nobody():
+    row = factories.make_service_offering()
+    form = {"name": "other", "cpus": 2, "mhz": 1, "memory_mib": 1}
     assert client_of(make_root()).post(page(type(row), "change", row.pk), form).status_code == 403
     assert type(row).objects.get(pk=row.pk).name == row.name
+
+
+def test_a_domain_stays_where_it_is():
+    """A domain's path decides who sees what."""
+    row, other = factories.make_domain(), factories.make_domain()
+    form = {"name": "other", "parent": other.pk, "path": "ROOT/", "network_domain": "vms.example"}
+    client_of(make_root()).post(page(Domain, "change", row.pk), form)
+    after = Domain.objects.get(pk=row.pk)
+    assert (after.name, after.parent, after.path) == (row.name, row.parent, row.path)
+    assert after.network_domain == "vms.example"
 
 
 def test_a_superuser_makes_groups():

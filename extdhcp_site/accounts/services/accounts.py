@@ -25,6 +25,14 @@ class NewAccount:
 
 def create(new: NewAccount, first_user: users.NewUser, by: Caller) -> Account:
     """Raises PermissionDenied for more power than the caller's own, InvalidParameter for what is taken or malformed."""
+    with transaction.atomic():
+        account = create_empty(new, by)
+        users.create(account, first_user, by)
+    return account
+
+
+def create_empty(new: NewAccount, by: Caller) -> Account:
+    """One that nobody logs in to yet. Raises as `create` does."""
     if new.role == Role.ROOT_ADMIN and not by.is_root:
         raise PermissionDenied("Only a root admin makes root admins.")
     name = _checked_name(new.name, new.domain)
@@ -34,7 +42,6 @@ def create(new: NewAccount, first_user: users.NewUser, by: Caller) -> Account:
             account.save()
         refuse_if_removed(new.domain)
         events.record(EventType.ACCOUNT_CREATE, f"Account {account} created", account=account, on=account, by=by)
-        users.create(account, first_user, by)
     return account
 
 
@@ -50,6 +57,16 @@ def rename(account: Account, name: str, by: Caller) -> Account:
             text = f"Account {before} renamed to {name}"
             events.record(EventType.ACCOUNT_UPDATE, text, account=account, on=account, by=by)
     return account
+
+
+def change_role(account: Account, role: Role, by: Caller) -> None:
+    """It ends the sessions of the account's users. Raises InvalidParameter for the caller's own account."""
+    if account.pk == by.account.pk:
+        raise InvalidParameter("You cannot change the role of your own account.")
+    with transaction.atomic():
+        Account.objects.live().filter(pk=account.pk).update(role=role)
+        text = f"Account {account} is now {role.label}"
+        events.record(EventType.ACCOUNT_UPDATE, text, account=account, on=account, by=by)
 
 
 def _checked_name(name: str, domain: Domain, but: Account | None = None) -> str:

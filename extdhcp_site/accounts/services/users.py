@@ -85,6 +85,10 @@ def update(user: User, changes: Changes, by: Caller) -> User:
     return user
 
 
+def record(type: EventType, what: str, user: User, by: Caller) -> None:
+    events.record(type, f"User {user} {what}", account=user.account, on=user, by=by)
+
+
 def _ask_current_password(user: User, given: str | None) -> None:
     """Whoever has found a session or a key must not take the whole user over with it."""
     if not knows_password(user, given or ""):
