@@ -5,7 +5,6 @@ Sources: XenAPI reference, classes SR, PBD and VDI. A PBD is a host's connection
 
 import contextlib
 import time
-from collections.abc import Iterator
 from dataclasses import dataclass
 
 from networks.hypervisors import xenserver_records as records
@@ -153,27 +152,42 @@ def ensure_root(session: Session, host: str, wanted: ImageRoot) -> None:
     size = records.number(disk, "virtual_size")
     if wanted.size and wanted.size < size:
         raise Refused(f"Template {wanted.image} is larger than the ROOT volume asked for.")
-    is_clone = records.ref(disk, "SR") == store.ref
-    name = _unfinished(wanted.volume)
-    made = records.reference(
-        session.call("VDI.clone", image, {})
-        if is_clone
-        else session.call("VDI.create", _description(name, store, max(size, wanted.size)))
-    )
     try:
-        if is_clone:
-            session.call("VDI.set_name_label", made, name)
+        if records.ref(disk, "SR") == store.ref:
+            made = _clone(session, wanted)
             if wanted.size > size:
                 session.run("VDI.resize", made, str(wanted.size))
         else:
-            session.run("VDI.copy", image, store.ref, records.NULL, made)
+            made = _copy(session, image, store, wanted, max(size, wanted.size))
         _mark(session, made, session.record("VDI", made))
         # Last: it is by this name that it counts as made.
         session.call("VDI.set_name_label", made, wanted.volume)
     except HypervisorError:
         with contextlib.suppress(HypervisorError):
-            destroy(session, made)
+            _destroy_unfinished(session, wanted.volume)
         raise
+
+
+def _clone(session: Session, wanted: ImageRoot) -> str:
+    """A clone of the template's first disk.
+
+    Of the whole template, of which all but the disk goes again: it has its name from its first moment, while the
+    clone of a disk is called as the original, and would be nobody's when its worker died.
+    """
+    name = _unfinished(wanted.volume)
+    clone = records.reference(session.run("VM.clone", template(session, wanted.image)[0], name))
+    made, *others = _disks(session, session.record("VM", clone))
+    session.call("VDI.set_name_label", made, name)
+    for other in others:
+        destroy(session, other)
+    session.run("VM.destroy", clone)
+    return made
+
+
+def _copy(session: Session, image: str, store: Store, wanted: ImageRoot, size: int) -> str:
+    made = records.reference(session.call("VDI.create", _description(_unfinished(wanted.volume), store, size)))
+    session.run("VDI.copy", image, store.ref, records.NULL, made)
+    return made
 
 
 def delete_root(session: Session, host: str, unwanted: ImageRoot) -> None:
@@ -193,16 +207,25 @@ def _unfinished(volume: str) -> str:
 
 def _destroy_unfinished(session: Session, volume: str) -> None:
     """A copy goes on in the pool when its worker has died: it is waited for. Raises Busy."""
-    for ref in session.named_refs("VDI", _unfinished(volume)):
-        while True:
-            try:
-                destroy(session, ref)
-                break
-            except Busy:
-                if time.monotonic() + POLL_SECONDS > session.deadline:
-                    raise
-                time.sleep(POLL_SECONDS)
-                beat()
+    clones = session.named("VM", _unfinished(volume))
+    disks_ = [disk for clone in clones.values() for disk in _disks(session, clone)]
+    for ref in [*disks_, *session.named_refs("VDI", _unfinished(volume))]:
+        _destroy_in_time(session, ref)
+    # Last: it is through them that their disks are found.
+    for clone in clones:
+        with contextlib.suppress(NotFound):
+            session.run("VM.destroy", clone)
+
+
+def _destroy_in_time(session: Session, vdi: str) -> None:
+    while True:
+        try:
+            return destroy(session, vdi)
+        except Busy:
+            if time.monotonic() + POLL_SECONDS > session.deadline:
+                raise
+            time.sleep(POLL_SECONDS)
+            beat()
 
 
 def _description(name: str, store: Store, size: int) -> dict[str, object]:
@@ -238,15 +261,14 @@ def template(session: Session, name: str) -> tuple[str, records.Record]:
 
 def template_disk(session: Session, name: str) -> tuple[str, records.Record]:
     """A template's first disk."""
-    _ref, vm = template(session, name)
-    vbds = [session.record("VBD", vbd) for vbd in records.references(vm.get("VBDs"))]
-    for vbd in sorted(_of_disks(vbds), key=lambda one: records.number(one, "userdevice")):
-        vdi = records.ref(vbd, "VDI")
+    for vdi in _disks(session, template(session, name)[1]):
         return vdi, session.record("VDI", vdi)
     raise Refused(f"Template {name} has no disk: install one and make it a template.")
 
 
-def _of_disks(vbds: list[records.Record]) -> Iterator[records.Record]:
-    for vbd in vbds:
-        if records.text(vbd, "type") == "Disk" and records.ref(vbd, "VDI") != records.NULL:
-            yield vbd
+def _disks(session: Session, vm: records.Record) -> list[str]:
+    """Of a VM or template, in the order of their places."""
+    found = (session.find("VBD", vbd) for vbd in records.references(vm.get("VBDs")))
+    vbds = [vbd for vbd in found if vbd is not None and records.text(vbd, "type") == "Disk"]
+    vdis = [records.ref(vbd, "VDI") for vbd in sorted(vbds, key=lambda one: records.number(one, "userdevice"))]
+    return [vdi for vdi in vdis if vdi != records.NULL]

@@ -2,7 +2,9 @@
 
 import ast
 import time
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
+from itertools import count
 from pathlib import Path
 
 import pytest
@@ -493,19 +495,66 @@ def test_storage_says_whether_further_hosts_see_it(here):
 
 
 @pytest.mark.parametrize("pool", [PRIMARY, "Local storage"])
-@pytest.mark.parametrize("retry", ["ensure_root", "delete_root"])
-def test_worker_that_dies_while_it_makes_a_root_volume_leaves_nothing_for_ever(xen, here, monkeypatch, pool, retry):
-    root = xen_root(pool=pool)
-    before = len(xen.db.rows("VDI"))
-    with monkeypatch.context() as patch:
-        patch.setattr("networks.hypervisors.xenserver_storage._mark", die)
-        with pytest.raises(SystemExit):
+@pytest.mark.parametrize("when", ["before", "after"])
+def test_worker_that_dies_at_any_call_of_making_a_root_volume_leaves_nothing_for_ever(
+    xen, here, monkeypatch, pool, when
+):
+    before = (len(xen.db.rows("VDI")), len(xen.db.rows("VM")))
+    call = Session.call
+    for dies_at in count(1):
+        root, calls = xen_root(pool=pool, size=20 * GIB), count(1)
+
+        def dying(self, *arguments, calls=calls, dies_at=dies_at, **named):
+            is_the_one = next(calls) == dies_at
+            if is_the_one and when == "before":
+                raise SystemExit
+            answer = call(self, *arguments, **named)
+            if is_the_one:
+                raise SystemExit
+            return answer
+
+        with monkeypatch.context() as patch:
+            patch.setattr(Session, "call", dying)
+            try:
+                here.ensure_root(root, soon())
+                break
+            except SystemExit:
+                pass
+        if dies_at % 2:
             here.ensure_root(root, soon())
-    assert len(xen.db.rows("VDI")) == before + 1
-    getattr(here, retry)(root, soon())
+            (made,) = xen.db.where("VDI", name_label=root.volume)
+            assert int(made["virtual_size"]) == 20 * GIB
+        here.delete_root(root, soon())
+        assert (len(xen.db.rows("VDI")), len(xen.db.rows("VM"))) == before
     here.delete_root(root, soon())
 
-    assert len(xen.db.rows("VDI")) == before
+    assert dies_at > 10
+
+
+def test_templates_other_disks_are_not_cloned_for_good(xen, here):
+    template = xen.ref("VM", "debian-12")
+    data = xen.db.create("VDI", name_label="data", SR=xen.ref("SR", PRIMARY))
+    vbd = xen.db.create("VBD", VM=template, VDI=data, type="Disk", userdevice="1")
+    before = len(xen.db.rows("VDI"))
+    root = xen_root()
+    try:
+        here.ensure_root(root, soon())
+
+        assert len(xen.db.rows("VDI")) == before + 1
+        assert len(xen.db.where("VDI", name_label="data")) == 1
+    finally:
+        here.delete_root(root, soon())
+        xen.db.delete("VBD", vbd)
+        xen.db.delete("VDI", data)
+
+
+def test_root_volumes_are_cloned_side_by_side(xen, here):
+    xen.pace["clone"] = 0.3
+    roots = [xen_root() for _ in range(4)]
+    with ThreadPoolExecutor(len(roots)) as workers:
+        list(workers.map(lambda root: here.ensure_root(root, soon()), roots))
+
+    assert all(xen.db.where("VDI", name_label=root.volume) for root in roots)
 
 
 def die(*_arguments):
@@ -568,7 +617,7 @@ def test_repository_that_the_host_is_not_plugged_into(xen, here):
 
 
 def test_full_repository_is_told_as_such(xen, here):
-    xen.faults.fail_next("VDI.clone", "SR_BACKEND_FAILURE_44", "", "no space", "")
+    xen.faults.fail_next("Async.VM.clone", "SR_BACKEND_FAILURE_44", "", "no space", "")
     with pytest.raises(StorageProblem, match="full"):
         here.ensure_root(xen_root(), soon())
 

@@ -118,12 +118,14 @@ def _work(call: Call, steps: Steps) -> object:
 _SHARED = ("SR", "host")
 # Cutting the power of a VM does not wait for a guest that takes its time.
 _AT_ONCE = {"hard_shutdown": ("clean_shutdown", "clean_reboot", "hard_reboot", "shutdown")}
+_SIDE_BY_SIDE = {"clone": ("clone", "copy"), "copy": ("clone", "copy")}
 
 
 def _begin(call: Call, work: Work) -> None:
     operations = call.db.get(work.class_name, work.ref).mapping("current_operations")
     for other in operations.values():
-        if work.class_name not in _SHARED and other not in _AT_ONCE.get(work.operation, ()):
+        allowed = (_AT_ONCE | (_SIDE_BY_SIDE if work.class_name == "VM" else {})).get(work.operation, ())
+        if work.class_name not in _SHARED and other not in allowed:
             raise XenError("OTHER_OPERATION_IN_PROGRESS", work.class_name, work.ref, other)
     call.db.set(work.class_name, work.ref, current_operations={**operations, call.task: work.operation})
 
