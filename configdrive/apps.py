@@ -6,7 +6,7 @@ class ConfigDriveConfig(AppConfig):
     verbose_name = "Config drives"
 
     def ready(self) -> None:
-        from configdrive import storage, timeline, troubleshooting, upkeep
+        from configdrive import console, storage, timeline, troubleshooting, upkeep  # noqa: F401 - console declares pages
         from extdhcp_site.jobs import tasks
         from networks import checks, elements
         from networks import timeline as timelines

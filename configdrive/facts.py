@@ -3,6 +3,7 @@
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from datetime import datetime
+from typing import Any
 
 from configdrive.configuration import CLOUD_IDENTIFIER, LABEL
 from configdrive.content import PASSWORD_CHECKSUM_FILES, DriveError, DriveFacts, drive_files
@@ -99,7 +100,19 @@ class ShownFile:
 
     path: str
     size: int
-    text: str
+    content: bytes
+
+    @property
+    def text(self) -> str:
+        """What is no text is not shown as one."""
+        try:
+            return self.content.decode()
+        except UnicodeDecodeError:
+            return "(not a text)"
+
+    @property
+    def is_masked(self) -> bool:
+        return MASK.encode() in self.content
 
 
 def shown_files(vm: VirtualMachine) -> list[ShownFile]:
@@ -110,18 +123,27 @@ def shown_files(vm: VirtualMachine) -> list[ShownFile]:
 def masked_files(of: Plan) -> list[ShownFile]:
     """The planned drive's files, with password and user data masked. Raises DriveError."""
     real = of.facts
-    masked = replace(
-        real,
-        password=MASK if real.password else None,
+    return drive_with(
+        of,
+        password=MASK,
         user_data=MASK.encode() if real.user_data else None,
         per_boot_script=f"#cloud-boothook {MASK}" if real.per_boot_script else "",
     )
-    texts = drive_files(masked)
+
+
+def drive_with(of: Plan, *, password: str, **others: Any) -> list[ShownFile]:
+    """The planned drive's files, with `password` for the real one if it has one, and with these other facts.
+
+    Raises DriveError.
+    """
+    real = of.facts
+    shown = drive_files(replace(real, password=password if real.password else None, **others))
     return [
-        ShownFile(path, len(content), _masked_text(path, texts[path])) for path, content in drive_files(real).items()
+        ShownFile(path, len(content), _without_checksum(path, shown[path]))
+        for path, content in drive_files(real).items()
     ]
 
 
-def _masked_text(path: str, content: bytes) -> str:
+def _without_checksum(path: str, content: bytes) -> bytes:
     # A checksum of a password is a means to guess it.
-    return MASK if path in PASSWORD_CHECKSUM_FILES else content.decode()
+    return MASK.encode() if path in PASSWORD_CHECKSUM_FILES else content

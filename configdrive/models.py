@@ -35,6 +35,7 @@ class ConfigDrive(models.Model):
 
     class Meta:
         ordering = ["vm"]
+        permissions = [("reveal_configdrive", "Can reveal config drives of other accounts' VMs, but for passwords")]
         constraints = [
             models.CheckConstraint(
                 condition=models.Q(name="", host=None) | ~models.Q(name="") & models.Q(host__isnull=False),

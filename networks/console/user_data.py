@@ -16,6 +16,10 @@ from django.http import HttpRequest
 from extdhcp_site.console.forms import CommandForm
 
 LONGEST = 64 * 1024
+DEEPEST = 50
+# Of those in texts too, which may be left open.
+MOST_BRACKETS = 500
+_BRACKET = re.compile(r"[\[\]{}]")
 MOST_PROBLEMS = 8
 MOST_PARTS = 32
 # In a mapping's node, what YAML made of the value.
@@ -134,6 +138,8 @@ def _mime(text: str) -> Look:
 
 def _cloud_config(text: str) -> list[str]:
     try:
+        if _is_deep(text):
+            return [f"It is nested more than {DEEPEST} deep."]
         # Composed, and never constructed: merged aliases would make of a few lines as many values as one likes.
         root = yaml.compose(text, Loader=yaml.SafeLoader)
     except yaml.MarkedYAMLError as error:
@@ -145,13 +151,26 @@ def _cloud_config(text: str) -> list[str]:
         return [f"{where}this is no YAML: {error.problem}"]
     except yaml.YAMLError as error:
         return [f"This is no YAML: {error}"[:200]]
-    except RecursionError:
-        return ["It is nested too deep."]
     if root is None:
         return ["It is empty but for its first line."]
     if not isinstance(root, yaml.MappingNode):
         return [f"It is {_IN_WORDS.get(_kind(root), 'no mapping')}, where cloud-config is a mapping of keys to values."]
     return list(_of_mapping(root))[:MOST_PROBLEMS]
+
+
+def _is_deep(text: str) -> bool:
+    """Looked for first: the parser's time grows with the square of the depth, and the composer calls itself."""
+    depth = 0
+    for bracket in _BRACKET.findall(text):
+        depth = depth + 1 if bracket in "[{" else max(depth - 1, 0)
+        if depth > MOST_BRACKETS:
+            return True
+    depth = 0
+    for event in yaml.parse(text, Loader=yaml.SafeLoader):
+        depth += isinstance(event, yaml.CollectionStartEvent) - isinstance(event, yaml.CollectionEndEvent)
+        if depth > DEEPEST:
+            return True
+    return False
 
 
 def _of_mapping(root: yaml.MappingNode) -> Iterator[str]:
