@@ -741,6 +741,10 @@ class Flows:
         for address in ("192.0.2.77", self.password, ""):
             self.call("updateVmNicIp", by=self.owner, nicid=nic.uuid, ipaddress=address)
             self.work()
+        for asked in ("fetchNicAddress", "resetNicAddressTries", "pauseNicAddress", "resumeNicAddress"):
+            for nicid in (nic.uuid, self.password):
+                self.call(asked, by=self.owner, nicid=nicid)
+            self.call(asked, by=self.people["stranger"], nicid=nic.uuid)
         self.call("addIpToNic", by=self.owner, nicid=nic.uuid, ipaddress=self.password)
         added = self.call("addIpToNic", by=self.owner, nicid=nic.uuid, ipaddress="192.0.2.78")
         self.work()
