@@ -68,7 +68,9 @@ ALERTS: ListOf[Shown] = ListOf(
     rows=alerts_of,
     columns=[
         Column("State", lambda shown: shown.alert.state, "alerts/state.html", short=True),
-        Column("Since", lambda shown: shown.alert.first_at.isoformat(timespec="seconds"), "alerts/since.html"),
+        Column(
+            "Since", lambda shown: shown.alert.first_at.isoformat(timespec="seconds"), "alerts/since.html", short=True
+        ),
         Column("About", lambda shown: shown.alert.subject_name, "alerts/about.html"),
         Column("What is wrong", lambda shown: shown.alert.text, "alerts/what.html"),
         Column("Lasted", lambda shown: in_words(shown.lasted), "alerts/lasted.html", short=True),

@@ -114,7 +114,7 @@ JOBS: ListOf[Seen] = ListOf(
             "Submitted", lambda seen: seen.job.created_at.isoformat(timespec="seconds"), "jobs/when.html", short=True
         ),
         Column("State", lambda seen: seen.word, "jobs/state.html", short=True),
-        Column("Command", lambda seen: seen.job.command, "jobs/command.html"),
+        Column("Command", lambda seen: seen.job.command, "jobs/command.html", short=True),
         Column("About", lambda seen: seen.job.instance_name or seen.job.instance_type, "jobs/about.html"),
         Column("What came of it", lambda seen: seen.outcome),
         Column("Took", lambda seen: in_words(seen.took), short=True),
