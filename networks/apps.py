@@ -9,7 +9,16 @@ class NetworksConfig(AppConfig):
         from extdhcp_site.alerts import watches as alerts
         from extdhcp_site.jobs import tasks
         from networks import checks, timeline, troubleshooting, watches
-        from networks.console import deploy, keys, networks, offerings, vm, vms  # noqa: F401 - they declare their pages
+        from networks.console import (  # noqa: F401 - they declare their pages
+            deploy,
+            endpoints,
+            hosts,
+            keys,
+            networks,
+            offerings,
+            vm,
+            vms,
+        )
         from networks.services import adoption, lifecycle
 
         checks.troubleshoots_nics(troubleshooting.vm_checks)

@@ -22,10 +22,19 @@ WORDS: dict[type, str] = {
 }
 
 
+# No driver asks anybody when it is made.
+_ANY = base.EndpointAddress(base.Transport.TLS, host="hypervisor.example.org")
+
+
+def of_kind(kind: str) -> list[tuple[str, bool]]:
+    """What this kind of hypervisor can do here, and what it cannot."""
+    one = driver(kind, _ANY)
+    return [(words, isinstance(one, protocol)) for protocol, words in WORDS.items()]
+
+
 def capability_table() -> str:
     """In Markdown."""
-    address = base.EndpointAddress(base.Transport.TLS, host="hypervisor.example.org")
-    drivers = [driver(kind, address) for kind in HypervisorType.values]
+    drivers = [driver(kind, _ANY) for kind in HypervisorType.values]
     rows = [["", *HypervisorType.labels], ["---"] * (len(drivers) + 1)]
     rows += [
         [words, *("yes" if isinstance(one, protocol) else "no" for one in drivers)] for protocol, words in WORDS.items()

@@ -36,6 +36,7 @@ class Ask:
 
     `kind` is one of text, password, textarea, number, datetime-local, select, checks (several of a few) and checkbox.
     `to_wire` makes of the text that was typed the one that is sent. `more`: it stands behind "More".
+    `empties`: what is left empty is sent too, for it takes away what was there.
     """
 
     name: str
@@ -48,6 +49,7 @@ class Ask:
     more: bool = False
     placeholder: str = ""
     to_wire: Callable[[str], str] = str
+    empties: bool = False
 
 
 @dataclass(frozen=True)
@@ -116,8 +118,13 @@ class CommandForm:
         return Call(self.command.name, self.sends(), commands.SECRET | typed_blindly)
 
     def sends(self) -> dict[str, str]:
-        """The parameters, as texts of the wire; without those that are left empty."""
-        typed = {name: self._asks[name].to_wire(field.value) for name, field in self.fields.items() if field.value}
+        """The parameters, as texts of the wire; those that are left empty only where that takes something away."""
+        asks = self._asks
+        typed = {
+            name: asks[name].to_wire(field.value)
+            for name, field in self.fields.items()
+            if field.value or (asks[name].empties and self.is_sent)
+        }
         return {**self.values, **typed}
 
     def submit(self) -> dict[str, Any] | None:

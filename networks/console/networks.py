@@ -164,7 +164,7 @@ def edit_network(request: HttpRequest, caller: Caller, uuid: str) -> HttpRespons
         Ask("displaytext", "In words", value=it.display_text),
         Ask("startip", "First address", value=it.start_ip or "", help="Of the range that the DHCP server hands out."),
         Ask("endip", "Last address", value=it.end_ip or ""),
-        Ask("networkdomain", "DNS domain of its guests", value=it.network_domain),
+        Ask("networkdomain", "DNS domain of its guests", value=it.network_domain, empties=True),
         Ask(
             "networkofferingid",
             "Offering",
