@@ -1,19 +1,25 @@
 """What pools and vCenters do by themselves, with the real drivers in this process: they move VMs, and lose hosts."""
 
+import hashlib
 from collections.abc import Iterator
 
 import pytest
+from django.utils import timezone
 
+from configdrive.content import PASSWORD_CHECKSUM_FILES
 from configdrive.models import Leftover
 from extdhcp_site.accounts.models import Role
 from extdhcp_site.events.models import Event, EventType
 from extdhcp_site.jobs.models import AsyncJob, Status
 from networks.hypervisors.base import PowerState
 from networks.hypervisors.drivers import driver
+from networks.hypervisors.xenserver_networks import CARRIER
 from networks.hypervisors.xenserver_session import SESSIONS
 from networks.models import Cluster, Endpoint, Host, Network, Pod, PrimaryStorage, Template, VirtualMachine, VmState
 from networks.services import adoption, lifecycle, vms
+from tests.configdrive.drives import contents
 from tests.factories import GIB, make_account, make_network, make_template, make_zone
+from tests.ipfetch.passes import MINUTE, run_pass
 from tests.life import deploy, run
 from tests.networks.hypervisors.factories import soon
 from tests.pools.worlds import VLAN, Pool, World, vmware, xenserver
@@ -160,6 +166,15 @@ def test_a_check_makes_no_networks_and_takes_nothing_down(pool: Cloud, xen: XenS
     assert (states(), len(xen.db.where("network"))) == (["Up", "Up"], before)
 
 
+def test_a_check_names_the_network_that_guests_vlans_would_lie_on(pool: Cloud, xen: XenServer, manage):
+    assert "cloudbr100 is made when a VM first needs it" in manage("check_endpoint", "pool").out
+
+    xen.db.set("network", xen.ref("network", CARRIER), name_label="renamed")
+
+    missing = "on xen1: The pool has no network cloudbr100, nor one named cloud-guest"
+    assert missing in manage("check_endpoint", "pool").out
+
+
 def test_a_check_names_storage_that_is_not_shared(xen: XenServer, caller, manage):
     world = Pool(xen)
     world.storage = "Local storage"
@@ -169,3 +184,26 @@ def test_a_check_names_storage_that_is_not_shared(xen: XenServer, caller, manage
         "FAILED  storage Local storage on xen1: It is shared here, and this host alone"
         in manage("check_endpoint", "pool").out
     )
+
+
+def test_a_windows_guest_gets_its_drive_and_tells_its_address(cloud: Cloud, manage):
+    cloud.template.os_family, cloud.template.password_enabled = "Windows", True
+    cloud.template.save()
+    vm = cloud.deploy()
+
+    (image,) = cloud.world.drives()
+    files = contents(image, "joliet")  # the names that Windows reads
+    password = files["cloudstack/password/vm_password.txt"]
+    assert password.decode() == vm.password
+    checksum = hashlib.md5(password, usedforsecurity=False).hexdigest()
+    assert {files[name].decode() for name in PASSWORD_CHECKSUM_FILES} == {checksum}
+    assert cloud.at(0).inserted(vm.on_host, soon())
+
+    nic = vm.nics.get()
+    cloud.world.guest_has(
+        {"instancename": vm.instance_name, "id": str(vm.uuid), "nic": [{"macaddress": nic.mac_address}]}, "192.0.2.57"
+    )
+    run_pass(timezone.now() + MINUTE)
+    nic.refresh_from_db()
+    assert nic.ip4_address == "192.0.2.57"
+    assert "FAILED" not in manage("troubleshoot", str(vm.uuid)).out
