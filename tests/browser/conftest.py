@@ -6,14 +6,14 @@ Tests that ask for any of this run in the second part of `make test`, with the m
 import json
 import os
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
 from playwright.sync_api import Browser, Page, sync_playwright
 
-from tests.browser.views import DESKTOP, View, flaws, picture
+from tests.browser.views import DESKTOP, VIEWS, View, flaws, picture
 from tests.browser.watching import Complaints
 from tests.clients.environments import ClientMissing
 from tests.server import Client, Server
@@ -158,12 +158,12 @@ def signed_in(open_page: Callable[..., Page]) -> Callable[..., Page]:
 
 
 @pytest.fixture
-def looks_right() -> Callable[[Page, str], None]:
+def looks_right() -> Callable[..., None]:
     """Fails where axe finds a violation or the page overflows, at both widths and in both themes; keeps pictures."""
 
-    def looks_right(page: Page, name: str) -> None:
+    def looks_right(page: Page, name: str, views: Sequence[View] = VIEWS) -> None:
         try:
-            found = flaws(page, name)
+            found = flaws(page, name, views)
         except ClientMissing as missing:
             unable(str(missing))
         assert not found, "\n".join([page.url, *found])

@@ -1,6 +1,6 @@
 """What a page is looked at with, and what is looked for."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import product
@@ -38,7 +38,9 @@ class View:
 
 
 DESKTOP = View(1280, "light")
-VIEWS = [View(width, theme) for width, theme in product((1280, 390), ("light", "dark"))]
+VIEWS = tuple(View(width, theme) for width, theme in product((1280, 390), ("light", "dark")))
+# Each width and each theme once.
+TWO_VIEWS = (View(1280, "light"), View(390, "dark"))
 
 
 @contextmanager
@@ -90,10 +92,10 @@ def picture(page: Page, name: str) -> Path:
     return path
 
 
-def flaws(page: Page, name: str) -> list[str]:
-    """What is wrong with the page in any view; a picture of each is kept."""
+def flaws(page: Page, name: str, views: Sequence[View]) -> list[str]:
+    """What is wrong with the page in any of the views; a picture of each is kept."""
     found = []
-    for view in VIEWS:
+    for view in views:
         with seen_by(page, view):
             picture(page, f"{name}-{view}")
             found += [f"{view}: {violation}" for violation in violations(page)]

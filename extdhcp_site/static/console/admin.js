@@ -6,9 +6,9 @@ function nameAll() {
     const box = select.nextElementSibling?.querySelector("[role=combobox]");
     if (!label || !box) continue;
     label.id ||= `${select.id}_label`;
-    const chosen = box.querySelector("[role=textbox]");
+    const chosen = box.querySelector("[role=textbox], [role=searchbox]");
     chosen?.setAttribute("aria-labelledby", label.id);
-    box.setAttribute("aria-labelledby", chosen ? `${label.id} ${chosen.id}` : label.id);
+    box.setAttribute("aria-labelledby", chosen?.id ? `${label.id} ${chosen.id}` : label.id);
   }
 }
 
