@@ -15,12 +15,13 @@ from django.utils import timezone
 from extdhcp_site.accounts.models import Caller
 from ipfetch.models import IpFetch
 from networks.models import Nic
-from networks.models.vms import NicQuerySet, VirtualMachine, VmState
+from networks.models.vms import NicQuerySet, VmState
 
 State = IpFetch.State
 # Not a state of the queue: the NIC has no row in it.
 OFF = "off"
 GONE = (VmState.DESTROYED, VmState.EXPUNGING)
+NOT_FOUND = (State.WAITING, State.EXHAUSTED, State.PAUSED)
 # How many NICs the time to an address is taken from: the newest whose address is known.
 SAMPLE = 1000
 
@@ -130,12 +131,11 @@ def _sample(caller: Caller) -> list[tuple[int, timedelta]]:
 
 
 def by_state(caller: Caller) -> Mapping[str, int]:
-    """NICs of each state, `OFF` for those that are not asked. What belongs to destroyed VMs does not count."""
+    """NICs of each state, `OFF` for those that are not asked. Those of destroyed VMs have left the queue."""
     nics = Nic.objects.visible_to(caller)
-    queued = IpFetch.objects.visible_to(caller).exclude(nic__vm__in=VirtualMachine.objects.filter(state__in=GONE))
-    counts = dict(queued.order_by().values_list("state").annotate(Count("pk")))
-    total = nics.count() - nics.filter(vm__state__in=GONE).count()
-    return {**counts, OFF: total - sum(counts.values())}
+    counts = dict(IpFetch.objects.visible_to(caller).order_by().values_list("state").annotate(Count("pk")))
+    there = nics.count() - nics.filter(vm__state__in=GONE).count()
+    return {**counts, OFF: max(there - sum(counts.values()), 0)}
 
 
 def waiting(caller: Caller) -> tuple[list[tuple[Bin, int]], list[tuple[Bin, int]]]:
@@ -159,6 +159,6 @@ def took(caller: Caller) -> list[tuple[Bin, int]]:
 
 def reasons(caller: Caller) -> list[tuple[str, int]]:
     """The outcomes of NICs that have no address, with how many of them there are, the most frequent first."""
-    lacking = IpFetch.objects.visible_to(caller).filter(state__in=[State.WAITING, State.EXHAUSTED]).order_by()
-    counted = lacking.values_list("last_outcome").annotate(Count("pk"))
+    missing = IpFetch.objects.visible_to(caller).filter(state__in=NOT_FOUND).order_by()
+    counted = missing.values_list("last_outcome").annotate(Count("pk"))
     return sorted(counted, key=lambda pair: -pair[1])

@@ -1,61 +1,124 @@
-"""What the overview says of addresses, and of the hosts they are read from."""
+"""What the overview says of addresses: how many are known, who waits and why, how long it takes, what it costs."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime, timedelta
 
-from django.db.models import Case, Count, Q, Value, When
+from django.db.models import Max, Sum
+from django.utils import timezone
 
 from extdhcp_site.accounts.models import Caller
 from extdhcp_site.console.panels import Panel
-from ipfetch.console.rows import LABELS, OFF, rows_of
-from ipfetch.models import IpFetch
-from networks.models import Endpoint, Host, Nic
-from networks.models.vms import NicQuerySet, VmState
+from ipfetch import counts
+from ipfetch.counts import Bin
+from ipfetch.models import IpFetch, Outcome, Sweep
 
-MOST_ROWS = 100
+LABELS = {
+    IpFetch.State.EXHAUSTED: "Given up",
+    IpFetch.State.WAITING: "Waiting",
+    IpFetch.State.PAUSED: "Paused",
+    IpFetch.State.FOUND: "Found",
+    counts.OFF: "Not asked",
+}
+SWEEPS_SHOWN = timedelta(hours=3)
+
+
+@dataclass(frozen=True)
+class Bar:
+    """A number as a bar: `percent` of the longest. `query` is that of the list of NICs behind it."""
+
+    label: str
+    count: int
+    percent: float
+    query: str
+
+
+def _bars(bins: Sequence[tuple[Bin, int]], query: str) -> list[Bar]:
+    longest = max((count for _, count in bins), default=0) or 1
+    return [Bar(each.label, count, round(100 * count / longest, 1), f"{query}={each.key}") for each, count in bins]
 
 
 def addresses(caller: Caller, query: Mapping[str, str]) -> dict[str, object]:
-    """One row a NIC, those without an address first and of these the oldest; and how many there are of each state."""
-    nics = Nic.objects.visible_to(caller).exclude(vm__state__in=[VmState.DESTROYED, VmState.EXPUNGING])
-    counted = nics.order_by().values_list("ip_fetch__state").annotate(Count("pk"))
-    counts = {state or OFF: count for state, count in counted}
-    chosen = query.get("state", "")
+    by_state = counts.by_state(caller)
+    reasons = counts.reasons(caller)
+    longest = max((count for _, count in reasons), default=0) or 1
     return {
-        "numbers": [(state, label, counts.get(state, 0)) for state, label in LABELS.items()],
-        "total": sum(counts.values()),
-        "chosen": chosen if chosen in LABELS else "",
-        "rows": rows_of(_not_found_first(_of_state(nics, chosen))[:MOST_ROWS], caller),
-        "most": MOST_ROWS,
+        "numbers": [(state, label, by_state.get(state, 0)) for state, label in LABELS.items()],
+        "total": sum(by_state.values()),
+        "reasons": [
+            Bar(
+                Outcome(outcome).label if outcome else "Not tried yet",
+                count,
+                round(100 * count / longest, 1),
+                f"outcome={outcome or 'none'}",
+            )
+            for outcome, count in reasons
+        ],
     }
 
 
-def _of_state(nics: NicQuerySet, state: str) -> NicQuerySet:
-    if state not in LABELS:
-        return nics
-    return nics.filter(ip_fetch=None) if state == OFF else nics.filter(ip_fetch__state=state)
+def waiting(caller: Caller, query: Mapping[str, str]) -> dict[str, object]:
+    waited, left = counts.waiting(caller)
+    return {
+        "total": sum(count for _, count in waited),
+        "waited": _bars(waited, "state=waiting&waited"),
+        "left": _bars(left, "state=waiting&left"),
+    }
 
 
-def _not_found_first(nics: NicQuerySet) -> NicQuerySet:
-    place = Case(
-        When(ip_fetch=None, then=Value(2)), When(ip_fetch__state=IpFetch.State.FOUND, then=Value(1)), default=0
-    )
-    return nics.order_by(place, "ip_fetch__entered_at", "pk")
+def took(caller: Caller, query: Mapping[str, str]) -> dict[str, object]:
+    bins = counts.took(caller)
+    return {
+        "bars": _bars(bins, "state=found&took"),
+        "total": sum(count for _, count in bins),
+        "sample": counts.SAMPLE,
+    }
 
 
-def hosts(caller: Caller, query: Mapping[str, str]) -> dict[str, object] | None:
-    """Root admins see which hosts answer, those in trouble first."""
+# Sweeps -----------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Minute:
+    """What all processes have read in a minute; `slowest` in seconds."""
+
+    at: datetime
+    batches: int
+    nics: int
+    found: int
+    failed: int
+    slowest: float
+
+
+def sweeps(caller: Caller, query: Mapping[str, str]) -> dict[str, object] | None:
+    """Root admins see what reading costs."""
     if not caller.is_root:
         return None
-    trouble = Case(When(Q(endpoint__last_error=""), then=Value(1)), default=0)
-    rows = Host.objects.select_related("endpoint", "cluster__pod__zone").order_by(trouble, "name")
+    recent = Sweep.objects.filter(at__gt=timezone.now() - SWEEPS_SHOWN).order_by("at")
+    columns = {name: Sum(name) for name in ("batches", "nics", "found", "failed")}
+    rows = recent.values_list("at").annotate(*columns.values(), Max("slowest"))
+    minutes = [Minute(*row) for row in rows]
+    hour = [minute for minute in minutes if minute.at > timezone.now() - timedelta(hours=1)]
     return {
-        "hosts": rows[:MOST_ROWS],
-        "silent": Endpoint.objects.exclude(last_error="").count(),
-        "total": rows.count(),
+        "minutes": minutes[::-1][:60],
+        "nics": sum(minute.nics for minute in hour),
+        "found": sum(minute.found for minute in hour),
+        "failed": sum(minute.failed for minute in hour),
+        "slowest": max((minute.slowest for minute in hour), default=0.0),
+        "chart": {
+            "x": [int(minute.at.timestamp()) for minute in minutes],
+            "lines": [
+                {"label": "NICs asked", "values": [minute.nics for minute in minutes], "scale": "y"},
+                {"label": "of them known", "values": [minute.found for minute in minutes], "scale": "y"},
+                {"label": "slowest (s)", "values": [round(minute.slowest, 2) for minute in minutes], "scale": "s"},
+            ],
+        },
     }
 
 
 PANELS = [
     Panel("Addresses", "ipfetch/addresses_panel.html", addresses, order=10),
-    Panel("Hosts", "ipfetch/hosts_panel.html", hosts, order=60),
+    Panel("Waiting for an address", "ipfetch/waiting_panel.html", waiting, order=20, is_half=True),
+    Panel("From start to address", "ipfetch/took_panel.html", took, order=21, is_half=True),
+    Panel("Sweeps", "ipfetch/sweeps_panel.html", sweeps, order=50),
 ]

@@ -4,7 +4,7 @@ import json
 
 from django.contrib import messages
 from django.contrib.auth.views import redirect_to_login
-from django.http import HttpRequest, HttpResponse
+from django.http import Http404, HttpRequest, HttpResponse
 from django.shortcuts import redirect, render
 from django.template.loader import render_to_string
 from django.urls import reverse
@@ -21,14 +21,21 @@ from extdhcp_site.errors import ApiError
 
 @page("", name="overview", roles=EVERYBODY, menu=Menu("Overview", order=0))
 def overview(request: HttpRequest, caller: Caller) -> HttpResponse:
-    """What the caller may see, one panel after the other."""
-    found = [(panel, panel.context(caller, request.GET)) for panel in panels.registered()]
-    shown = [
-        render_to_string(panel.template, {"panel": panel, **context}, request)
-        for panel, context in found
-        if context is not None
-    ]
-    return render(request, "console/overview.html", {"panels": shown})
+    """What the caller may see, one panel after the other; with `panel` in the URL that one alone, as it is now."""
+    wanted = request.GET.get("panel")
+    found = [panel for panel in panels.registered() if wanted in (None, panel.slug)]
+    shown = [text for text in (_shown(panel, request, caller) for panel in found) if text]
+    if wanted is None:
+        return render(request, "console/overview.html", {"panels": shown})
+    if not shown:
+        raise Http404
+    return HttpResponse(shown[0])
+
+
+def _shown(panel: panels.Panel, request: HttpRequest, caller: Caller) -> str:
+    """Empty if it is not for the caller."""
+    context = panel.context(caller, request.GET)
+    return "" if context is None else render_to_string(panel.template, {"panel": panel, **context}, request)
 
 
 @require_POST
