@@ -1,17 +1,15 @@
 """The cloud in the admin: what a person makes goes through the API's services; what the system owns is to look at."""
 
 from django import forms
-from django.conf import settings
 from django.contrib import admin, messages
-from django.db.models import BooleanField, ExpressionWrapper, Q, QuerySet
+from django.db.models import BooleanField, ExpressionWrapper, Model, Q, QuerySet
 from django.http import HttpRequest
 from django.template.response import TemplateResponse
 
 from extdhcp_site.accounts.models import Caller
 from extdhcp_site.console.administration import ModelAdmin, ReadOnlyAdmin, RemovedByJob, caller, filter_by_known
 from extdhcp_site.jobs.models import AsyncJob
-from networks.hypervisors.base import DiskAccess, HypervisorError, Source, Transport
-from networks.hypervisors.drivers import driver
+from networks.hypervisors.base import Source
 from networks.models import (
     AddressState,
     Cluster,
@@ -37,14 +35,26 @@ from networks.models import (
 )
 from networks.models.infrastructure import AllocationState
 from networks.models.offerings import TemplateFormat
-from networks.services import keys, nics, offerings, templates, vms
+from networks.services import infrastructure, keys, nics, offerings, templates, vms
 from networks.services import networks as services
+from networks.services.infrastructure import Size, WantedEndpoint
 
 # Infrastructure ---------------------------------------------------------------------------------
 
 
+class PlaceAdmin(ModelAdmin):
+    def create(self, obj: Model, by: Caller) -> Model:
+        raise NotImplementedError
+
+    def save_model(self, request: HttpRequest, obj: Model, form: forms.ModelForm, change: bool) -> None:
+        if change:
+            super().save_model(request, obj, form, change)
+        else:
+            obj.pk = self.create(obj, caller(request)).pk
+
+
 @admin.register(Zone)
-class ZoneAdmin(ModelAdmin):
+class ZoneAdmin(PlaceAdmin):
     fields = [
         "name",
         "allocation_state",
@@ -61,9 +71,12 @@ class ZoneAdmin(ModelAdmin):
     search_fields = ["name"]
     autocomplete_fields = ["domain"]
 
+    def create(self, obj: Zone, by: Caller) -> Zone:
+        return infrastructure.create_zone(obj, by)
+
 
 @admin.register(Pod)
-class PodAdmin(ModelAdmin):
+class PodAdmin(PlaceAdmin):
     fields = ["name", "zone"]
     fixed = ["zone"]
     list_display = ["name", "zone"]
@@ -71,15 +84,21 @@ class PodAdmin(ModelAdmin):
     list_filter = ["zone"]
     search_fields = ["name", "zone__name"]
 
+    def create(self, obj: Pod, by: Caller) -> Pod:
+        return infrastructure.create_pod(obj.zone, obj.name, by)
+
 
 @admin.register(Cluster)
-class ClusterAdmin(ModelAdmin):
+class ClusterAdmin(PlaceAdmin):
     fields = ["name", "pod", "hypervisor"]
     fixed = ["pod", "hypervisor"]
     list_display = ["name", "pod", "hypervisor"]
     list_select_related = ["pod"]
     list_filter = ["hypervisor", "pod__zone"]
     search_fields = ["name", "pod__name"]
+
+    def create(self, obj: Cluster, by: Caller) -> Cluster:
+        return infrastructure.add_cluster(obj.pod, obj.name, obj.hypervisor, by)
 
 
 class EndpointForm(forms.ModelForm):
@@ -90,20 +109,6 @@ class EndpointForm(forms.ModelForm):
         widget=forms.PasswordInput(attrs={"autocomplete": "new-password", "class": "vTextField"}),
         help_text="Empty keeps the one that is stored. It is never shown.",
     )
-
-    def clean(self) -> None:
-        given = self.cleaned_data
-        if self.errors:
-            return
-        if given["transport"] == Transport.TEST and not settings.ALLOW_TEST_HYPERVISOR:
-            return  # the model says so
-        asked = Endpoint(password=given["new_password"], **{name: given[name] for name in Endpoint.ADDRESS_FIELDS})
-        try:
-            driver(asked.kind, asked.address)
-        except HypervisorError as error:
-            raise forms.ValidationError(str(error)) from None
-        if given["disk_access"] == DiskAccess.SSH and not given["host"]:
-            self.add_error("disk_access", "There is no host to go to by ssh: it is this server that sees the disks.")
 
 
 @admin.register(Endpoint)
@@ -150,16 +155,21 @@ class EndpointAdmin(ModelAdmin):
         return "yes" if getattr(endpoint, "has_password", False) else "none"
 
     def save_model(self, request: HttpRequest, obj: Endpoint, form: EndpointForm, change: bool) -> None:
-        obj.save(update_fields=["name", "disk_access", *Endpoint.ADDRESS_FIELDS, "password"] if change else None)
-        moved = set(form.changed_data).intersection(Endpoint.ADDRESS_FIELDS)
-        if password := form.cleaned_data["new_password"]:
-            # After the address: saved together, the old password typed anew would count as not given.
-            obj.password = password
-            obj.save(update_fields=["password"])
-        elif change and moved and obj.has_password:
+        by, given = caller(request), form.cleaned_data
+        password, columns = given["new_password"], WantedEndpoint.__dataclass_fields__
+        if not change:
+            wanted = WantedEndpoint(**{name: given[name] for name in columns})
+            obj.pk = infrastructure.create_endpoint(wanted, password, by).pk
+            return
+        changes = {name: given[name] for name in form.changed_data if name in columns}
+        _, cleared = infrastructure.update_endpoint(obj, changes, password, by)
+        if cleared:
             self.message_user(
                 request, "The stored password was for the former address, and was cleared.", messages.WARNING
             )
+
+    def delete_model(self, request: HttpRequest, obj: Endpoint) -> None:
+        infrastructure.delete_endpoint(obj, caller(request))
 
 
 class HostForm(forms.ModelForm):
@@ -170,13 +180,6 @@ class HostForm(forms.ModelForm):
             self.add_error(
                 "endpoint", f"Cluster {cluster} is for {cluster.hypervisor}; this endpoint is {endpoint.kind}."
             )
-
-    def clean_memory(self) -> int:
-        memory = self.cleaned_data["memory"]
-        # One that got VMs from elsewhere may hold more than it has; it can be changed otherwise all the same.
-        if "memory" in self.changed_data and memory < self.instance.reserved_memory:
-            raise forms.ValidationError(f"Its VMs hold {self.instance.reserved_memory} bytes.")
-        return memory
 
 
 @admin.register(Host)
@@ -203,15 +206,35 @@ class HostAdmin(ModelAdmin):
     list_filter = ["state", "resource_state", "cluster"]
     search_fields = ["name", "endpoint__name", "endpoint__host"]
 
+    def save_model(self, request: HttpRequest, obj: Host, form: HostForm, change: bool) -> None:
+        by, given = caller(request), form.cleaned_data
+        if not change:
+            size = Size(given["cpus"], given["mhz"], given["memory"])
+            obj.pk = infrastructure.add_host(given["cluster"], given["endpoint"], given["name"], size, by).pk
+            return
+        changed = {name: given[name] for name in form.changed_data}
+        state = changed.pop("resource_state", "")
+        size = Size(**{name: changed.pop(name) for name in ("cpus", "mhz", "memory") if name in changed})
+        if state or size != Size():
+            infrastructure.update_host(obj, size, state, by)
+        obj.validate_constraints()
+        obj.save(update_fields=changed)
+
+    def delete_model(self, request: HttpRequest, obj: Host) -> None:
+        infrastructure.delete_host(obj, caller(request))
+
 
 @admin.register(PrimaryStorage)
-class PrimaryStorageAdmin(ModelAdmin):
+class PrimaryStorageAdmin(PlaceAdmin):
     fields = ["name", "cluster", "shared"]
     fixed = ["cluster"]
     list_display = ["name", "cluster", "shared"]
     list_select_related = ["cluster"]
     list_filter = ["shared"]
     search_fields = ["name", "cluster__name"]
+
+    def create(self, obj: PrimaryStorage, by: Caller) -> PrimaryStorage:
+        return infrastructure.create_storage_pool(obj.cluster, obj.name, by, shared=obj.shared)
 
 
 # Offerings and templates ------------------------------------------------------------------------

@@ -16,6 +16,7 @@ from extdhcp_site.console.commands import Action, permitted
 from extdhcp_site.console.forms import Ask, CommandForm
 from extdhcp_site.console.lists import Column, Filter, ListOf
 from extdhcp_site.console.pages import Menu, page
+from extdhcp_site.errors import InvalidParameter
 
 MOST_KEYS = 20
 ROLES = [(str(number), label) for number, label in Role.choices]
@@ -64,7 +65,10 @@ def password(request: HttpRequest, caller: Caller) -> HttpResponse:
         Ask("password", "New password", "At least ten characters, and not one that many people have.", required=True),
     ]
     form = CommandForm("updateUser", request, caller, asks, {"id": str(caller.user.uuid)})
-    if form.submit() is not None:
+    if form.is_sent and "password" not in form.sends():
+        # The command would take it for no change.
+        form.refuse(InvalidParameter("", problems={"password": "Give the new password."}))
+    elif form.submit() is not None:
         user = User.objects.get(pk=caller.user.pk)
         update_session_auth_hash(request, user)
         messages.success(request, "Your password is changed. Your other sessions have ended; API keys go on.")

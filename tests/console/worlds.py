@@ -1,6 +1,7 @@
 """One row of each model that the admin shows."""
 
 from collections.abc import Callable
+from uuid import uuid4
 
 from django.contrib.auth.models import Group
 from django.db.models import Model
@@ -9,6 +10,7 @@ from django.utils import timezone
 
 from configdrive.models import ConfigDrive, Leftover
 from extdhcp_site.accounts.models import Account, ApiKey, Domain, Role, User
+from extdhcp_site.alerts.models import Alert, Kind
 from extdhcp_site.configuration.models import Setting
 from extdhcp_site.events import models as events
 from extdhcp_site.jobs.models import AsyncJob
@@ -113,6 +115,21 @@ def make_secondary_ip() -> NicSecondaryIp:
     return NicSecondaryIp.objects.create(nic=nic, network=nic.network, address="192.0.2.132")
 
 
+def make_alert() -> Alert:
+    now = timezone.now()
+    return Alert.objects.create(
+        kind=Kind.HOST,
+        subject_kind="Host",
+        subject_uuid=uuid4(),
+        subject_name="kvm-1",
+        text="silent",
+        first_at=now,
+        last_at=now,
+        raised_at=now,
+        resolved_at=now,
+    )
+
+
 def _api_key() -> ApiKey:
     factories.make_api_key()
     return ApiKey.objects.latest("pk")
@@ -120,6 +137,7 @@ def _api_key() -> ApiKey:
 
 MAKERS: dict[type[Model], Callable[[], Model]] = {
     AddressChain: lambda: AddressChain.objects.create(zone=factories.make_zone(), sources="agent, lease"),
+    Alert: make_alert,
     Account: lambda: factories.make_account(domain=factories.make_domain()),
     ApiKey: _api_key,
     AsyncJob: make_job,
