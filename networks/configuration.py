@@ -80,6 +80,14 @@ MEMORY_THRESHOLD = define(
     category=ALERT,
     group=ALERTS,
 )
+STORAGE_THRESHOLD = define(
+    "cluster.storage.capacity.notificationthreshold",
+    "0.75",
+    share,
+    "The share of a primary storage that may be taken before there is an alert.",
+    category=ALERT,
+    group=ALERTS,
+)
 CPU_THRESHOLD = define(
     "cluster.cpu.allocated.capacity.notificationthreshold",
     "0.75",

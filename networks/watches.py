@@ -1,6 +1,6 @@
 """What operators are alerted of in the cloud: hosts that are silent, clusters that run full (admin guide, 10.7)."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from datetime import timedelta
 
 import structlog
@@ -16,13 +16,13 @@ from extdhcp_site.configuration.models import values_of
 from extdhcp_site.events.models import Subject
 from extdhcp_site.jobs import tasks
 from extdhcp_site.locks.models import Held
-from networks.configuration import CPU_OVERPROVISIONING, CPU_THRESHOLD, MEMORY_THRESHOLD
-from networks.hypervisors.base import HypervisorError
-from networks.models import Cluster, Endpoint, Host
+from networks.configuration import CPU_OVERPROVISIONING, CPU_THRESHOLD, MEMORY_THRESHOLD, STORAGE_THRESHOLD
+from networks.hypervisors.base import HypervisorError, StorageMeter, StorageRoom
+from networks.models import Cluster, Endpoint, Host, PrimaryStorage
 from networks.models.infrastructure import AllocationState, HostState
 from networks.models.vms import VmState
 from networks.services.alone import alone
-from networks.services.places import ALERT_AT, HEALTH_CALL, hypervisor_at, record_health, within
+from networks.services.places import ALERT_AT, CALL, HEALTH_CALL, hypervisor_at, place, record_health, within
 
 # An endpoint that nobody has asked anything for so long is asked how it is.
 HEARTBEAT = timedelta(minutes=1)
@@ -50,6 +50,36 @@ def ask_the_idle(lock: Held) -> None:
             record_health(endpoint, str(error))
         else:
             record_health(endpoint)
+
+
+@tasks.task
+@alone
+def measure_storage(lock: Held) -> None:
+    """Task, every ten minutes: what is left of each primary storage, where its hosts can tell."""
+    for storage in PrimaryStorage.objects.select_related("cluster"):
+        found = [(room, host.name) for host in _hosts_of(storage) if lock.renew() and (room := _room(storage, host))]
+        if found:
+            least, name = min(found, key=lambda measured: measured[0].free)
+            PrimaryStorage.objects.filter(pk=storage.pk).update(
+                total=least.total, free=least.free, measured_on=name, measured_at=timezone.now()
+            )
+
+
+def _hosts_of(storage: PrimaryStorage) -> Sequence[Host]:
+    """One tells of what all see."""
+    up = storage.cluster.hosts.filter(state=HostState.UP).select_related("endpoint")
+    return up[:1] if storage.shared else up
+
+
+def _room(storage: PrimaryStorage, host: Host) -> StorageRoom | None:
+    hypervisor = place(host).hypervisor
+    if not isinstance(hypervisor, StorageMeter):
+        return None
+    try:
+        return hypervisor.room(storage.name, within(CALL))
+    except HypervisorError as error:
+        log.warning("A storage could not be measured.", storage=str(storage), host=str(host), error=str(error))
+        return None
 
 
 # Hosts and endpoints ----------------------------------------------------------------------------------
@@ -121,8 +151,23 @@ def full_clusters() -> Iterator[Problem]:
             yield Problem(Kind.CPU, about, text, "Add a host, or raise cpu.overprovisioning.factor.")
 
 
+def full_storage() -> Iterator[Problem]:
+    threshold = STORAGE_THRESHOLD.get()
+    for storage in PrimaryStorage.objects.filter(total__gt=0).select_related("cluster"):
+        taken = storage.total - storage.free
+        if taken > storage.total * threshold:
+            where = f"of cluster {storage.cluster}" if storage.shared else f"on host {storage.measured_on}"
+            text = (
+                f"Of primary storage {storage} {where} {taken / storage.total:.0%} is taken: "
+                f"{storage.free / GIB:.1f} of {storage.total / GIB:.1f} GiB are left."
+            )
+            advice = "Enlarge it, or expunge VMs. When nothing is left, guests' writes fail."
+            yield Problem(Kind.STORAGE, Subject.of(storage), text, advice)
+
+
 WATCHES = [
     Watch(Domain(frozenset({Kind.HOST, Kind.ENDPOINT}), "Endpoint"), silent_endpoints),
     Watch(Domain(frozenset({Kind.HOST}), "Host"), unusable_hosts),
     Watch(Domain(frozenset({Kind.MEMORY, Kind.CPU}), "Cluster"), full_clusters),
+    Watch(Domain(frozenset({Kind.STORAGE}), "PrimaryStorage"), full_storage),
 ]

@@ -28,6 +28,7 @@ from networks.hypervisors.base import (
     PowerState,
     Reading,
     Refused,
+    StorageRoom,
     VmRecord,
     VmRef,
     VmSpec,
@@ -53,6 +54,7 @@ class FakeHypervisor:
     passwords: dict[tuple[str, str], str] = field(default_factory=dict)  # by VM and user
     agents: dict[str, AgentState | None] = field(default_factory=dict)  # by VM; connected where nothing is said
     volumes: set[str] = field(default_factory=set)
+    rooms: dict[str, StorageRoom] = field(default_factory=dict)  # by storage
     neighbours: dict[str, tuple[GuestAddress, ...]] = field(default_factory=dict)  # by VM, the host's own table
     calls: list[str] = field(default_factory=list)
     listed: list[str] = field(default_factory=list)  # of each list of ISOs, the one name asked for; "" for all
@@ -101,6 +103,10 @@ class FakeHypervisor:
     def delete_root(self, root: ImageRoot, deadline: float) -> None:
         self._called("delete_root")
         self.volumes.discard(root.volume)
+
+    def room(self, storage: str, deadline: float) -> StorageRoom:
+        self._called("room")
+        return self.rooms.get(storage, StorageRoom(100 * 1024**3, 90 * 1024**3))
 
     def define(self, spec: VmSpec, deadline: float) -> None:
         self._called("define")

@@ -108,6 +108,14 @@ class HostFacts:
 
 
 @dataclass(frozen=True)
+class StorageRoom:
+    """How large a primary storage is, and what is left of it; in bytes."""
+
+    total: int
+    free: int
+
+
+@dataclass(frozen=True)
 class NetworkRef:
     """A guest network on a host: the bridge (KVM) or label that carries it, and its VLAN."""
 
@@ -475,6 +483,13 @@ class Volumes(Protocol):
 class StorageReader(Protocol):
     def is_shared(self, storage: str, deadline: float) -> bool:
         """Whether further hosts see the primary storage of that name. Raises StorageProblem when there is none."""
+        ...
+
+
+@runtime_checkable
+class StorageMeter(Protocol):
+    def room(self, storage: str, deadline: float) -> StorageRoom:
+        """How full the primary storage of that name is. Raises StorageProblem when there is none."""
         ...
 
 

@@ -42,6 +42,7 @@ from networks.hypervisors.base import (
     Refused,
     Source,
     StorageProblem,
+    StorageRoom,
     Transport,
     TryAgainLater,
     VmRecord,
@@ -182,6 +183,10 @@ class KvmHost:
         volume = kvm_xml.volume_name(root.volume)
         with self._session(deadline) as session:
             kvm_storage.delete_volume(session, kvm_storage.active_pool(session, root.pool), volume, refresh=True)
+
+    def room(self, storage: str, deadline: float) -> StorageRoom:
+        with self._session(deadline) as session:
+            return kvm_storage.room(session, kvm_storage.active_pool(session, storage))
 
     # Life cycle ---------------------------------------------------------------------------------
 

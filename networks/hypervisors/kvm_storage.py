@@ -18,6 +18,7 @@ from networks.hypervisors.base import (
     NotFound,
     Refused,
     StorageProblem,
+    StorageRoom,
 )
 from networks.hypervisors.kvm_connection import Session, error_code
 
@@ -88,6 +89,13 @@ def _defined_pool(session: Session, name: str, directory: str, *, autostart: boo
         if autostart:
             session.do(pool.setAutostart, 1)
         return pool
+
+
+def room(session: Session, pool: Any) -> StorageRoom:
+    # Overlays grow without libvirt, which knows of the file system what it was when it looked last.
+    refresh_pool(session, pool)
+    _, total, _, free = session.do(pool.info)
+    return StorageRoom(total, free)
 
 
 def find_volume(session: Session, pool: Any, name: str, *, refresh: bool = False) -> Any | None:

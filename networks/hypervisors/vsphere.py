@@ -31,6 +31,7 @@ from networks.hypervisors.base import (
     PowerState,
     Reading,
     Refused,
+    StorageRoom,
     VmRecord,
     VmRef,
     VmSpec,
@@ -184,6 +185,13 @@ class VsphereHost:
     def is_shared(self, storage: str, deadline: float) -> bool:
         def look(session: Session, there: Place) -> bool:
             return vsphere_places.datastore(session, there, storage).is_shared
+
+        return self._at(deadline, look)
+
+    def room(self, storage: str, deadline: float) -> StorageRoom:
+        def look(session: Session, there: Place) -> StorageRoom:
+            store = vsphere_places.datastore(session, there, storage)
+            return StorageRoom(store.total, store.free)
 
         return self._at(deadline, look)
 

@@ -111,12 +111,13 @@ def check_usable(session: Session, there: Place) -> None:
 
 @dataclass(frozen=True)
 class Datastore:
-    """A datastore that a host mounts; `free` in bytes. Without a vCenter nobody knows of further hosts."""
+    """A datastore that a host mounts; `total` and `free` in bytes. Without a vCenter nobody knows of further hosts."""
 
     ref: Any
     name: str
     kind: str
     browser: Any
+    total: int
     free: int
     is_shared: bool
 
@@ -135,6 +136,7 @@ def datastore(session: Session, there: Place, name: str) -> Datastore:
             summary.name,
             summary.type,
             found.properties["browser"],
+            summary.capacity,
             summary.freeSpace,
             is_shared=session.is_vcenter and summary.multipleHostAccess is not False,
         )

@@ -34,6 +34,7 @@ from networks.hypervisors.base import (
     PowerState,
     Reading,
     Refused,
+    StorageRoom,
     Transport,
     VmRecord,
     VmRef,
@@ -160,6 +161,10 @@ class XenHost:
     def is_shared(self, storage: str, deadline: float) -> bool:
         with self._session(deadline) as session:
             return storage_of.primary(session, self._one_host(session), storage).shared
+
+    def room(self, storage: str, deadline: float) -> StorageRoom:
+        with self._session(deadline) as session:
+            return storage_of.room(session, storage_of.primary(session, self._one_host(session), storage))
 
     # Life cycle ---------------------------------------------------------------------------------
 

@@ -8,7 +8,16 @@ import time
 from dataclasses import dataclass
 
 from networks.hypervisors import xenserver_records as records
-from networks.hypervisors.base import Busy, HypervisorError, ImageRoot, NotFound, Refused, StorageProblem, beat
+from networks.hypervisors.base import (
+    Busy,
+    HypervisorError,
+    ImageRoot,
+    NotFound,
+    Refused,
+    StorageProblem,
+    StorageRoom,
+    beat,
+)
 from networks.hypervisors.bounded_xmlrpc import RECORDS, keeping
 from networks.hypervisors.xenserver_session import Session
 
@@ -69,6 +78,13 @@ def in_use(store: Store) -> Store:
     if not store.plugged:
         raise StorageProblem(f"Storage repository {store.name} is not plugged on the host: plug it there.")
     return store
+
+
+def room(session: Session, store: Store) -> StorageRoom:
+    """As the pool's own scan found it last."""
+    sizes = {name: session.call(f"SR.get_{name}", store.ref) for name in ("physical_size", "physical_utilisation")}
+    total, taken = (records.number(sizes, name) for name in sizes)
+    return StorageRoom(total, max(total - taken, 0))
 
 
 def disks(session: Session, store: Store) -> dict[str, records.Record]:

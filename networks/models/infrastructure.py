@@ -302,6 +302,11 @@ class PrimaryStorage(UuidModel):
     )
     cluster = models.ForeignKey(Cluster, on_delete=models.PROTECT, related_name="storage")
     shared = models.BooleanField(default=True, help_text="All hosts of the cluster see the same files.")
+    # As it was measured last; of storage that each host has for itself, where there is least. Bytes.
+    total = models.PositiveBigIntegerField(default=0, editable=False)
+    free = models.PositiveBigIntegerField(default=0, editable=False)
+    measured_on = models.CharField(max_length=100, blank=True, default="", editable=False)
+    measured_at = models.DateTimeField(null=True, blank=True, editable=False)
 
     objects = InfrastructureQuerySet.as_manager()
 

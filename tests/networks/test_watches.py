@@ -10,11 +10,12 @@ from extdhcp_site.alerts import watches as alerts
 from extdhcp_site.alerts.models import Alert, Kind
 from extdhcp_site.configuration.models import set_value
 from networks import watches
-from networks.hypervisors.base import EndpointUnreachable, HostUnavailable
+from networks.hypervisors.base import EndpointUnreachable, HostUnavailable, StorageProblem, StorageRoom
 from networks.models import Endpoint, Host
 from networks.models.infrastructure import AllocationState
 from networks.services.places import ALERT_AT, record_health, record_unavailable
 from tests.factories import GIB, make_caller, make_cluster, make_endpoint, make_host, make_running_vm
+from tests.fakes import FakeHypervisor, hypervisors
 
 pytestmark = pytest.mark.django_db
 MINUTE = timedelta(minutes=1)
@@ -148,3 +149,51 @@ def test_one_that_does_not_answer_is_noticed(fake, error):
     fake.failing["host_facts"] = error
     watches.ask_the_idle()
     assert Endpoint.objects.get(pk=host.endpoint_id).last_error == str(error)
+
+
+# Storage ----------------------------------------------------------------------------------------------
+
+
+def test_storage_that_runs_full(fake):
+    storage = make_host().cluster.storage.get()
+    fake.rooms[storage.name] = StorageRoom(100 * GIB, 20 * GIB)
+    watches.measure_storage()
+    look(timezone.now())
+
+    alert = Alert.objects.open().get()
+    assert (alert.kind, alert.subject_name) == (Kind.STORAGE, storage.name)
+    assert "80% is taken: 20.0 of 100.0 GiB are left" in alert.text
+
+    fake.rooms[storage.name] = StorageRoom(100 * GIB, 30 * GIB)
+    watches.measure_storage()
+    look(timezone.now() + MINUTE)
+    assert open_kinds() == set()
+
+
+def test_storage_that_all_hosts_share_is_measured_once(fake):
+    cluster = make_cluster()
+    for _ in range(3):
+        make_host(cluster)
+    watches.measure_storage()
+    assert fake.calls == ["room"]
+
+
+def test_of_storage_of_one_host_each_the_fullest_counts():
+    cluster = make_cluster()
+    cluster.storage.update(shared=False)
+    full, empty = FakeHypervisor(), FakeHypervisor()
+    full.rooms["default-pool"] = StorageRoom(100 * GIB, 5 * GIB)
+    hosts = [make_host(cluster, endpoint=make_endpoint(host=name)) for name in ("kvm-1", "kvm-2")]
+    with hypervisors({"kvm-1": empty, "kvm-2": full}):
+        watches.measure_storage()
+    storage = cluster.storage.get()
+    assert (storage.measured_on, storage.free) == (hosts[1].name, 5 * GIB)
+
+
+def test_a_host_that_cannot_tell_leaves_what_was_known(fake):
+    storage = make_host().cluster.storage.get()
+    watches.measure_storage()
+    fake.failing["room"] = StorageProblem("It is not started.")
+    watches.measure_storage()
+    storage.refresh_from_db()
+    assert storage.total == 100 * GIB

@@ -30,6 +30,7 @@ from networks.hypervisors.base import (
     Refused,
     Source,
     StorageProblem,
+    StorageRoom,
     Transport,
 )
 from networks.hypervisors.kvm import KvmHost
@@ -349,6 +350,14 @@ def test_storage_of_devices_holds_no_iso(host, pool_of_devices):
     for act in in_storage(host, pool_of_devices):
         with pytest.raises(Refused, match="holds no files"):
             act()
+
+
+def test_room_of_a_storage(host, connection):
+    _, total, _, free = connection.storagePoolLookupByName("default-pool").info()
+    assert host.room("default-pool", soon()) == StorageRoom(total, free)
+    assert total > 0
+    with pytest.raises(StorageProblem):
+        host.room("nothing", soon())
 
 
 @pytest.mark.parametrize("storage", ["nothing", "stopped"])

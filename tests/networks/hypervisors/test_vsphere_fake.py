@@ -26,6 +26,7 @@ from networks.hypervisors.base import (
     PowerState,
     Refused,
     StorageProblem,
+    StorageRoom,
     Transport,
 )
 from networks.hypervisors.vsphere import CLEAN_UP_SECONDS, VsphereHost
@@ -565,6 +566,12 @@ def test_datastore_is_shared_when_further_hosts_see_it(fake, host, is_shared):
     fake.objects[fake.store]["summary"] = fake.summary(multipleHostAccess=is_shared)
 
     assert host.is_shared("store", soon()) is is_shared
+
+
+def test_room_of_a_datastore(fake, host):
+    fake.objects[fake.store]["summary"] = fake.summary(freeSpace=3 * 10**9)
+
+    assert host.room("store", soon()) == StorageRoom(10**10, 3 * 10**9)
 
 
 def test_datastore_that_one_of_several_hosts_sees_takes_no_config_drive(fake, host, files):

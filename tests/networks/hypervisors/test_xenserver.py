@@ -23,6 +23,7 @@ from networks.hypervisors.base import (
     PowerState,
     Refused,
     StorageProblem,
+    StorageRoom,
     Transport,
 )
 from networks.hypervisors.xenserver import XenHost
@@ -492,6 +493,14 @@ def test_storage_says_whether_further_hosts_see_it(here):
     assert not here.is_shared("Local storage", soon())
     with pytest.raises(StorageProblem, match="nothing"):
         here.is_shared("nothing", soon())
+
+
+def test_room_of_a_storage(xen, here):
+    repository = xen.ref("SR", PRIMARY)
+    xen.db.set("SR", repository, physical_size=100, physical_utilisation=70)
+    assert here.room(PRIMARY, soon()) == StorageRoom(100, 30)
+    with pytest.raises(StorageProblem, match="nothing"):
+        here.room("nothing", soon())
 
 
 @pytest.mark.parametrize("pool", [PRIMARY, "Local storage"])
