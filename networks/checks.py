@@ -67,13 +67,18 @@ def of_nic(vm: VirtualMachine, nic: Nic) -> Iterator[Check]:
             yield from troubleshooter(vm, [nic])
 
 
+def _printable(text: str) -> str:
+    """A hypervisor's and a guest's words may hold what a terminal obeys, or further lines that look like ours."""
+    return "".join(letter if letter.isprintable() else " " for letter in text)
+
+
 def tell(command: BaseCommand, checks: Iterator[Check], *, as_json: bool) -> list[Check]:
     """Print each check as it is answered, or all as a JSON array; give those that failed."""
     found = []
     for check in checks:
         found.append(check)
         if not as_json:
-            command.stdout.write(f"{MARKS[check.passed]} {check.name}: {check.text}")
+            command.stdout.write(f"{MARKS[check.passed]} {_printable(f'{check.name}: {check.text}')}")
     if as_json:
         shown = [{"name": check.name, "passed": check.passed, "text": check.text} for check in found]
         command.stdout.write(json.dumps(shown))

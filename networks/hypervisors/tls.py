@@ -120,6 +120,9 @@ def _context(address: EndpointAddress) -> ssl.SSLContext:
     if not address.ca_certificates:
         context.load_default_certs()
         return context
+    if "PRIVATE KEY" in address.ca_certificates:
+        # As a host's own file holds both. What is stored here is shown to administrators.
+        raise Refused("The CA certificates hold a private key: give the certificates alone.")
     # A pool's own certificate, or a CA below the root, may be what is trusted: the chain need not go further.
     context.verify_flags |= ssl.VERIFY_X509_PARTIAL_CHAIN
     try:

@@ -319,6 +319,8 @@ def test_a_silent_address_of_a_name_leaves_time_for_the_next(server, monkeypatch
         ({"fingerprint": "ab" * 20}, "SHA-256"),
         ({"ca_certificates": "no PEM"}, "PEM"),
         ({"ca_certificates": "é"}, "PEM"),
+        ({"ca_certificates": CA.pem + "-----BEGIN PRIVATE KEY-----\nAAAA\n"}, "private key"),
+        ({"ca_certificates": "-----BEGIN RSA PRIVATE KEY-----\nAAAA\n" + CA.pem}, "private key"),
         ({"ca_certificates": "-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n"}, "PEM"),
     ],
 )
