@@ -75,7 +75,9 @@ def reported_for(nic: NicFacts, readings: Iterable[GuestAddress]) -> tuple[Guest
         and not (reading.ip.is_link_local or reading.ip.is_loopback or reading.ip.is_multicast)
         and not (reading.ip.is_unspecified or reading.ip.is_reserved)
     }
-    own_first = sorted(by_address.values(), key=lambda reading: not can_be_leased(nic, reading.ip))
+    own_first = list(by_address.values())
+    if len(own_first) > 1:
+        own_first.sort(key=lambda reading: not can_be_leased(nic, reading.ip))
     return tuple(own_first[:MOST_REPORTED])
 
 
@@ -108,6 +110,9 @@ def choose(nic: NicFacts, sightings: Sequence[Sighting], known: Iterable[str | N
     others are the guest's own.
     """
     possible = [sighting for sighting in sightings if can_be_leased(nic, sighting.ip)]
+    if len(possible) == 1:
+        (only,) = possible
+        return Choice(ip4=only) if only.ip.version == 4 else Choice(ip6=only)
     newest = max((sighting.last_seen for sighting in possible), default=None)
     kept = set(known)
 

@@ -7,7 +7,7 @@ import threading
 import time
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import timedelta
 from functools import partial
 from typing import Any, TypeVar
@@ -16,6 +16,7 @@ import structlog
 from django.db import close_old_connections
 from django.utils import timezone
 
+from extdhcp_site.bulk import Keys
 from extdhcp_site.jobs import tasks
 from ipfetch import chains, disks, leases, sweeps
 from ipfetch.addresses import reported_for, settles
@@ -195,7 +196,7 @@ class _Batch:
         for target in self._open.values():
             by_attempt[target.attempt].append(target.row_id)
         for attempt, row_ids in by_attempt.items():
-            mine = IpFetch.objects.filter(pk__in=row_ids, attempt=attempt, claimed_until__isnull=False)
+            mine = IpFetch.objects.filter(pk__among=Keys(row_ids), attempt=attempt, claimed_until__isnull=False)
             mine.update(claimed_until=timezone.now() + CLAIM_LIFE, begun=True)
 
     def read(self, hypervisor: Any, width: int) -> None:
@@ -251,7 +252,7 @@ class _Batch:
         for target in self._open.values():
             of_vm[target.vm_id].append(target)
         macs: dict[int, list[str]] = defaultdict(list)
-        for vm_id, mac in Nic.objects.filter(vm__in=list(of_vm)).order_by().values_list("vm_id", "mac_address"):
+        for vm_id, mac in Nic.objects.filter(vm__among=Keys(of_vm)).order_by().values_list("vm_id", "mac_address"):
             macs[vm_id].append(mac)
         return {some[0].on_host(macs[vm_id]): some for vm_id, some in of_vm.items()}
 
@@ -346,11 +347,12 @@ def _from_guest(target: Target, reading: Reading) -> Finding:
     if reading.problem:
         return Finding(target, outcome=Outcome(reading.problem.value), detail=reading.detail)
     reported = reported_for(target.facts, reading.addresses)
-    detail = reading.detail
-    if reported and not settles(target.facts, reported):
-        foreign = next((each.ip for each in reported if each.ip.version == 4), None)
-        detail = f"It has {foreign}, which is outside {target.cidr}." if foreign else "It has IPv6 addresses only."
-    return Finding(target, reported, ASKED_IN_THE_GUEST, Outcome.NONE_YET, detail)
+    finding = Finding(target, reported, ASKED_IN_THE_GUEST, Outcome.NONE_YET, reading.detail)
+    if not reported or finding.settled:
+        return finding
+    foreign = next((each.ip for each in reported if each.ip.version == 4), None)
+    detail = f"It has {foreign}, which is outside {target.cidr}." if foreign else "It has IPv6 addresses only."
+    return replace(finding, detail=detail)
 
 
 T = TypeVar("T")
@@ -412,5 +414,5 @@ def _next_lot(arrived: "queue.SimpleQueue[T | _End]") -> tuple[list[T], _End | N
 
 def _claimed(claims: Claims) -> list[Target]:
     attempts = dict(claims)
-    rows = targets(IpFetch.objects.filter(pk__in=list(attempts), claimed_until__isnull=False))
+    rows = targets(IpFetch.objects.filter(pk__among=Keys(attempts), claimed_until__isnull=False))
     return [row for row in rows if row.attempt == attempts[row.row_id]]

@@ -20,6 +20,7 @@ from django.db.models import DateTimeField, Exists, F, OuterRef, Q, QuerySet, Va
 from django.db.models.functions import Concat
 from django.utils import timezone
 
+from extdhcp_site.bulk import Keys
 from extdhcp_site.deadlocks import repeated
 from extdhcp_site.jobs import tasks
 from extdhcp_site.locks import models as locks
@@ -249,7 +250,7 @@ def claim(endpoints: Mapping[int, int], pace: Pace, now: datetime, *, asked: boo
     neither counts nor puts off the next; neither does one that the hypervisor has pushed.
     """
     # By key alone, and all else is looked at here: whoever has no statistics of the table would walk all that wait.
-    locked = IpFetch.objects.select_for_update().filter(pk__in=list(endpoints)).order_by("pk")
+    locked = IpFetch.objects.select_for_update().filter(pk__among=Keys(endpoints)).order_by("pk")
     taken: dict[int, int] = {}
     spent: list[int] = []
     groups: dict[_Taking, list[int]] = defaultdict(list)
@@ -263,7 +264,7 @@ def claim(endpoints: Mapping[int, int], pace: Pace, now: datetime, *, asked: boo
         else:
             spent.append(row.pk)
     for taking, ids in groups.items():
-        IpFetch.objects.filter(pk__in=ids).update(
+        IpFetch.objects.filter(pk__among=Keys(ids)).update(
             **taking.changes,
             attempt=F("attempt") + 1,
             claimed_until=now + batches.CLAIM_LIFE,

@@ -13,6 +13,7 @@ import structlog
 from django.db import transaction
 from django.db.models import Q, QuerySet
 
+from extdhcp_site.bulk import Keys
 from extdhcp_site.deadlocks import repeated
 from extdhcp_site.events import models as events
 from extdhcp_site.events.models import EventType
@@ -240,7 +241,7 @@ def _note_seen(held: Sequence[Held]) -> None:
             by_claim[one.target.claimed_at].append(one.target.vm_id)
     for claimed_at, vm_ids in by_claim.items():
         earlier = Q(guest_seen_at=None) | Q(guest_seen_at__lt=claimed_at)
-        VirtualMachine.objects.filter(earlier, pk__in=vm_ids).update(guest_seen_at=claimed_at)
+        VirtualMachine.objects.filter(earlier, pk__among=Keys(vm_ids)).update(guest_seen_at=claimed_at)
 
 
 def _change(change: AddressChange) -> str:

@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
+from functools import cached_property
 from typing import Self
 
 from extdhcp_site.configuration.models import values_of
@@ -32,7 +33,7 @@ class Pace:
         refreshes = early and refresh > 0
         return cls(timedelta(seconds=interval), max_retry, not early, timedelta(seconds=refresh) if refreshes else None)
 
-    @property
+    @cached_property
     def early_delays(self) -> list[timedelta]:
         """The waits before the first tries: 5, 10, 20, 40 s ... below the interval; none in exact mode."""
         delays = []

@@ -9,6 +9,7 @@ from django.db import models
 from django.utils import timezone
 
 from extdhcp_site.accounts.models import Account, Caller, OwnedQuerySet
+from extdhcp_site.bulk import insert_all
 from extdhcp_site.models import UuidModel
 
 LONGEST_DESCRIPTION = 1024
@@ -234,7 +235,7 @@ def unsaved(
 
 def record_all(events: Sequence[Event]) -> None:
     """Write many events at once, in the caller's transaction."""
-    Event.objects.bulk_create(events)
+    insert_all(events)
 
 
 def type_name(resource: UuidModel) -> str:

@@ -16,14 +16,15 @@ class JobsConfig(AppConfig):
     verbose_name = "Jobs"
 
     def ready(self) -> None:
-        from django_q.signals import pre_enqueue
+        from django_q.signals import post_spawn, pre_enqueue
 
         from extdhcp_site.console import panels
-        from extdhcp_site.jobs import panel, services, tasks
+        from extdhcp_site.jobs import collector, panel, services, tasks
 
         panels.register(panel.PANEL)
 
         pre_enqueue.connect(tasks.queue_only)
+        post_spawn.connect(collector.spare)
 
         tasks.every(1, services.housekeeping)
         tasks.every(1, services.take_up_lost, first_after=timedelta(seconds=35))

@@ -1,10 +1,10 @@
 """Different values for each row in one statement."""
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from itertools import islice
+from itertools import chain, islice
 from typing import TypeVar
 
-from django.db import connection, models
+from django.db import DEFAULT_DB_ALIAS, connections, models
 
 # Each row's CASE is looked through from its beginning: a statement's time grows with the square of its rows.
 ROWS_A_STATEMENT = 200
@@ -23,16 +23,21 @@ def update_each(model: type[models.Model], values: Mapping[int, Sequence[object]
 
 
 def _update_each(model: type[models.Model], values: Mapping[int, Sequence[object]], fields: Sequence[str]) -> None:
+    connection = connections[DEFAULT_DB_ALIAS]
     quote = connection.ops.quote_name
     key = quote(model._meta.pk.column)
-    columns = [model._meta.get_field(name) for name in fields]
     parameters: list[object] = []
     cases = []
-    for place, column in enumerate(columns):
-        whens = " ".join(["WHEN %s THEN %s"] * len(values))
-        cases.append(f"{quote(column.column)} = CASE {key} {whens} END")
-        for pk, of_row in values.items():
-            parameters += [pk, column.get_db_prep_save(of_row[place], connection)]
+    for place, name in enumerate(fields):
+        column = model._meta.get_field(name)
+        prepared = [column.get_db_prep_save(of_row[place], connection) for of_row in values.values()]
+        if len(set(prepared)) == 1:  # most have come from one source at one moment
+            cases.append(f"{quote(column.column)} = %s")
+            parameters.append(prepared[0])
+        else:
+            whens = " ".join(["WHEN %s THEN %s"] * len(values))
+            cases.append(f"{quote(column.column)} = CASE {key} {whens} END")
+            parameters += chain.from_iterable(zip(values, prepared, strict=True))
     parameters += values
     marks = ", ".join(["%s"] * len(values))
     with connection.cursor() as cursor:

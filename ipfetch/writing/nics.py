@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import ClassVar
 
+from extdhcp_site.bulk import Keys
 from ipfetch.addresses import UNCONFIRMED, Sighting
 from ipfetch.models import IpFetch
 from ipfetch.schedule import Pace
@@ -24,7 +25,7 @@ def write_nics(held: Sequence[Held], pace: Pace, now: datetime) -> list[Held]:
     same = [one for one in chosen if wanted[one].is_as_before(one)]
     seen = [one.target.nic_id for one in same if wanted[one].seen_at == now]
     if seen:
-        Nic.objects.filter(pk__in=seen).update(address_seen_at=now)
+        Nic.objects.filter(pk__among=Keys(seen)).update(address_seen_at=now)
     other = [one for one in chosen if not wanted[one].is_as_before(one)]
     update_each(Nic, {one.target.nic_id: wanted[one].row for one in other}, _Wanted.FIELDS)
     moved = [one for one in other if (wanted[one].ip4, wanted[one].ip6) != (one.ip4, one.ip6)]

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from ipaddress import ip_address
 
+from extdhcp_site.bulk import Keys, insert_all
 from extdhcp_site.events import models as events
 from extdhcp_site.events.models import Event, EventType, Level
 from ipfetch.addresses import UNCONFIRMED, Sighting, can_be_leased
@@ -34,7 +35,7 @@ def observe(held: Sequence[Held], now: datetime) -> Observed:
     known: dict[tuple[int, str, str], int] = {}
     history: dict[int, list[int]] = defaultdict(list)  # keys of what has ended, the first seen first
     present: dict[int, dict[tuple[str, str], Sighting]] = {nic_id: {} for nic_id in by_nic}
-    stored = Observation.objects.filter(nic__in=list(by_nic)).order_by("pk")
+    stored = Observation.objects.filter(nic__among=Keys(by_nic)).order_by("pk")
     ends: dict[int, datetime | None] = {}
     flagged: dict[int, Place] = {}
     for pk, nic_id, source, address, flag, last_seen_at, ended_at, expires_at in stored.values_list(
@@ -73,11 +74,11 @@ def observe(held: Sequence[Held], now: datetime) -> Observed:
                     alerts.append(_outside(one.target, reading))
                     before.append(present[nic_id][key])  # one alert is enough
     if again:
-        Observation.objects.filter(pk__in=again).update(last_seen_at=now, ended_at=None)
+        Observation.objects.filter(pk__among=Keys(again)).update(last_seen_at=now, ended_at=None)
     if ended:
         Observation.objects.filter(pk__in=ended).end(now)
     update_each(Observation, renewed, ["expires_at"])
-    Observation.objects.bulk_create(new)
+    insert_all(new)
     events.record_all(alerts)
     # A guest that shows new addresses at every read would fill the table.
     if forgotten := [pk for pks in history.values() for pk in pks[:-MOST_KEPT] if pk not in again]:

@@ -6,6 +6,7 @@ from datetime import datetime, timedelta
 from django.db import transaction
 from django.db.models import F, QuerySet
 
+from extdhcp_site.bulk import Keys
 from extdhcp_site.deadlocks import repeated
 from extdhcp_site.events import models as events
 from extdhcp_site.events.models import EventType, Level
@@ -76,7 +77,7 @@ def write_none(unsettled: Sequence[Held], pace: Pace, now: datetime) -> None:
 
 def give_up(spent: Sequence[tuple[Target, str]], pace: Pace, now: datetime) -> None:
     for endpoint_id, ones in grouped(spent, lambda pair: pair[0].endpoint_id).items():
-        IpFetch.objects.filter(pk__in=[target.row_id for target, _ in ones]).update(
+        IpFetch.objects.filter(pk__among=Keys(target.row_id for target, _ in ones)).update(
             state=State.EXHAUSTED,
             next_attempt_at=pace.refresh_at(endpoint_id or 0, now),
             claimed_until=None,

@@ -11,6 +11,7 @@ from typing import TypeVar
 from django.db import connection
 from django.db.models import QuerySet
 
+from extdhcp_site.bulk import Keys
 from extdhcp_site.events.models import Event, EventType, Level
 from ipfetch.addresses import Choice, NicFacts, settles
 from ipfetch.models import IpFetch, Outcome
@@ -165,9 +166,9 @@ def still_held(findings: Sequence[Finding], now: datetime) -> list[Held]:
     """
     if connection.features.has_select_for_update:
         vm_ids = sorted({finding.target.vm_id for finding in findings})
-        list(VirtualMachine.objects.select_for_update().filter(pk__in=vm_ids).order_by("pk").values_list("pk"))
+        list(VirtualMachine.objects.select_for_update().filter(pk__among=Keys(vm_ids)).order_by("pk").values_list("pk"))
     by_row = {finding.target.row_id: finding for finding in findings}
-    rows = IpFetch.objects.select_for_update().filter(pk__in=by_row).order_by("pk")
+    rows = IpFetch.objects.select_for_update().filter(pk__among=Keys(by_row)).order_by("pk")
     values = rows.values_list(
         "pk", "attempt", "state", "retries_left", "entered_at", "found_at", "eager_until",
         "nic__ip4_address", "nic__ip6_address", "nic__address_state", "nic__address_source", "nic__address_seen_at",
@@ -196,7 +197,7 @@ def grouped(items: Iterable[T], key: Callable[[T], K]) -> dict[K, list[T]]:
 
 
 def rows_of(held: Iterable[Held]) -> QuerySet[IpFetch]:
-    return IpFetch.objects.filter(pk__in=[one.target.row_id for one in held])
+    return IpFetch.objects.filter(pk__among=Keys(one.target.row_id for one in held))
 
 
 def event_of(target: Target, type: EventType, text: str, level: Level = Level.INFO) -> Event:
