@@ -264,7 +264,11 @@ class XmlParser:
 
     def close(self) -> None:
         self.expat.Parse(b"", True)
-        # They know the parser as it knows them: the answer would stay until the garbage collector comes.
+
+    def release(self) -> None:
+        """Forget the handlers. They know the parser as it knows them: an answer would stay, however it ended, until
+        the garbage collector comes.
+        """
         for handler in _HANDLERS:
             setattr(self.expat, handler, None)
 

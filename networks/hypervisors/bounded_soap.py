@@ -83,9 +83,12 @@ class SoapStub(_pyvmomi.SoapStubAdapter):  # type: ignore[misc]
 
 def _deserialized(stub: SoapStub, response: http.client.HTTPResponse, kind: type, deadline: float) -> Any:
     reader = _ResponseReader(stub, kind)
-    for block in blocks(response, deadline):
-        reader.feed(block)
-    return reader.close()
+    try:
+        for block in blocks(response, deadline):
+            reader.feed(block)
+        return reader.close()
+    finally:
+        reader.release()
 
 
 class _ResponseReader(_pyvmomi.SoapResponseDeserializer):  # type: ignore[misc]
@@ -117,6 +120,9 @@ class _ResponseReader(_pyvmomi.SoapResponseDeserializer):  # type: ignore[misc]
             result = _vmodl.RuntimeFault() if result is None else result
             result.msg = self.msg
         return result
+
+    def release(self) -> None:
+        self._guarded.release()
 
     def StartElementHandler(self, tag: str, attr: Any) -> None:
         self._depth += 1

@@ -59,10 +59,13 @@ class RpcTransport(xmlrpc.client.Transport):
             if response.status != 200:
                 raise EndpointUnreachable(f"The endpoint does not answer calls (HTTP status {response.status}).")
             answer = _Answer(*_kept.get())
-            with reading():
-                for block in blocks(response, deadline):
-                    answer.feed(block)
-                result = answer.close()
+            try:
+                with reading():
+                    for block in blocks(response, deadline):
+                        answer.feed(block)
+                    result = answer.close()
+            finally:
+                answer.release()
         if isinstance(result, xmlrpc.client.Fault):
             raise result
         return (result,)
@@ -122,6 +125,9 @@ class _Answer:
 
     def feed(self, block: bytes) -> None:
         self._parser.feed(block)
+
+    def release(self) -> None:
+        self._parser.release()
 
     def close(self) -> dict[str, Any] | xmlrpc.client.Fault:
         """The result, checked for what XenAPI takes for granted."""
