@@ -111,6 +111,7 @@ ACCOUNTS = ListOf[Account](
         ),
     ],
     complete=_with_users,
+    template="accounts/accounts.html",
     nothing="There is no account.",
 )
 
@@ -118,6 +119,42 @@ ACCOUNTS = ListOf[Account](
 @page("accounts/", name="accounts", roles=ADMINS, menu=Menu("Accounts", order=80))
 def accounts(request: HttpRequest, caller: Caller) -> HttpResponseBase:
     return ACCOUNTS.respond(request, caller)
+
+
+# A person, in createAccount and createUser.
+_PERSON = [
+    Ask("username", "User name"),
+    Ask("password", "Password", kind="password"),
+    Ask("firstname", "First name"),
+    Ask("lastname", "Last name"),
+    Ask("email", "E-mail"),
+]
+
+
+@page("accounts/new/", name="new-account", roles=ADMINS, section="accounts", posts=True)
+def new_account(request: HttpRequest, caller: Caller) -> HttpResponse:
+    roles = [pair for pair in ROLES if caller.is_root or pair[0] != str(Role.ROOT_ADMIN.value)]
+    asks = [
+        *_PERSON,
+        Ask("account", "Account", "Its name; the user's, if left empty."),
+        Ask("accounttype", "Role", "What its users may do.", kind="select", choices=roles, value=str(Role.USER.value)),
+        Ask("domainid", "Domain", "Your own, if left empty."),
+    ]
+    form = CommandForm("createAccount", request, caller, asks)
+    if answer := form.submit():
+        return redirect("account", answer["account"]["id"])
+    return render(request, "accounts/new.html", {"form": form, "title": "New account", "says": "With its first user."})
+
+
+@page("accounts/<uuid:uuid>/new-user/", name="new-user", roles=ADMINS, section="accounts", posts=True)
+def new_user(request: HttpRequest, caller: Caller, uuid: UUID) -> HttpResponse:
+    row = _accounts(caller).select_related("domain").filter(uuid=uuid).first()
+    if row is None:
+        raise Http404
+    form = CommandForm("createUser", request, caller, _PERSON, {"account": row.name, "domainid": str(row.domain.uuid)})
+    if answer := form.submit():
+        return redirect("user", answer["user"]["id"])
+    return render(request, "accounts/new.html", {"form": form, "title": "New user", "says": f"Of the account {row}."})
 
 
 @page("accounts/<uuid:uuid>/", name="account", roles=ADMINS, section="accounts")
@@ -174,7 +211,13 @@ USERS = ListOf[User](
         Column("Role", lambda row: row.account.get_role_display()),
         Column("State", lambda row: "enabled" if row.is_active else "disabled", "accounts/user_state.html", short=True),
         Column("Second factor", lambda row: "yes" if row.has_second_factor else "no", short=True),
-        Column("Last log-in", lambda row: row.last_login or "never", "accounts/user_log_in.html", sort="last_login"),
+        Column(
+            "Last log-in",
+            lambda row: row.last_login or "never",
+            "accounts/user_log_in.html",
+            sort="last_login",
+            short=True,
+        ),
     ],
     filters=[
         Filter("username", "User name", lambda rows, text, caller: rows.filter(username__icontains=text)),
@@ -197,6 +240,7 @@ USERS = ListOf[User](
         ),
     ],
     complete=_with_factor,
+    template="accounts/users.html",
     nothing="There is no user.",
 )
 

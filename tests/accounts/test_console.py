@@ -236,3 +236,41 @@ def test_hostile_names_are_text():
     user = make_user(make_account(name="<script>alert(1)</script>"), first_name="<script>alert(1)</script>")
     for page in ("/accounts/", "/users/", f"/users/{user.uuid}/", f"/accounts/{user.account.uuid}/"):
         assert "<script>alert" not in browser.get(page).text
+
+
+PERSON = {"username": "newbie", "password": NEW, "firstname": "N", "lastname": "B", "email": "n@x.example"}
+
+
+def test_an_account_is_made_with_its_first_user():
+    answer = admin_of().post("/accounts/new/", {**PERSON, "account": "shop", "accounttype": "2", "domainid": ""})
+    account = Account.objects.get(name="shop")
+    assert answer["Location"] == reverse("account", args=[account.uuid])
+    assert (account.role, account.domain, account.users.get().username) == (Role.DOMAIN_ADMIN, sales(), "newbie")
+
+
+def test_nobody_makes_somebody_more_powerful():
+    browser = admin_of()
+    assert ">Root admin<" not in browser.get("/accounts/new/").text
+    page = browser.post("/accounts/new/", {**PERSON, "accounttype": "1"})
+    assert "Only a root admin makes root admins" in page.text
+    assert not User.objects.filter(username="newbie").exists()
+
+
+def test_a_user_is_made_of_the_account_on_the_page():
+    browser = admin_of()
+    account = make_account(domain=sales(), name="shop")
+    answer = browser.post(reverse("new-user", args=[account.uuid]), {**PERSON, "account": "boss"})
+    user = account.users.get()
+    assert (user.username, answer["Location"]) == ("newbie", reverse("user", args=[user.uuid]))
+
+
+def test_a_user_of_anothers_account_is_not_made():
+    account = make_account(domain=make_domain(name="other"))
+    assert admin_of().post(reverse("new-user", args=[account.uuid]), PERSON).status_code == 404
+    assert not account.users.exists()
+
+
+def test_a_refused_form_does_not_repeat_the_password():
+    page = admin_of().post("/accounts/new/", {**PERSON, "email": "nonsense", "password": "a secret canary"})
+    assert page.status_code == 200
+    assert "canary" not in page.text
