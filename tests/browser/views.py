@@ -18,6 +18,8 @@ RULES = ["wcag2a", "wcag2aa", "wcag21a", "wcag21aa", "wcag22aa"]
 
 # So many elements are named that break one rule.
 NAMED = 3
+# So many steps are taken through a page by keyboard.
+TABS = 40
 
 Theme = Literal["light", "dark"]
 
@@ -82,6 +84,30 @@ def _told(node: dict[str, str]) -> str:
 def overflow(page: Page) -> int:
     """By how many pixels the page is wider than its window."""
     return page.evaluate("() => document.scrollingElement.scrollWidth - window.innerWidth")
+
+
+# What has the focus, and whether somebody can see that it has: an outline or a shadow that it has only now.
+_FOCUSED = """() => {
+    const it = document.activeElement;
+    if (!it || it === document.body) return null;
+    const style = getComputedStyle(it), box = it.getBoundingClientRect();
+    const isOutlined = style.outlineStyle !== "none" && parseFloat(style.outlineWidth) > 0;
+    const seen = (isOutlined || style.boxShadow !== "none") && box.width > 0 && box.height > 0;
+    return {tag: it.outerHTML.slice(0, 120), seen};
+}"""
+
+
+def unseen_focus(page: Page) -> list[str]:
+    """Elements that the Tab key reaches without a sign of it."""
+    unseen = []
+    for _ in range(TABS):
+        page.keyboard.press("Tab")
+        focused = page.evaluate(_FOCUSED)
+        if focused is None:
+            break
+        if not focused["seen"]:
+            unseen.append(focused["tag"])
+    return unseen
 
 
 def picture(page: Page, name: str) -> Path:
