@@ -42,11 +42,15 @@ def _tries(row: IpFetch, caller: Caller) -> Iterator[Entry]:
     outcome = row.last_outcome
     if outcome in ("", Outcome.FOUND):
         return
-    earlier = f" The {row.tries - 1} before it brought none either." if row.tries > 1 else ""
-    words = f"{row.explanation} {explanations.detail_for(caller, row)}".strip()
-    kind = Kind.DOUBTFUL if row.state == State.FOUND else Kind.FAILED
-    title = "Looked at again" if row.state == State.FOUND else f"Try {row.tries}: no address"
-    yield Entry(row.last_attempt_at, title, words + ("" if row.state == State.FOUND else earlier), kind)
+    detail = explanations.detail_for(caller, row)
+    if row.state == State.FOUND:
+        yield Entry(
+            row.last_attempt_at, "Looked at again, not seen", f"{row.explanation} {detail}".strip(), Kind.DOUBTFUL
+        )
+        return
+    earlier = f"The {row.tries - 1} before it brought none either." if row.tries > 1 else ""
+    words = " ".join(filter(None, [row.explanation, earlier, detail]))
+    yield Entry(row.last_attempt_at, f"Try {row.tries}: no address", words, Kind.FAILED)
 
 
 def _of_observation(row: Observation, since: datetime) -> Iterator[Entry]:

@@ -97,4 +97,6 @@ def _of_event(event: Event, caller: Caller) -> Entry:
     if event.level == Level.ERROR:
         return Entry(event.created_at, f"{verb} failed", event.text_for(caller), Kind.FAILED)
     kind = Kind.DOUBTFUL if event.level == Level.WARN else Kind.DONE
-    return Entry(event.created_at, f"{verb} done", event.text_for(caller), kind)
+    # That a job is completed is all that its event says.
+    text = "" if event.state == State.COMPLETED else event.text_for(caller)
+    return Entry(event.created_at, f"{verb} done" if event.state == State.COMPLETED else verb, text, kind)

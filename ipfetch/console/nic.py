@@ -40,6 +40,7 @@ def nic(request: HttpRequest, caller: Caller, uuid: UUID) -> HttpResponse:
         "actions": permitted(caller, _actions(row)),
         "here": request.path,
         "entries": _entries(row, caller),
+        "begun": timeline.begun(it.vm),
         "pin": pin,
         "is_pinned": it.address_state == AddressState.PINNED,
     }

@@ -10,20 +10,22 @@ from django.core.validators import validate_ipv46_address
 from django.db.models import Case, Q, QuerySet, Value, When
 from django.http import HttpRequest
 from django.http.response import HttpResponseBase
+from django.utils import timezone
 
 from extdhcp_site.accounts.models import Caller
 from extdhcp_site.api.registry import EVERYBODY
 from extdhcp_site.console.lists import COUNTED, Choices, Column, Filter, ListOf
 from extdhcp_site.console.pages import Menu, page
-from ipfetch.console.rows import LABELS, OFF, NicRow, rows_of
+from ipfetch.console.rows import LABELS, NOT_TRIED, NicRow, rows_of
+from ipfetch.counts import GONE, LEFT, NOT_FOUND, OFF, TOOK, WAITED, by_left, by_took, by_waited, choices
 from ipfetch.models import IpFetch, Outcome
 from networks.hypervisors.base import Source
 from networks.models import Network, Nic, Zone
-from networks.models.vms import NicQuerySet, VmState
+from networks.models.vms import NicQuerySet
 
 MISSING, ALL = "missing", "all"
-NOT_FOUND = [IpFetch.State.WAITING, IpFetch.State.EXHAUSTED, IpFetch.State.PAUSED]
-GONE = [VmState.DESTROYED, VmState.EXPUNGING]
+# As an outcome: there was none yet.
+NO_OUTCOME = "none"
 # More networks or zones than these are not offered: the filter takes a name.
 MOST_CHOICES = 200
 # What somebody must see to comes first, and what needs but time last.
@@ -95,12 +97,12 @@ def _for_root(narrow: Narrow) -> Narrow:
     return narrow_for_root
 
 
-def _choices(rows: Callable[[Caller], QuerySet]) -> Callable[[Caller], Choices | None]:
-    def choices(caller: Caller) -> Choices | None:
+def _offered(rows: Callable[[Caller], QuerySet]) -> Callable[[Caller], Choices | None]:
+    def offered(caller: Caller) -> Choices | None:
         found = list(rows(caller).order_by("name").values_list("uuid", "name")[: MOST_CHOICES + 1])
         return [(str(uuid), name) for uuid, name in found] if len(found) <= MOST_CHOICES else None
 
-    return choices
+    return offered
 
 
 STATES: Choices = [
@@ -113,11 +115,11 @@ FILTERS: Sequence[Filter] = [
     Filter(
         "outcome",
         "Reason",
-        lambda nics, outcome, caller: nics.filter(ip_fetch__last_outcome=outcome),
-        [(reason.value, reason.label) for reason in REASONS],
+        lambda nics, outcome, caller: nics.filter(ip_fetch__last_outcome="" if outcome == NO_OUTCOME else outcome),
+        [*((reason.value, reason.label) for reason in REASONS), (NO_OUTCOME, NOT_TRIED)],
     ),
-    Filter("network", "Network", _by("network", "name"), _choices(Network.objects.visible_to)),
-    Filter("zone", "Zone", _by("vm__zone", "name"), _choices(Zone.objects.visible_to)),
+    Filter("network", "Network", _by("network", "name"), _offered(Network.objects.visible_to)),
+    Filter("zone", "Zone", _by("vm__zone", "name"), _offered(Zone.objects.visible_to)),
     Filter(
         "source",
         "Source",
@@ -125,6 +127,15 @@ FILTERS: Sequence[Filter] = [
         [(source.value, source.value) for source in Source],
     ),
     Filter("text", "MAC, address or VM", _of_text, placeholder="06:1f, 192.0.2.7, web-1"),
+    Filter(
+        "waited",
+        "Waits",
+        lambda nics, key, caller: by_waited(nics, key, timezone.now()),
+        choices(WAITED),
+        hidden=True,
+    ),
+    Filter("left", "Tries left", lambda nics, key, caller: by_left(nics, key), choices(LEFT), hidden=True),
+    Filter("took", "Took", by_took, choices(TOOK), hidden=True),
     Filter("vm", "VM", _by("vm"), hidden=True),
     Filter("host", "Host", _for_root(_by("vm__host")), hidden=True),
     Filter("endpoint", "Endpoint", _for_root(_by("vm__host__endpoint")), hidden=True),
@@ -141,11 +152,10 @@ NICS: ListOf[NicRow] = ListOf(
     rows=_rows,
     columns=[
         Column("VM", lambda row: row.nic.vm.name, "ipfetch/nic_vm.html"),
-        Column("Network", lambda row: row.nic.network.name, "ipfetch/nic_network.html"),
+        Column("Network", lambda row: row.nic.network.name, "ipfetch/nic_network.html", short=True),
         Column("MAC address", lambda row: row.nic.mac_address, "ipfetch/nic_mac.html", short=True),
         Column("Address", lambda row: row.said, "ipfetch/nic_address.html"),
-        Column("Source", lambda row: row.nic.address_source or "none yet", "ipfetch/nic_source.html", short=True),
-        Column("Took", lambda row: row.took, "ipfetch/nic_took.html", short=True),
+        Column("Told by", lambda row: f"{row.told_by}, {row.took}", "ipfetch/nic_source.html"),
     ],
     filters=FILTERS,
     complete=rows_of,

@@ -10,12 +10,11 @@ from extdhcp_site.accounts.models import Caller
 from extdhcp_site.console.templatetags.console import in_words, since, until
 from ipfetch import explanations
 from ipfetch.configuration import EARLY_RETRY
+from ipfetch.counts import OFF
 from ipfetch.models import NEXT_STEP, Flag, IpFetch, Observation, Outcome
 from networks.models import AddressState, Nic
 from networks.models.vms import NicQuerySet, VmState
 
-# Not a state of the queue: the NIC has no row in it.
-OFF = "off"
 LABELS = {
     IpFetch.State.EXHAUSTED: "Given up",
     IpFetch.State.WAITING: "Waiting",
@@ -88,13 +87,18 @@ class NicRow:
 
     @property
     def took(self) -> str:
+        """How long it took until the address was known, or how long it has not been so far."""
         if self.nic.address_state == AddressState.PINNED:
-            return "by hand"
+            return "set by hand"
         if self.fetch is None:
-            return "not begun"
+            return "not looked for"
         if self.fetch.found_at:
-            return in_words(self.fetch.found_at - self.fetch.entered_at)
-        return f"{in_words(since(self.fetch.entered_at))} so far"
+            return f"took {in_words(self.fetch.found_at - self.fetch.entered_at)}"
+        return f"looked for {in_words(since(self.fetch.entered_at))} so far"
+
+    @property
+    def told_by(self) -> str:
+        return self.nic.address_source or "nobody yet"
 
     @property
     def said(self) -> str:
@@ -102,7 +106,7 @@ class NicRow:
         known = ", ".join(self.addresses)
         if known and not self.is_missing:
             return known
-        return " ".join(filter(None, [f"{known}, last known." if known else "", *self._why()]))
+        return " ".join(filter(None, [f"{known}, last known." if known else "", self.why]))
 
     @property
     def _next_try(self) -> str:
@@ -110,14 +114,19 @@ class NicRow:
             return "Next try now"
         return f"Next try in {in_words(until(self.next_try_at))}"
 
-    def _why(self) -> list[str]:
-        match self.state:
-            case IpFetch.State.WAITING:
-                return [self.works, self.missing, self.todo, self.detail, f"{self._next_try}, {self.tries}."]
-            case IpFetch.State.EXHAUSTED | IpFetch.State.PAUSED:
-                return [f"{self.label}.", self.works, self.missing, self.todo, self.detail, f"{self.tries}."]
-            case _:
-                return [f"{self.nic.vm.state}.", self.not_asked]
+    @property
+    def why(self) -> str:
+        """Why there is no address, in sentences: what works, what is missing, what to do, and what comes next."""
+        if not self.is_missing:
+            return f"{self.nic.vm.state}. {self.not_asked}"
+        return " ".join(
+            filter(None, [self.works, self.missing, self.todo, self.detail, self.comes or f"{self.label}."])
+        )
+
+    @property
+    def comes(self) -> str:
+        """What comes next, if anything does."""
+        return f"{self._next_try}, {self.tries}." if self.state == IpFetch.State.WAITING else ""
 
 
 def not_asked(nic: Nic) -> str:

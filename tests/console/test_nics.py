@@ -13,6 +13,7 @@ from django.utils import timezone
 from extdhcp_site.accounts.models import Caller, Role
 from extdhcp_site.configuration.models import Setting
 from ipfetch.console.nics import REASONS, missing
+from ipfetch.console.words import words_for
 from ipfetch.models import Flag, IpFetch, Outcome
 from networks.models import AddressState, Nic, VirtualMachine
 from tests import factories
@@ -160,6 +161,77 @@ def test_no_cell_is_empty(root):
     assert not re.search(r"<td[^>]*>\s*</td>", root.get("/nics/", {"state": "all"}).text)
 
 
+def test_an_address_that_is_known_with_who_told_it_and_how_long_it_took(root):
+    found(entered_at=timezone.now() - timedelta(seconds=65.5))
+
+    page = page_of(root, state="found")
+
+    assert "<code>192.0.2.131</code>" in page
+    assert "agent, seen 0 s ago <small>took 1 min 5 s</small>" in page
+    assert 'data-copy="192.0.2.131"' in page
+
+
+@pytest.mark.parametrize(
+    ("state", "says"),
+    [
+        (AddressState.UNCONFIRMED, "Unconfirmed"),
+        (AddressState.PINNED, "Set by hand"),
+        (AddressState.LAST_KNOWN, "Last known"),
+    ],
+)
+def test_how_far_an_address_can_be_believed(root, state, says):
+    row = found()
+    assert says not in page_of(root, state="found")
+
+    Nic.objects.filter(pk=row.nic_id).update(address_state=state)
+
+    assert says in page_of(root, state="found")
+
+
+def test_a_conflict_and_an_address_of_elsewhere_are_shown(root):
+    nic = found().nic
+    Nic.objects.update(secondary_addresses=["192.0.2.140", "2001:db8::1"])
+    make_observation(nic, address="192.0.2.131", flag=Flag.CONFLICT)
+    make_observation(nic, address="198.51.100.9", flag=Flag.OUTSIDE)
+    make_observation(nic, address="198.51.100.10", flag=Flag.OUTSIDE, ended_at=timezone.now())
+
+    page = page_of(root, state="found")
+
+    assert "Another NIC of the network has <code>192.0.2.131</code> too." in page
+    assert "<code>198.51.100.9</code> is no address for guests of 192.0.2.0/24." in page
+    assert "also <code>192.0.2.140</code>, <code>2001:db8::1</code>" in page
+    assert "198.51.100.10" not in page
+
+
+def test_what_the_outcome_tells_is_not_told_twice(root):
+    detail = "It has 198.51.100.9, which is outside 192.0.2.0/24."
+    row = make_ip_fetch(last_outcome=Outcome.NONE_YET, last_detail=detail)
+    make_observation(row.nic, address="198.51.100.9", flag=Flag.OUTSIDE)
+
+    assert page_of(root).count("198.51.100.9") == 1
+
+
+def test_a_known_address_that_was_not_seen_again_says_so(root):
+    found(last_outcome=Outcome.AGENT_SILENT)
+
+    says = "Not seen when it was looked at last: The guest agent stopped answering."
+    assert says in page_of(root, state="found")
+
+
+def test_vms_pages_say_the_same(root):
+    waits = make_ip_fetch(last_outcome=Outcome.NONE_YET, retries_left=7, tries=3).nic
+    doubtful = found().nic
+    Nic.objects.filter(pk=doubtful.pk).update(address_state=AddressState.UNCONFIRMED)
+    sure = found().nic
+
+    said = words_for(Caller.of(make_root()), [waits, doubtful, sure])
+
+    assert said[waits.pk].kind == "waiting"
+    assert said[waits.pk].text.startswith("The guest has no address yet. Check the VLAN")
+    assert said[doubtful.pk].word == "Unconfirmed"
+    assert sure.pk not in said
+
+
 def test_destroyed_vms_are_in_no_view(root):
     factories.make_vm(name="gone", state="Destroyed")
 
@@ -175,6 +247,10 @@ def test_filters(root):
     for query, expected in (
         ({"outcome": "none_yet"}, ["web-1"]),
         ({"outcome": "agent_absent"}, []),
+        ({"outcome": "none"}, []),
+        ({"left": "10-"}, ["web-1"]),
+        ({"waited": "under-1-min"}, ["web-1"]),
+        ({"took": "under-10-s"}, ["db-1"]),
         ({"network": nic.network.uuid}, ["web-1"]),
         ({"zone": web.zone.uuid}, ["web-1"]),
         ({"vm": db.vm.uuid}, ["db-1"]),
@@ -189,9 +265,7 @@ def test_filters(root):
         assert names(root, state="all", **query) == expected, query
 
 
-@pytest.mark.parametrize(
-    "query", [{"state": "lost"}, {"network": XSS}, {"vm": "7"}, {"outcome": "none"}, {"colour": "x"}]
-)
+@pytest.mark.parametrize("query", [{"state": "lost"}, {"network": XSS}, {"vm": "7"}, {"outcome": "x"}, {"colour": "x"}])
 def test_a_filter_that_is_none_is_refused(root, query):
     response = root.get("/nics/", query)
 
@@ -215,7 +289,7 @@ def test_an_export_says_in_words_what_is_missing(root):
 
     assert "The guest has no address yet. Check the VLAN" in row["Address"]
     assert "Next try now, 1 try left · 3 made." in row["Address"]
-    assert row["Source"] == "none yet"
+    assert row["Told by"].startswith("nobody yet, looked for ")
 
 
 def test_a_tenant_sees_its_own_only():
