@@ -60,6 +60,10 @@ class Site(admin.AdminSite):
             raise PermissionDenied("These pages are for root administrators.")
         return redirect_to_login(request.GET.get("next") or reverse("admin:index"), settings.LOGIN_URL)
 
+    def password_change(self, request: HttpRequest, extra_context: dict | None = None) -> HttpResponse:
+        """The console's page is the only one: it counts wrong guesses."""
+        return redirect("account-password")
+
 
 # Rows beyond these are not counted, nor turned to: a filter or the search finds them.
 MOST_COUNTED = 10_000
