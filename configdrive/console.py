@@ -36,6 +36,9 @@ CHANGES = (
     EventType.NIC_UPDATE,
 )
 MOST_CHANGES = 8
+MAY_START = (VmState.STOPPED, VmState.STARTING)
+# For good, or until it is recovered: what its drive would be is of no use.
+OFF = (VmState.DESTROYED, VmState.EXPUNGING, VmState.ERROR)
 
 
 @dataclass(frozen=True)
@@ -60,7 +63,9 @@ def state_of(vm: VirtualMachine, drive: ConfigDrive | None) -> DriveState:
         return DriveState("None", "off", "The VM is set to have none.")
     if vm.state == VmState.RUNNING:
         return DriveState("None", "off", "The guest has booted with all that it told, and it was taken out as is set.")
-    return DriveState("None", "off", f"The VM is {vm.state}: its drive is built when it starts.")
+    if vm.state in MAY_START:
+        return DriveState("None", "off", "It is built when the VM starts.")
+    return DriveState("None", "off", "The VM is off, and has none.")
 
 
 def _drive(caller: Caller, vm: VirtualMachine) -> dict[str, object]:
@@ -73,7 +78,7 @@ def _drive(caller: Caller, vm: VirtualMachine) -> dict[str, object]:
         "changes": [] if as_built else _changes(caller, vm, drive),
         "drive_actions": _actions(caller, vm, drive),
         "reveal": _reveal(vm) if may_reveal(vm, caller) else None,
-        **_files(vm),
+        **(_files(vm) if vm.state not in OFF else {}),
     }
 
 

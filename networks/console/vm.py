@@ -89,13 +89,14 @@ def vm(request: HttpRequest, caller: Caller, uuid: str) -> HttpResponse:
     # The system's own upkeep makes way for what somebody wants.
     is_busy = doing is not None and doing.job.user_id is not None
     forms = {} if is_busy else vm_actions.forms(it, caller)
+    failure = _failure(it, caller)
     context = {
         "vm": it,
         "chip": CHIPS[VmState(it.state)],
-        "meaning": _meaning(it, caller),
+        "meaning": _meaning(it, caller, failure),
         "doing": doing,
         "is_busy": is_busy,
-        "failure": _failure(it, caller),
+        "failure": failure,
         "secret": _secret(it, caller),
         "actions": [] if is_busy else vm_actions.buttons(it, caller),
         "links": [vm_actions.link(it, what) for what in forms if what not in vm_actions.ELSEWHERE],
@@ -115,7 +116,7 @@ def _sections(request: HttpRequest, it: VirtualMachine, caller: Caller, shared: 
             )
 
 
-def _meaning(it: VirtualMachine, caller: Caller) -> str:
+def _meaning(it: VirtualMachine, caller: Caller, failure: Failure | None) -> str:
     said = [MEANINGS[VmState(it.state)]]
     if it.state == VmState.RUNNING and it.needs_restart:
         said.append("What has changed has not reached its guest: reboot it, or stop and start it.")
@@ -126,7 +127,7 @@ def _meaning(it: VirtualMachine, caller: Caller) -> str:
         said.append(f"It goes to {it.migrating_to}.")
     if it.stray_on and caller.is_root:
         said.append(f"A start on {it.stray_on} failed while that host could not be reached: it may run there.")
-    if it.state != VmState.RUNNING and it.error_text:
+    if it.state != VmState.RUNNING and it.error_text and not (failure and it.error_text in failure.text):
         said.append(it.error_text)
     return " ".join(said)
 

@@ -91,7 +91,7 @@ def _plainly(nic: Nic) -> AddressWords | None:
         is_sure = nic.address_state in (AddressState.CONFIRMED, AddressState.PINNED)
         return None if is_sure else AddressWords("off", AddressState(nic.address_state).label)
     if nic.vm.state != VmState.RUNNING:
-        return AddressWords("off", "No address", f"The VM is {nic.vm.state}.")
+        return AddressWords("off", "No address")
     return AddressWords("waiting", "Not known yet")
 
 
