@@ -20,6 +20,7 @@ EXTERNAL_DHCP, TEMPLATES, ARCHITECTURE, LEFT_OUT = (
 )
 PAGES = (
     README,
+    ROOT / "docs" / "alerts.md",
     EXTERNAL_DHCP,
     TEMPLATES,
     ROOT / "docs" / "hypervisors.md",
