@@ -43,28 +43,28 @@ def _ages(*limits: tuple[str, timedelta]) -> tuple[Bin, ...]:
     """Bins between these limits, with one below and one above them."""
     first, last = limits[0], limits[-1]
     between = (
-        Bin(f"{key}-{next_key}", f"{key} to {next_key}", least, below)
-        for (key, least), (next_key, below) in itertools.pairwise(limits)
+        _named(f"{words} to {next_words}", least, below)
+        for (words, least), (next_words, below) in itertools.pairwise(limits)
     )
-    return (
-        Bin(f"under-{first[0]}", f"under {first[0]}", None, first[1]),
-        *between,
-        Bin(f"over-{last[0]}", f"over {last[0]}", last[1], None),
-    )
+    return _named(f"under {first[0]}", None, first[1]), *between, _named(f"over {last[0]}", last[1], None)
+
+
+def _named(label: str, least: timedelta | None, below: timedelta | None) -> Bin:
+    return Bin(label.replace(" ", "-"), label, least, below)
 
 
 WAITED = _ages(
-    ("1min", timedelta(minutes=1)),
-    ("10min", timedelta(minutes=10)),
-    ("1h", timedelta(hours=1)),
-    ("1d", timedelta(days=1)),
+    ("1 min", timedelta(minutes=1)),
+    ("10 min", timedelta(minutes=10)),
+    ("1 h", timedelta(hours=1)),
+    ("1 d", timedelta(days=1)),
 )
 TOOK = _ages(
-    ("10s", timedelta(seconds=10)),
-    ("30s", timedelta(seconds=30)),
-    ("1min", timedelta(minutes=1)),
-    ("5min", timedelta(minutes=5)),
-    ("30min", timedelta(minutes=30)),
+    ("10 s", timedelta(seconds=10)),
+    ("30 s", timedelta(seconds=30)),
+    ("1 min", timedelta(minutes=1)),
+    ("5 min", timedelta(minutes=5)),
+    ("30 min", timedelta(minutes=30)),
 )
 LEFT = (
     Bin("0", "none left", None, 1),

@@ -29,7 +29,7 @@ _ANY = base.EndpointAddress(base.Transport.TLS, host="hypervisor.example.org")
 def of_kind(kind: str) -> list[tuple[str, bool]]:
     """What this kind of hypervisor can do here, and what it cannot."""
     one = driver(kind, _ANY)
-    return [(words, isinstance(one, protocol)) for protocol, words in WORDS.items()]
+    return [(words.replace("`", ""), isinstance(one, protocol)) for protocol, words in WORDS.items()]
 
 
 def capability_table() -> str:

@@ -207,11 +207,12 @@ def _first_step(request: HttpRequest, caller: Caller) -> HttpResponse:
 
 
 def _offering_asks(with_drive: bool) -> list[Ask]:
+    usual = "External DHCP with config drive" if with_drive else "External DHCP"
     return [
         Ask(
             "name",
             "Name",
-            value="External DHCP with config drive" if with_drive else "External DHCP",
+            value="" if NetworkOffering.objects.filter(name=usual).exists() else usual,
             help="What who makes a network chooses by.",
         ),
         Ask(
@@ -262,11 +263,11 @@ def _offerings(caller: Caller, uuid: str) -> QuerySet[NetworkOffering]:
 
 
 def _network_asks(offering: NetworkOffering, caller: Caller) -> list[Ask]:
-    is_l2 = offering.guest_type == GuestType.L2
+    is_l2, only = offering.guest_type == GuestType.L2, zones(caller)
     named = [
         Ask("name", "Name", placeholder="corporate-100"),
         Ask("displaytext", "In words", more=True),
-        Ask("zoneid", "Zone"),
+        Ask("zoneid", "Zone", value=only[0][0] if len(only) == 1 else "", help="Whose hosts carry the VLAN."),
     ]
     if offering.specify_vlan and caller.is_root:
         named.append(

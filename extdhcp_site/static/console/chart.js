@@ -18,10 +18,14 @@ function draw(place) {
     height: 180,
     cursor: { drag: { x: false, y: false } },
     scales: { x: { time: true }, y: { range: (_, __, most) => [0, Math.max(most * 1.1, 1)] }, s: { range: (_, __, most) => [0, Math.max(most * 1.1, 1)] } },
-    axes: [axis, { ...axis, scale: "y" }, { ...axis, scale: "s", side: 1, grid: { show: false }, values: (_, ticks) => ticks.map((tick) => `${tick} s`) }],
-    series: [{}, ...lines.map(({ label, scale }, number) => ({ label, scale, stroke: strokes[number], width: 1.5, dash: scale === "s" ? [4, 3] : undefined, points: { show: x.length < 30 } }))],
+    axes: [{ ...axis, values: (_, ticks) => ticks.map(clock) }, { ...axis, scale: "y" }, { ...axis, scale: "s", side: 1, grid: { show: false }, values: (_, ticks) => ticks.map((tick) => `${tick} s`) }],
+    series: [{ label: "At", value: (_, seconds) => (seconds ? clock(seconds) : "–") }, ...lines.map(({ label, scale }, number) => ({ label, scale, stroke: strokes[number], width: 1.5, dash: scale === "s" ? [4, 3] : undefined, points: { show: x.length < 30 } }))],
   }, [x, ...lines.map(({ values }) => values)], place);
   charts.set(place, { chart, text: source.textContent });
+}
+
+function clock(seconds) {
+  return new Date(seconds * 1000).toLocaleTimeString([], { hour: "2-digit", minute: "2-digit", hourCycle: "h23" });
 }
 
 function drawAll() {
