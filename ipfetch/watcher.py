@@ -153,7 +153,8 @@ class Subscriptions:
                 if endpoint is None or _access(endpoint) != _access(subscription.endpoint):
                     self._drop(endpoint_id)
             for endpoint_id, endpoint in wanted.items():
-                self._by_endpoint.setdefault(endpoint_id, _Subscription(endpoint))
+                # What else is known of it counts when its watch is opened anew: where its pool answers, say.
+                self._by_endpoint.setdefault(endpoint_id, _Subscription(endpoint)).endpoint = endpoint
             self._lock.notify_all()
 
     def _drop(self, endpoint_id: int) -> None:

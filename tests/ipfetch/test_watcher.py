@@ -236,6 +236,19 @@ def test_health_that_is_recorded_is_no_change(kept, host):
     assert len(host.watches) == 1
 
 
+def test_what_a_pool_told_of_its_hosts_is_known_when_its_watch_is_opened_anew(kept, host):
+    endpoint = make_endpoint()
+    kept.keep(Endpoint.objects.all())
+    news_of(kept, 10)
+    Endpoint.objects.update(members=[["192.0.2.8", "a" * 64]])
+
+    kept.keep(Endpoint.objects.all())
+
+    (subscription,) = watched(kept, [endpoint])
+    assert [member.host for member in subscription.endpoint.address.members] == ["192.0.2.8"]
+    assert len(host.watches) == 1
+
+
 def test_endpoint_that_goes_while_it_is_opened_leaves_no_watch(kept, host):
     host.frozen = threading.Event()
     kept.keep([make_endpoint()])
