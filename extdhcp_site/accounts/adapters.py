@@ -1,7 +1,9 @@
 """What allauth asks this product: who may log in, how it is told, and how its secrets are kept."""
 
+import io
 from typing import Any
 
+import qrcode
 from allauth.account.adapter import DefaultAccountAdapter
 from allauth.core.exceptions import ImmediateHttpResponse
 from allauth.mfa.adapter import DefaultMFAAdapter
@@ -9,6 +11,7 @@ from django.core.exceptions import ValidationError
 from django.http import HttpRequest
 from django.shortcuts import redirect
 from django.utils.http import url_has_allowed_host_and_scheme
+from qrcode.image.svg import SvgPathFillImage
 
 from extdhcp_site.accounts import log_in, second_factor
 from extdhcp_site.accounts.backends import AccountBackend
@@ -21,7 +24,13 @@ from extdhcp_site.events.models import EventType
 # Longer ones are not gone to after a log-in.
 LONGEST_NEXT = 2000
 # Said by the page that comes next.
-_NEEDLESS = frozenset({"account/messages/logged_in.txt", "account/messages/logged_out.txt"})
+_NEEDLESS = frozenset(
+    {
+        "account/messages/logged_in.txt",
+        "account/messages/logged_out.txt",
+        "mfa/messages/recovery_codes_generated.txt",
+    }
+)
 
 
 class AccountAdapter(DefaultAccountAdapter):
@@ -71,6 +80,12 @@ class AccountAdapter(DefaultAccountAdapter):
 class SecondFactorAdapter(DefaultMFAAdapter):
     def get_totp_label(self, user: User) -> str:
         return user.username
+
+    def build_totp_svg(self, url: str) -> str:
+        """On white, whatever the page's colour: apps read dark on light alone."""
+        picture = io.BytesIO()
+        qrcode.make(url, image_factory=SvgPathFillImage).save(picture)
+        return picture.getvalue().decode()
 
     def encrypt(self, text: str) -> str:
         return second_factor.sealed(text)
