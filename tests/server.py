@@ -89,6 +89,7 @@ class Server:
         self.username, self.password = "admin", secrets.token_urlsafe(12)
         self._credentials = state / "credentials.json"
         self._process: subprocess.Popen[bytes] | None = None
+        self._port = 0
         self.environment = {
             "VAR_DIR": str(var),
             "DATABASE_URL": f"sqlite:///{state / 'extdhcp.sqlite3'}",
@@ -111,10 +112,10 @@ class Server:
         _write_private(self._credentials, json.dumps({"username": self.username, "password": self.password, **key}))
 
     def start(self) -> None:
-        """Returns once it is ready. Raises ServerFailed."""
+        """Returns once it is ready; again after `stop`, at the same port. Raises ServerFailed."""
         log = (self.state / "serve.log").open("ab")
         self._process = subprocess.Popen(
-            [sys.executable, "manage.py", "serve", "--credentials", str(self._credentials)],
+            [sys.executable, "manage.py", "serve", "--credentials", str(self._credentials), "--port", str(self._port)],
             cwd=ROOT,
             env=self._full_environment,
             stdin=subprocess.DEVNULL,
@@ -128,6 +129,7 @@ class Server:
                 self.stop()
                 raise ServerFailed((self.state / "serve.log").read_text()[-2000:])
             time.sleep(0.1)
+        self._port = urllib.parse.urlsplit(self.announced["endpoint"]).port or 0
 
     def stop(self) -> None:
         if self._process and self._process.poll() is None:

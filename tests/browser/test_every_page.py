@@ -8,7 +8,7 @@ from django.urls import reverse
 
 from extdhcp_site.accounts.models import Role
 from extdhcp_site.api import registry
-from extdhcp_site.console import pages
+from extdhcp_site.console import pages, views  # noqa: F401 - views registers pages
 from networks.console import hosts, vm_actions
 from tests.browser.views import TWO_VIEWS, unseen_focus, visit
 
