@@ -4,6 +4,7 @@ Values are cut, and an exception is its type and frames: neither a guest's megab
 a local variable or in a library's words reaches the log.
 """
 
+import json
 import logging
 import traceback
 
@@ -46,7 +47,20 @@ def _common() -> list[structlog.types.Processor]:
     ]
 
 
+_encode = json.JSONEncoder(default=repr).encode
+
+
+class _JsonLines(structlog.stdlib.ProcessorFormatter):
+    """Our own records have passed their processors: the copy of each, made for other handlers, is not needed."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        return _encode(record.msg) if hasattr(record, "_logger") else super().format(record)
+
+
 def formatter() -> logging.Formatter:
+    # Nobody is told the line of the source, which takes longer to find than the rest of a record to make.
+    # Source: Python's Logging HOWTO, "Optimization".
+    logging._srcfile = None
     structlog.configure(
         processors=[
             structlog.stdlib.filter_by_level,
@@ -57,10 +71,10 @@ def formatter() -> logging.Formatter:
         wrapper_class=structlog.stdlib.BoundLogger,
         cache_logger_on_first_use=True,
     )
-    return structlog.stdlib.ProcessorFormatter(
+    return _JsonLines(
         foreign_pre_chain=_common(),
         processors=[
             structlog.stdlib.ProcessorFormatter.remove_processors_meta,
-            structlog.processors.JSONRenderer(),
+            lambda logger, name, event: _encode(event),
         ],
     )
