@@ -32,19 +32,8 @@ def account(request: HttpRequest, caller: Caller) -> HttpResponse:
         "has_second_factor": second_factor.is_set_up(caller.user),
         "recovery_codes": second_factor.unused_recovery_codes(caller.user),
         "keys": [(key, permitted(caller, [] if key.disabled_at else [_disable(key)])) for key in keys],
-        "new_keys": permitted(caller, [_new_keys(caller.user)]),
     }
     return render(request, "accounts/me.html", context)
-
-
-def _new_keys(user: User) -> Action:
-    return Action(
-        "registerUserKeys",
-        "Make new API keys",
-        {"id": str(user.uuid)},
-        sure=f"New keys are made for {user}: those in use now let nobody in any more. The secret key is shown once.",
-        show=True,
-    )
 
 
 def _disable(key: ApiKey) -> Action:
@@ -55,6 +44,16 @@ def _disable(key: ApiKey) -> Action:
         sure=f"Programs that use the API key {key.key[:8]}… are refused from now on. It cannot be enabled again.",
         is_destructive=True,
     )
+
+
+@page("account/keys/new/", name="new-api-keys", roles=EVERYBODY, section="my-account", posts=True)
+def new_api_keys(request: HttpRequest, caller: Caller) -> HttpResponse:
+    """The secrets are shown in answer to the form, and never again."""
+    form = CommandForm("registerUserKeys", request, caller, [], {"id": str(caller.user.uuid)})
+    answer = form.submit()
+    has_some = ApiKey.objects.filter(user=caller.user, disabled_at=None).exists()
+    context = {"form": form, "made": answer["userkeys"] if answer else None, "has_some": has_some}
+    return render(request, "accounts/new_keys.html", context)
 
 
 @page("account/password/", name="account-password", roles=EVERYBODY, section="my-account", posts=True)
