@@ -111,8 +111,12 @@ class ShownFile:
             return "(not a text)"
 
     @property
-    def is_masked(self) -> bool:
-        return MASK.encode() in self.content
+    def folder(self) -> str:
+        return self.path.rpartition("/")[0]
+
+    @property
+    def name(self) -> str:
+        return self.path.rpartition("/")[2]
 
 
 def shown_files(vm: VirtualMachine) -> list[ShownFile]:

@@ -9,7 +9,8 @@ In the template `{% include "console/form.html" %}`, or its fields one by one: `
 field=form.fields.name %}`.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+import base64
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -35,7 +36,7 @@ class Ask:
     """One parameter that the form asks for. What is left out is what the command declares of it.
 
     `kind` is one of text, password, textarea, number, datetime-local, select, checks (several of a few) and checkbox.
-    `to_wire` makes of the text that was typed the one that is sent. `more`: it stands behind "More".
+    `in_base64`: typed as text, sent as base64. `more`: it stands behind "More".
     `empties`: what is left empty is sent too, for it takes away what was there.
     """
 
@@ -48,7 +49,7 @@ class Ask:
     required: bool | None = None
     more: bool = False
     placeholder: str = ""
-    to_wire: Callable[[str], str] = str
+    in_base64: bool = False
     empties: bool = False
 
 
@@ -65,6 +66,7 @@ class Field:
     required: bool
     more: bool
     placeholder: str
+    in_base64: bool
     error: str = ""
 
     @property
@@ -121,7 +123,7 @@ class CommandForm:
         """The parameters, as texts of the wire; those that are left empty only where that takes something away."""
         asks = self._asks
         typed = {
-            name: asks[name].to_wire(field.value)
+            name: _in_base64(field.value) if field.in_base64 else field.value
             for name, field in self.fields.items()
             if field.value or (asks[name].empties and self.is_sent)
         }
@@ -160,6 +162,7 @@ class CommandForm:
             parameter.required if ask.required is None else ask.required,
             ask.more,
             ask.placeholder,
+            ask.in_base64,
         )
 
     def _typed(self, name: str, kind: str) -> str:
@@ -177,6 +180,11 @@ class CommandForm:
                 choices = [(str(getattr(row, parameter.by)), str(row)) for row in rows]
                 return choices if len(choices) <= MOST_CHOICES else None
         return None
+
+
+def _in_base64(text: str) -> str:
+    # A browser ends each line with two characters: a script's first line would name no program.
+    return base64.b64encode(text.replace("\r\n", "\n").encode()).decode()
 
 
 def _kind_of(name: str, parameter: Parameter) -> str:

@@ -18,7 +18,7 @@ from extdhcp_site.errors import ApiError
 from networks.api.vms import DeployVirtualMachineParams, deployment
 from networks.console import user_data
 from networks.console.sections import registered_previews
-from networks.console.vm_actions import MADE_UP_IF_EMPTY, as_base64, host_choices, key_choices, offering_choices
+from networks.console.vm_actions import MADE_UP_IF_EMPTY, host_choices, key_choices, offering_choices
 from networks.models import (
     ConfigDriveUse,
     DriveReader,
@@ -121,7 +121,7 @@ def _asks(caller: Caller, zone: Zone) -> list[Ask]:
             kind="textarea",
             more=True,
             placeholder="#cloud-config\npackages: [nginx]\n",
-            to_wire=as_base64,
+            in_base64=True,
         ),
         Ask(
             "password",

@@ -1,6 +1,5 @@
 """What can be done with a VM in the state that it is in: buttons, and forms for what needs to be told more."""
 
-import base64
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
@@ -182,11 +181,6 @@ class VmForm:
     applies: Callable[[VirtualMachine], bool] = lambda vm: True
 
 
-def as_base64(text: str) -> str:
-    # A browser ends each line of a text area with two characters: a script's first line would name no program.
-    return base64.b64encode(text.replace("\r\n", "\n").encode()).decode()
-
-
 def key_choices(account_id: int) -> Choices:
     return [(name, name) for name in SshKeyPair.objects.filter(account=account_id).values_list("name", flat=True)]
 
@@ -265,7 +259,7 @@ def _user_data(vm: VirtualMachine, caller: Caller) -> list[Ask]:
             kind="textarea",
             value=readable_user_data(vm, caller) or "",
             required=True,
-            to_wire=as_base64,
+            in_base64=True,
         )
     ]
 

@@ -157,7 +157,9 @@ def test_what_others_own_cannot_be_deployed_from(client, world, what):
 
 def files_of(page: str) -> dict[str, tuple[int, str]]:
     rows = re.findall(
-        r'<code>([^<]+)</code></td><td class="bytes"[^>]*>(\d+)</td><td[^>]*><pre[^>]*>(.*?)</pre>', page, re.DOTALL
+        r'<code title="([^"]+)">[^<]+</code></td><td class="bytes"[^>]*>(\d+)</td><td[^>]*><pre[^>]*>(.*?)</pre>',
+        page,
+        re.DOTALL,
     )
     return {path: (int(size), text) for path, size, text in rows}
 

@@ -1,5 +1,7 @@
 """A form is a command's parameters: the command says what is wrong, and the form says it beside the field."""
 
+import base64
+
 import pytest
 
 from extdhcp_site.accounts.models import Caller
@@ -91,10 +93,10 @@ def test_a_box_that_is_not_ticked_is_false(form):
     assert form("listNetworks", [Ask("canusefordeploy")], {}).sends() == {"canusefordeploy": "false"}
 
 
-def test_a_text_may_be_sent_in_another_spelling(form):
-    it = form("createSSHKeyPair", [Ask("name", to_wire=str.upper)], {"name": "k"})
+def test_a_text_is_sent_in_base64_where_that_is_asked_for(form):
+    it = form("createSSHKeyPair", [Ask("name", in_base64=True)], {"name": "#!/bin/sh\r\nls\r\n"})
 
-    assert it.sends() == {"name": "K"}
+    assert base64.b64decode(it.sends()["name"]) == b"#!/bin/sh\nls\n"
 
 
 def test_a_command_of_another_role_has_no_form(rf):

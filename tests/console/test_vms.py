@@ -497,7 +497,7 @@ class TestDrive:
             page = client.get(page_of(deployed)).text
             tree = page[page.index('id="drive-tree"') :]
             tree = tree[: tree.index("</table>")]
-            assert "cloudstack/metadata/local_hostname.txt" in tree
+            assert 'title="cloudstack/metadata/local_hostname.txt"' in tree
             assert "(not shown)" in tree
             assert PASSWORD not in page
             assert "ud-canary-81f3" not in tree

@@ -5,11 +5,17 @@ function quoted(text) {
   return /^[\w@%+=:,./-]+$/.test(text) ? text : `'${text.replaceAll("'", `'"'"'`)}'`;
 }
 
+function base64(text) {
+  const bytes = new TextEncoder().encode(text.replaceAll("\r\n", "\n"));
+  return btoa(Array.from(bytes, (byte) => String.fromCharCode(byte)).join(""));
+}
+
 function callOf(form) {
   const values = new Map();
   for (const [name, value] of new FormData(form)) {
     if (name.startsWith("_") || name === "csrfmiddlewaretoken" || value === "") continue;
-    values.set(name, values.has(name) ? `${values.get(name)},${value}` : value);
+    const sent = "base64" in (form.elements[name].dataset ?? {}) ? base64(value) : value;
+    values.set(name, values.has(name) ? `${values.get(name)},${sent}` : sent);
   }
   const isSecret = (name) => SECRET.has(name) || form.elements[name].type === "password";
   const shown = [...values].map(([name, value]) => `${name}=${isSecret(name) ? "…" : quoted(value)}`);
