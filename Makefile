@@ -1,4 +1,4 @@
-.PHONY: help demo test lint run lab lab-down bench
+.PHONY: help demo test lint run lab lab-down bench shots
 .DEFAULT_GOAL := help
 PY := .venv/bin/python
 
@@ -35,3 +35,7 @@ lab-down:  ## End what `make lab` started.
 bench:  ## What things cost, as a table and in tests/bench/results.json; ONLY=configdrive measures one part.
 	@.ci/setup test
 	@$(PY) -m tests.bench $(ONLY)
+
+shots:  ## The pictures of README and docs, light and dark, taken of a small cloud made for them.
+	@.ci/setup test
+	@$(PY) -m tests.browser.shots

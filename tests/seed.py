@@ -1,4 +1,4 @@
-"""What a cloud admin sets up once: `python -m tests.seed demo|lab|clients`, or `python -m tests.seed pool JSON`.
+"""What a cloud admin sets up once: `python -m tests.seed demo|lab|shots|clients`, or `python -m tests.seed pool JSON`.
 
 Runs in a process of its own, on the server's database.
 """
@@ -37,6 +37,11 @@ CROWD = 600
 
 def demo() -> None:
     _invented_cloud(memory=3 * GIB)
+
+
+def shots() -> None:
+    """The demo's cloud on a host with room."""
+    _invented_cloud(memory=64 * GIB)
 
 
 def clients() -> None:
@@ -140,4 +145,4 @@ def _template(name: str, **fields: object) -> None:
 
 
 if __name__ == "__main__":
-    {"demo": demo, "lab": lab, "clients": clients, "pool": pool}[sys.argv[1]](*sys.argv[2:])
+    {"demo": demo, "lab": lab, "shots": shots, "clients": clients, "pool": pool}[sys.argv[1]](*sys.argv[2:])

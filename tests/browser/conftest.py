@@ -8,18 +8,17 @@ import os
 import re
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
 import pytest
-from playwright.sync_api import Browser, Page, sync_playwright
+from playwright.sync_api import Browser, Page
 
+from tests.browser.chromium import ChromiumMissing, running
 from tests.browser.views import DESKTOP, VIEWS, View, flaws, picture
 from tests.browser.watching import Complaints
 from tests.clients.environments import ClientMissing
 from tests.server import Client, Server
 from tests.simulators.libvirtd import LibvirtdMissing, PrivateLibvirtd
 
-CHROMIUM = Path("/usr/bin/chromium")
 WAITED_MS = 10_000
 
 
@@ -64,17 +63,14 @@ def unable(reason: str) -> None:
     pytest.skip(reason)
 
 
-# Not for the whole run: while Playwright is there, Django refuses its database to the same thread.
+# Not for the whole run: other tests need the database.
 @pytest.fixture(scope="package")
 def browser() -> Iterator[Browser]:
-    if not CHROMIUM.exists():
-        unable("Chromium is not installed; `.ci/setup test` installs it.")
-    # Chromium's own sandbox refuses root.
-    arguments = ["--no-sandbox"] if os.geteuid() == 0 else []
-    with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=arguments)
-        yield browser
-        browser.close()
+    try:
+        with running() as browser:
+            yield browser
+    except ChromiumMissing as missing:
+        unable(str(missing))
 
 
 @pytest.fixture(scope="package")
