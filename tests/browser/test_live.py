@@ -5,7 +5,7 @@ import secrets
 import pytest
 from playwright.sync_api import Page, expect
 
-from tests.browser.views import visit
+from tests.browser.views import BORN_HIDDEN, visit
 
 # The server looks twice a second, and a busy page is fetched every two seconds; the rest is for a machine that is busy.
 SOON_MS = 15_000
@@ -16,7 +16,6 @@ SET_HIDDEN = """is_hidden => {
     Object.defineProperty(document, "hidden", {get: () => is_hidden, configurable: true});
     document.dispatchEvent(new Event("visibilitychange"));
 }"""
-BORN_HIDDEN = 'Object.defineProperty(document, "hidden", {get: () => true, configurable: true})'
 # What a browser and htmx write when a server is not there.
 SERVER_AWAY = "ERR_|Failed to fetch|network error|status of 50[234]"
 

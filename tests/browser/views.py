@@ -21,6 +21,9 @@ NAMED = 3
 # So many steps are taken through a page by keyboard.
 TABS = 40
 
+# For a tab that was opened behind others; Playwright's are all in front.
+BORN_HIDDEN = 'Object.defineProperty(document, "hidden", {get: () => true, configurable: true})'
+
 Theme = Literal["light", "dark"]
 
 
