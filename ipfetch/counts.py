@@ -13,6 +13,7 @@ from django.db.models import Count, Q
 from django.utils import timezone
 
 from extdhcp_site.accounts.models import Caller
+from extdhcp_site.console.kept import kept
 from ipfetch.models import IpFetch
 from networks.models import Nic
 from networks.models.vms import NicQuerySet, VmState
@@ -122,14 +123,16 @@ def _left(wanted: Bin, prefix: str = "") -> Q:
 
 
 def _sample(caller: Caller) -> list[tuple[int, timedelta]]:
-    found = IpFetch.objects.visible_to(caller).filter(state=State.FOUND, found_at__isnull=False).order_by("-pk")
-    rows = found.values_list("nic_id", "entered_at", "found_at")[:SAMPLE]
-    return [(nic_id, found_at - entered_at) for nic_id, entered_at, found_at in rows]
+    # Not by the state, whose index would have all that are found put in order first.
+    found = IpFetch.objects.visible_to(caller).filter(found_at__isnull=False).order_by("-pk")
+    rows = found.values_list("nic_id", "entered_at", "found_at", "state")[:SAMPLE]
+    return [(nic_id, found_at - entered_at) for nic_id, entered_at, found_at, state in rows if state == State.FOUND]
 
 
 # Numbers --------------------------------------------------------------------------------------------
 
 
+@kept
 def by_state(caller: Caller) -> Mapping[str, int]:
     """NICs of each state, `OFF` for those that are not asked. Those of destroyed VMs have left the queue."""
     nics = Nic.objects.visible_to(caller)
@@ -138,6 +141,7 @@ def by_state(caller: Caller) -> Mapping[str, int]:
     return {**counts, OFF: max(there - sum(counts.values()), 0)}
 
 
+@kept
 def waiting(caller: Caller) -> tuple[list[tuple[Bin, int]], list[tuple[Bin, int]]]:
     """The NICs that wait, by how long they have and by how many tries they have left."""
     now = timezone.now()
@@ -151,12 +155,14 @@ def waiting(caller: Caller) -> tuple[list[tuple[Bin, int]], list[tuple[Bin, int]
     return waited, [(each, counts[f"left_{number}"]) for number, each in enumerate(LEFT)]
 
 
+@kept
 def took(caller: Caller) -> list[tuple[Bin, int]]:
     """How long the newest NICs took from their VM's start to a known address."""
     counts = Counter(next(each.key for each in TOOK if each.has(took)) for _, took in _sample(caller))
     return [(each, counts[each.key]) for each in TOOK]
 
 
+@kept
 def reasons(caller: Caller) -> list[tuple[str, int]]:
     """The outcomes of NICs that have no address, with how many of them there are, the most frequent first."""
     missing = IpFetch.objects.visible_to(caller).filter(state__in=NOT_FOUND).order_by()
