@@ -16,5 +16,9 @@ def why(row: IpFetch) -> str:
 
 def detail_for(caller: Caller, row: IpFetch) -> str:
     """What more is known of the last try. Hosts are shown to root admins only."""
-    is_a_hosts = row.last_outcome not in ABOUT_THE_GUEST or row.last_detail.startswith(ON_DISK)
-    return row.last_detail if caller.is_root or not is_a_hosts else ""
+    return row.last_detail if caller.is_root or not is_a_hosts(row) else ""
+
+
+def is_a_hosts(row: IpFetch) -> bool:
+    """Whether the detail may name a host, or be its words."""
+    return bool(row.last_detail) and (row.last_outcome not in ABOUT_THE_GUEST or row.last_detail.startswith(ON_DISK))

@@ -71,12 +71,15 @@ def _of_observation(row: Observation, since: datetime) -> Iterator[Entry]:
 
 def _of_event(event: Event, caller: Caller) -> Entry:
     _, _, words = event.text_for(caller).partition(": ")
+    said = f"{words[:1].upper()}{words[1:]}"
     kind = {Level.ERROR: Kind.FAILED, Level.WARN: Kind.DOUBTFUL}.get(Level(event.level), Kind.DONE)
+    if event.type == EventType.IP_FETCH and event.username != "system":
+        return Entry(event.created_at, said, f"By {event.username}.", Kind.NOTE)
+    by = "" if event.username == "system" else f" (by {event.username})"
     title = {
-        EventType.IP_FETCH: "Address" if event.level == Level.INFO else "Given up",
+        EventType.IP_FETCH: "Address known" if event.level == Level.INFO else "Given up",
         EventType.IP_CHANGE: "Address changed",
         EventType.IP_CONFLICT: "Conflict",
         EventType.IP_OUTSIDE: "Outside the network",
     }[EventType(event.type)]
-    by = f" By {event.username}." if event.username != "system" else ""
-    return Entry(event.created_at, title, f"{words[:1].upper()}{words[1:]}{by}", kind)
+    return Entry(event.created_at, title, f"{said}{by}", kind)

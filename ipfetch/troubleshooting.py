@@ -6,7 +6,7 @@ from ipaddress import IPv4Address
 
 from django.utils import timezone
 
-from ipfetch import leases
+from ipfetch import explanations, leases
 from ipfetch.addresses import NicFacts, can_be_leased, reported_for, settles
 from ipfetch.chains import Chains
 from ipfetch.models import Flag, IpFetch, LeaseServer, LeaseToken, Observation, Outcome
@@ -52,7 +52,7 @@ def _chain(vm: VirtualMachine) -> Check:
     disk = ""
     if Source.DISK in chain and vm.host and not vm.host.endpoint.disk_access:
         disk = f" The disk is not read: endpoint {vm.host.endpoint} does not allow it."
-    return Check("sources", True, f"asked in this order: {order}.{disk}")
+    return Check("sources", True, f"asked in this order: {order}.{disk}", public=not disk)
 
 
 def _reading(vm: VirtualMachine) -> Reading | HypervisorError | None:
@@ -155,7 +155,8 @@ def _lease(nic: Nic, now: datetime) -> Check:
         return Check(name, missed, " ".join([f"{names} has none for this MAC address. {advice}", *reports]))
     if reports:
         return Check(name, None, " ".join(reports))
-    return Check(name, None, f"No DHCP server of network {nic.network} lets its leases be read, or reports them.")
+    text = f"No DHCP server of network {nic.network} lets its leases be read, or reports them."
+    return Check(name, None, text, public=True)
 
 
 def _observed(nic: Nic) -> Iterator[Check]:
@@ -205,7 +206,8 @@ def _queue(nic: Nic, row: IpFetch | None, now: datetime) -> Check:
     held = row.claimed_until and row.claimed_until > now
     if late and not held and not left_alone:
         return Check(name, False, f"{text}. That is overdue: see that qcluster runs, and what its log says.")
-    return Check(name, {State.FOUND: True, State.EXHAUSTED: False}.get(State(row.state)), text)
+    passed = {State.FOUND: True, State.EXHAUSTED: False}.get(State(row.state))
+    return Check(name, passed, text, public=not explanations.is_a_hosts(row))
 
 
 def _tries(count: int) -> str:

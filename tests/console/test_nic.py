@@ -14,6 +14,7 @@ from extdhcp_site.accounts.models import Caller
 from extdhcp_site.api import throttling
 from extdhcp_site.events import models as events
 from extdhcp_site.events.models import Event, EventType
+from ipfetch import on_demand
 from ipfetch.models import Flag, IpFetch, Observation, Outcome
 from networks import timeline
 from networks.hypervisors.base import GuestAddress, Source
@@ -227,7 +228,13 @@ def test_what_happened_to_its_address_and_to_no_other_nics(row):
         events.record(EventType.IP_FETCH, f"NIC {number} of {vm}: {text}", account=vm.account, on=vm)
     VirtualMachine.objects.update(state_since=timezone.now() - timedelta(hours=1))
 
-    assert [title for title, _ in entries(row.nic)].count("Address") == 1
+    assert [title for title, _ in entries(row.nic)].count("Address known") == 1
+
+
+def test_who_asked_is_told(row):
+    on_demand.pause(row.nic, Caller.of(make_root()))
+
+    assert ("Ip addr fetch was paused", "off") in entries(row.nic)
 
 
 def test_the_next_try_is_the_end_of_it(root, row):
