@@ -145,13 +145,13 @@ class EventQuerySet(OwnedQuerySet):
 class Event(UuidModel):
     """One line of the log. The resource may be gone, so it is named, not referenced."""
 
-    type = models.CharField(max_length=64, choices=event_types, db_index=True)
+    type = models.CharField(max_length=64, choices=event_types)
     level = models.CharField(max_length=5, choices=Level.choices, default=Level.INFO)
     state = models.CharField(max_length=9, choices=State.choices, default=State.CREATED)
     description = models.CharField(max_length=LONGEST_DESCRIPTION)
     # What only root admins read: hosts and storage are not visible to users.
     for_operator = models.CharField(max_length=LONGEST_DESCRIPTION, blank=True)
-    account = models.ForeignKey(Account, on_delete=models.PROTECT, related_name="+")
+    account = models.ForeignKey(Account, on_delete=models.PROTECT, related_name="+", db_index=False)
     username = models.CharField(max_length=150, default="system")
     resource_type = models.CharField(max_length=40, blank=True, default="")
     resource_uuid = models.UUIDField(null=True, blank=True, db_index=True)
@@ -164,6 +164,11 @@ class Event(UuidModel):
 
     class Meta:
         ordering = ["-created_at", "-id"]
+        # The last ones are what is looked at: with the account or the type alone, all of its would be sorted.
+        indexes = [
+            models.Index(fields=["account", "created_at"], name="event_account_created"),
+            models.Index(fields=["type", "created_at"], name="event_type_created"),
+        ]
 
     def __str__(self) -> str:
         return f"{self.type}: {self.description}"
