@@ -229,8 +229,12 @@ class ListOf(Generic[R]):
         }
 
     def _rows(self, rows: QuerySet, numbers: Sequence[int], caller: Caller) -> list[Row[R]]:
-        """These rows, in this order; only they are joined to what else is shown."""
-        found = self.complete(rows.order_by().filter(pk__in=numbers), caller) if numbers else []
+        """These rows, in this order; only they are joined to what else is shown.
+
+        By their numbers alone, which are of what the caller may see: asked for the account as well, SQLite would
+        walk all that it has.
+        """
+        found = self.complete(rows.model._default_manager.order_by().filter(pk__in=numbers), caller) if numbers else []
         made = {self.model_of(it).pk: self._row(it) for it in found}
         return [made[number] for number in numbers if number in made]
 
