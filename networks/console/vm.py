@@ -154,12 +154,12 @@ def _failure(it: VirtualMachine, caller: Caller) -> Failure | None:
 
 
 def _secret(it: VirtualMachine, caller: Caller) -> Action | None:
-    """For whoever asked for a password: it is in the result of their job, for a while."""
+    """For whoever asked for the VM's latest password: it is in the result of their job, for a while."""
     own = AsyncJob.objects.filter(instance_uuid=it.uuid, user=caller.user, secret__isnull=False)
-    job = own.exclude(status=Status.PENDING).order_by("-created_at").only("uuid").first()
-    if job is None:
+    job = own.order_by("-created_at", "-pk").only("uuid", "status").first()
+    if job is None or job.status == Status.PENDING:
         return None
-    return Action("queryAsyncJobResult", "Show the password", {"jobid": str(job.uuid)}, show=True)
+    return Action("queryAsyncJobResult", "Show the password", {"jobid": str(job.uuid)})
 
 
 # Parts of the page ------------------------------------------------------------------------------------
@@ -262,6 +262,30 @@ def vm_form(request: HttpRequest, caller: Caller, uuid: str, what: str) -> HttpR
     return render(
         request, "networks/vm_form.html", {"vm": it, "wanted": wanted, "form": form, "looks": looks, "values": values}
     )
+
+
+@page("vms/<uuid:uuid>/password/", name="vm-password", roles=EVERYBODY, section="vms", posts=True)
+def vm_password(request: HttpRequest, caller: Caller, uuid: str) -> HttpResponse:
+    """The password that the caller's own job has set, on a page that nobody keeps."""
+    it = find(caller, uuid)
+    action = _secret(it, caller)
+    if request.method != "POST" or action is None:
+        return redirect("vm", it.uuid)
+    try:
+        result = commands.run(action.command, caller, action.values.items())[1]["jobresult"]
+    except ApiError as refusal:
+        messages.error(request, commands.words(refusal, caller))
+        return redirect("vm", it.uuid)
+    # Of a job that failed it stands beside the reason.
+    told = result.get("virtualmachine", result)
+    context = {
+        "vm": it,
+        "action": action,
+        "password": told.get("password"),
+        "delivery": told.get("passworddelivery", ""),
+        "failed": result.get("errortext", ""),
+    }
+    return render(request, "networks/vm_password.html", context)
 
 
 def _begun(label: str, answer: dict[str, object]) -> str:

@@ -25,6 +25,7 @@ from tests.life import deploy, run
 pytestmark = pytest.mark.django_db
 
 PASSWORD = "Vq7mZ2kT9xLw4RbN"
+PASSWORD_PAGE = "Show the password"
 USER_DATA = "#cloud-config\nruncmd: [echo ud-canary-81f3]\n"
 
 
@@ -156,7 +157,7 @@ class TestList:
 
 
 class TestPage:
-    @pytest.mark.parametrize("path", ["vm", "vm-checks", "vm-drive"])
+    @pytest.mark.parametrize("path", ["vm", "vm-checks", "vm-drive", "vm-password"])
     def test_anothers_vm_is_as_one_that_does_not_exist(self, path):
         client = client_of(factories.make_user())
         theirs = client.get(reverse(path, args=[factories.make_vm().uuid]))
@@ -396,13 +397,27 @@ class TestForms:
 
         page = client.get(page_of(deployed)).text
         assert "An0therOne" not in page
-        (job,) = re.findall(r'name="jobid" value="([^"]+)"', page)
-        shown = client.post("/do/queryAsyncJobResult", {"jobid": job, "_show": "1"})
-        assert "An0therOne" in shown.text
+        assert PASSWORD_PAGE in page
+        assert "An0therOne" in client.post(reverse("vm-password", args=[deployed.uuid])).text
 
-    def test_nobody_else_is_offered_the_password(self, deployed, root):
-        assert "queryAsyncJobResult" not in buttons(root.get(page_of(deployed)).text)
-        assert "queryAsyncJobResult" not in buttons(owner_of(deployed).get(page_of(deployed)).text)
+    def test_the_password_of_before_is_not_offered_while_another_is_being_set(self, client, deployed):
+        assert PASSWORD_PAGE in client.get(page_of(deployed)).text
+
+        send(client, deployed, "password")
+
+        assert PASSWORD_PAGE not in client.get(page_of(deployed)).text
+        assert client.post(reverse("vm-password", args=[deployed.uuid])).status_code == 302
+
+    def test_a_password_is_for_whoever_asked_for_it(self, deployed, root):
+        for other in (root, owner_of(deployed), admin_of(deployed)):
+            assert PASSWORD_PAGE not in other.get(page_of(deployed)).text
+            answer = other.post(reverse("vm-password", args=[deployed.uuid]), follow=True)
+            assert PASSWORD not in answer.text
+
+    def test_one_that_is_forgotten_is_offered_no_more(self, client, deployed):
+        AsyncJob.objects.update(secret=None)
+
+        assert PASSWORD_PAGE not in client.get(page_of(deployed)).text
 
     def test_keys_are_replaced(self, client, caller, deployed):
         SshKeyPair.objects.create(
