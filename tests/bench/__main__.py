@@ -14,7 +14,7 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
-from tests.bench import api, configdrive, discovery, latency, pools
+from tests.bench import api, configdrive, console, discovery, latency, open_page, pools
 
 RESULTS = Path(__file__).with_name("results.json")
 
@@ -23,6 +23,7 @@ PARTS: dict[str, Callable[[], Mapping[str, float]]] = {
     "configdrive": configdrive.measure,
     "discovery": lambda: {**discovery.measure(), **latency.measure()},
     "api": api.measure,
+    "console": lambda: {**console.measure(), **open_page.measure()},
     "vcenter": lambda: pools.measure("vcenter"),
     "xenserver": lambda: pools.measure("xenserver"),
 }

@@ -7,7 +7,7 @@ import re
 import pytest
 
 from tests.bench import __main__ as bench
-from tests.bench import api, configdrive, discovery, pools, worlds
+from tests.bench import api, configdrive, console, discovery, pools, worlds
 
 KEYS = {"genisoimage_over_ours_2k", "genisoimage_over_ours_32k", "ours_over_floor_2k", "ours_over_floor_32k"}
 
@@ -67,6 +67,15 @@ def test_the_api_part_measures_a_real_web_server(monkeypatch):
 
     ours = {"page_over_sql_sqlite", "page_ms_sqlite", "deploys_per_s_sqlite", "deploys_per_s", "last_over_first"}
     assert set(figures) == ours | {"page_queries", "list_one_queries", "listnics_queries"}
+    assert all(figure > 0 for figure in figures.values())
+
+
+def test_the_console_part_measures_its_pages(monkeypatch):
+    monkeypatch.setattr(console, "DATABASES", {"sqlite": console.DATABASES["sqlite"]})
+
+    figures = console.measure(vms=600, rounds=2)
+
+    assert {*console.RATIOS, "dashboard_queries", "first_load_kb"} <= set(figures)
     assert all(figure > 0 for figure in figures.values())
 
 
