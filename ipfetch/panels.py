@@ -8,6 +8,7 @@ from django.db.models import Max, Sum
 from django.utils import timezone
 
 from extdhcp_site.accounts.models import Caller
+from extdhcp_site.console.kept import kept
 from extdhcp_site.console.panels import Panel
 from ipfetch import counts
 from ipfetch.counts import Bin
@@ -21,6 +22,7 @@ LABELS = {
     counts.OFF: "Not asked",
 }
 SWEEPS_SHOWN = timedelta(hours=3)
+MINUTES_IN_TABLE = 30
 
 
 @dataclass(frozen=True)
@@ -92,15 +94,18 @@ class Minute:
 
 def sweeps(caller: Caller, query: Mapping[str, str]) -> dict[str, object] | None:
     """Root admins see what reading costs."""
-    if not caller.is_root:
-        return None
+    return _sweeps(caller) if caller.is_root else None
+
+
+@kept
+def _sweeps(caller: Caller) -> dict[str, object]:
     recent = Sweep.objects.filter(at__gt=timezone.now() - SWEEPS_SHOWN).order_by("at")
     columns = {name: Sum(name) for name in ("batches", "nics", "found", "failed")}
     rows = recent.values_list("at").annotate(*columns.values(), Max("slowest"))
     minutes = [Minute(*row) for row in rows]
     hour = [minute for minute in minutes if minute.at > timezone.now() - timedelta(hours=1)]
     return {
-        "minutes": minutes[::-1][:60],
+        "minutes": minutes[::-1][:MINUTES_IN_TABLE],
         "nics": sum(minute.nics for minute in hour),
         "found": sum(minute.found for minute in hour),
         "failed": sum(minute.failed for minute in hour),

@@ -5,6 +5,7 @@ from collections.abc import Mapping
 from django.db.models import Count, Q, Sum
 
 from extdhcp_site.accounts.models import Caller
+from extdhcp_site.console.kept import kept
 from extdhcp_site.console.panels import Panel
 from networks.console.endpoints import HEALTH
 from networks.console.hosts import FULL, full, memory_use
@@ -15,8 +16,11 @@ MOST_ROWS = 5
 
 
 def hosts(caller: Caller, query: Mapping[str, str]) -> dict[str, object] | None:
-    if not caller.is_root:
-        return None
+    return _hosts(caller) if caller.is_root else None
+
+
+@kept
+def _hosts(caller: Caller) -> dict[str, object]:
     trouble = ~Q(last_error="")
     endpoints = Endpoint.objects.aggregate(
         answers=Count("pk", filter=~trouble & Q(last_ok_at__isnull=False)),
@@ -38,8 +42,8 @@ def hosts(caller: Caller, query: Mapping[str, str]) -> dict[str, object] | None:
         "full": full(Host.objects).count(),
         "full_percent": FULL,
         "memory": memory_use(Host(memory=found["memory"], reserved_memory=found["reserved_memory"])),
-        "sick": sick[:MOST_ROWS],
-        "alone": alone[:MOST_ROWS],
+        "sick": list(sick[:MOST_ROWS]),
+        "alone": list(alone[:MOST_ROWS]),
     }
 
 
