@@ -15,6 +15,7 @@ WORDS: dict[type, str] = {
     base.NicInspector: "Troubleshooting sees whether a NIC is plugged into its network",
     base.RightsReader: "`check_endpoint` says what the user may not do",
     base.StorageReader: "`check_endpoint` says whether storage is shared as it is told here",
+    base.StorageMeter: "Operators are told when primary storage runs full",
     base.PoolReader: "A pool whose coordinator is dead is reached through its other hosts",
     base.NeighbourReader: "The host's ARP table hints at addresses",
     base.DiskReader: "Leases are read from guests' disks",

@@ -11,6 +11,7 @@ import pytest
 from django.db.models import Model
 
 from extdhcp_site.accounts.models import Account, ApiKey, Domain, User
+from extdhcp_site.alerts.models import Alert
 from extdhcp_site.api import registry
 from extdhcp_site.api.registry import ListCommand
 from extdhcp_site.events.models import Event
@@ -18,6 +19,7 @@ from extdhcp_site.jobs.models import AsyncJob
 from networks.api.empty import EmptyList
 from networks.models import (
     Cluster,
+    Endpoint,
     Host,
     Network,
     NetworkOffering,
@@ -46,10 +48,12 @@ def _tag(account: Account) -> ResourceTag:
 # What each list shows, and by which field of an answer its rows are known.
 SHOWS: dict[str, tuple[type[Model], str]] = {
     "listAccounts": (Account, "id"),
+    "listAlerts": (Alert, "id"),
     "listApiKeys": (ApiKey, "id"),
     "listAsyncJobs": (AsyncJob, "jobid"),
     "listClusters": (Cluster, "id"),
     "listDomains": (Domain, "id"),
+    "listEndpoints": (Endpoint, "id"),
     "listEvents": (Event, "id"),
     "listHosts": (Host, "id"),
     "listNetworkOfferings": (NetworkOffering, "id"),
@@ -66,7 +70,15 @@ SHOWS: dict[str, tuple[type[Model], str]] = {
     "listZones": (Zone, "id"),
 }
 # Of constants, which are everybody's; what there are clusters of; of one object, which test_policy.py looks at.
-OTHERS = {"listEventTypes", "listOsTypes", "listOsCategories", "listHypervisors", "listConfigurations", "listNics"}
+OTHERS = {
+    "listAlertTypes",
+    "listEventTypes",
+    "listOsTypes",
+    "listOsCategories",
+    "listHypervisors",
+    "listConfigurations",
+    "listNics",
+}
 # Not the domain itself.
 OTHERS |= {"listDomainChildren"}
 _FILTERS = {"listTemplates": [{"templatefilter": word} for word in ("self", "executable", "community", "all")]}
