@@ -61,9 +61,9 @@ def preview(request: HttpRequest, caller: Caller) -> HttpResponse:
         context["refusal"] = "Choose a zone first."
         return _previewed(request, context)
     form = _form(request, caller, zone)
-    context["looks"] = user_data.of_form(request, form, is_ignition=_is_ignition(form, caller))
     try:
         throttling.admit(caller.account.pk)
+        context["looks"] = user_data.of_form(request, form, is_ignition=_is_ignition(form, caller))
         wire = Wire.of((), form.sends().items())
         params = parameters.validate(DeployVirtualMachineParams, COMMAND, wire, caller)
         account: Account = params["account"] or caller.account

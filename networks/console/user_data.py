@@ -9,6 +9,7 @@ import re
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from difflib import get_close_matches
+from itertools import islice
 
 import yaml
 from django.http import HttpRequest
@@ -80,7 +81,15 @@ class Look:
 
 
 def look_at(text: str, is_ignition: bool) -> Look:
-    """`is_ignition`: its template's guests read Ignition configurations, and cloud-init's otherwise."""
+    """Words for any text. `is_ignition`: its guests read Ignition configurations, and cloud-init's otherwise."""
+    try:
+        return _look_at(text, is_ignition)
+    except Exception as error:
+        # The parsers of YAML and MIME have no list of what they raise, and this is only advice.
+        return Look("Nothing that can be read here", [f"It is malformed ({type(error).__name__})."])
+
+
+def _look_at(text: str, is_ignition: bool) -> Look:
     if len(text) > LONGEST:
         return Look(f"User data of more than {LONGEST // 1024} KiB is not looked at")
     if is_ignition:
@@ -120,9 +129,9 @@ def _unknown(text: str, first: str) -> Look:
 def _mime(text: str) -> Look:
     """In several parts, each of a type of its own."""
     message = email.message_from_string(text)
-    problems = []
+    problems: list[str] = []
     for number, part in enumerate(message.walk()):
-        if number > MOST_PARTS:
+        if number > MOST_PARTS or len(problems) >= MOST_PROBLEMS:
             break
         if part.get_content_type() == "text/cloud-config":
             content = part.get_payload(decode=True)
@@ -138,10 +147,12 @@ def _mime(text: str) -> Look:
 
 def _cloud_config(text: str) -> list[str]:
     try:
-        if _is_deep(text):
-            return [f"It is nested more than {DEEPEST} deep."]
+        if _has_many_brackets(text):
+            raise _TooDeep
         # Composed, and never constructed: merged aliases would make of a few lines as many values as one likes.
-        root = yaml.compose(text, Loader=yaml.SafeLoader)
+        root = yaml.compose(text, Loader=_Loader)
+    except _TooDeep:
+        return [f"It is nested more than {DEEPEST} deep."]
     except yaml.MarkedYAMLError as error:
         where = (
             f"Line {error.problem_mark.line + 1}, column {error.problem_mark.column + 1}: "
@@ -155,20 +166,34 @@ def _cloud_config(text: str) -> list[str]:
         return ["It is empty but for its first line."]
     if not isinstance(root, yaml.MappingNode):
         return [f"It is {_IN_WORDS.get(_kind(root), 'no mapping')}, where cloud-config is a mapping of keys to values."]
-    return list(_of_mapping(root))[:MOST_PROBLEMS]
+    return list(islice(_of_mapping(root), MOST_PROBLEMS))
 
 
-def _is_deep(text: str) -> bool:
-    """Looked for first: the parser's time grows with the square of the depth, and the composer calls itself."""
+class _TooDeep(Exception):
+    """Nested more than DEEPEST deep."""
+
+
+class _Loader(yaml.SafeLoader):
+    """Gives up at DEEPEST: the parser's time grows with the square of the depth, and the composer calls itself."""
+
+    depth = 0
+
+    def compose_node(self, parent: yaml.Node | None, index: int) -> yaml.Node | None:
+        # What is in the deepest collection is one deeper.
+        if self.depth > DEEPEST:
+            raise _TooDeep
+        self.depth += 1
+        node = super().compose_node(parent, index)
+        self.depth -= 1
+        return node
+
+
+def _has_many_brackets(text: str) -> bool:
+    """Looked for first: the scanner is slow with them before it has a node."""
     depth = 0
     for bracket in _BRACKET.findall(text):
         depth = depth + 1 if bracket in "[{" else max(depth - 1, 0)
         if depth > MOST_BRACKETS:
-            return True
-    depth = 0
-    for event in yaml.parse(text, Loader=yaml.SafeLoader):
-        depth += isinstance(event, yaml.CollectionStartEvent) - isinstance(event, yaml.CollectionEndEvent)
-        if depth > DEEPEST:
             return True
     return False
 
@@ -185,7 +210,7 @@ def _of_mapping(root: yaml.MappingNode) -> Iterator[str]:
             yield f"Line {line}: {shown} stands there for the second time; only this one counts."
         seen.add(name)
         if name not in CLOUD_CONFIG:
-            close = get_close_matches(name, CLOUD_CONFIG, 1)
+            close = get_close_matches(shown, CLOUD_CONFIG, 1)
             meant = f"Did you mean {close[0]}?" if close else "It will be ignored."
             yield f"Line {line}: {shown} is no key of cloud-config that is known here. {meant}"
             continue

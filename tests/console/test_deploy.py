@@ -8,6 +8,7 @@ from django.urls import reverse
 
 from configdrive.facts import shown_files
 from extdhcp_site.accounts.models import Role
+from extdhcp_site.api import throttling
 from extdhcp_site.jobs.models import AsyncJob
 from networks.models import ConfigDriveUse, SshKeyPair, VirtualMachine, Zone
 from tests import factories
@@ -210,6 +211,23 @@ def test_what_is_missing_is_said(client, world):
 
 def test_what_the_user_data_lacks_is_said(client, world):
     assert "Did you mean runcmd?" in client.post(PREVIEW, {**world, "userdata": "#cloud-config\nrun_cmd: []\n"}).text
+
+
+def test_who_asks_too_often_has_nothing_looked_at(client, world, monkeypatch):
+    monkeypatch.setattr(throttling, "_limits", throttling.Limits(True, 1000, 1))
+    throttling.forget()
+    asked = {**world, "userdata": "#cloud-config\nrun_cmd: []\n"}
+
+    assert ["Did you mean runcmd?" in client.post(PREVIEW, asked).text for _ in range(2)] == [True, False]
+
+
+def test_malformed_user_data_is_told_and_no_page_fails(client, world):
+    malformed = '#cloud-config\na: "\\UFFFFFFFF"\n'
+    asked = {**world, "userdata": malformed}
+
+    assert all("It is malformed" in client.post(path, asked).text for path in (PREVIEW, DEPLOY))
+    sent = client.post(DEPLOY, {**asked, "_although": "1"})
+    assert "It is malformed" in client.get(sent.url).text
 
 
 def test_without_a_drive_there_is_nothing_to_see(client, world):

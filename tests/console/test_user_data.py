@@ -108,5 +108,26 @@ def test_hostile_user_data_is_looked_at_in_no_time(hostile):
     look_at(HEADER + hostile, False)
 
 
+@pytest.mark.parametrize(
+    "malformed",
+    [
+        HEADER + 'a: "\\UFFFFFFFF"\n',
+        HEADER + f"%YAML 1.{'1' * 5000}\n---\na: 1\n",
+        "".join(f"Content-Type: multipart/m; boundary=b{n}\n\n--b{n}\n" for n in range(1200)),
+        "MIME-Version: 1.0\nContent-Type: message/rfc822\n\n" + "Content-Type: message/rfc822\n\n" * 2000,
+    ],
+    ids=["escape", "version", "multipart", "rfc822"],
+)
+def test_what_the_parsers_stumble_over_gets_words(malformed):
+    assert "It is malformed" in " ".join(problems(malformed))
+
+
+@pytest.mark.parametrize(("deep", "is_told"), [(50, False), (51, True)])
+def test_it_is_looked_at_down_to_fifty_deep(deep, is_told):
+    nested = "packages: " + "[" * (deep - 1) + "x" + "]" * (deep - 1)
+
+    assert bool(problems(HEADER + nested)) == is_told
+
+
 def test_no_key_takes_what_yaml_does_not_have():
     assert {kind for kinds in CLOUD_CONFIG.values() for kind in kinds} <= {"map", "seq", "str", "int", "bool", "null"}
