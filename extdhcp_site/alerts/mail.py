@@ -6,7 +6,6 @@ import ssl
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
-from smtplib import SMTPException
 from typing import Self
 from uuid import NAMESPACE_DNS, uuid5
 
@@ -73,7 +72,7 @@ class Post:
         return bool(self.addresses and self.host)
 
     def send(self, subject: str, body: str) -> None:
-        """Raises OSError, SMTPException and NotSafe."""
+        """Raises OSError, SMTPException, NotSafe, and UnicodeError for a host or log-in that cannot be sent."""
         sender = self.sender or f"extdhcp@{socket.getfqdn()}"
         EmailMessage(in_a_header(subject), body, sender, self.addresses, connection=self._connection()).send()
 
@@ -106,7 +105,7 @@ def send_due(now: datetime) -> None:
         return
     try:
         post.send(subject_of(begun, ended), body_of(begun, ended, post.url))
-    except (OSError, SMTPException, NotSafe) as error:
+    except Exception as error:  # whatever it is: what is not sent must be told, and be due again
         _release([*begun, *ended])
         services.raise_(_not_sent(post, error), now)
         log.warning("Alerts could not be mailed.", host=post.host, error=_in_words(error))
@@ -157,6 +156,8 @@ def _in_words(error: Exception) -> str:
             return "its certificate is not one that this server trusts."
         case TimeoutError():
             return "it did not answer in time."
+        case UnicodeError():
+            return "its name is no host's name, or what is to log in has characters that cannot be sent."
     code = getattr(error, "smtp_code", None)
     said = f" It said {code}." if code else ""
     reason = getattr(error, "strerror", None) or type(error).__name__

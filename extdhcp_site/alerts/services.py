@@ -158,7 +158,8 @@ def _go_on(row: Alert, key: str) -> None:
     try:
         with transaction.atomic():
             ended = Alert.objects.filter(pk=row.pk, open_key=None)
-            ended.update(open_key=key, resolved_at=None, count=F("count") + 1)
+            # Put away or not: what comes back must be seen.
+            ended.update(open_key=key, resolved_at=None, archived=False, count=F("count") + 1)
     except IntegrityError:
         pass  # another was first, with one of its own
 

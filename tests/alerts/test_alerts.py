@@ -70,6 +70,15 @@ def test_trouble_that_comes_back_at_once_goes_on_and_is_not_new(now):
 
 
 @pytest.mark.django_db
+def test_trouble_that_comes_back_after_it_was_put_away_is_seen_again(now):
+    services.settle(HOSTS, [problem()], now)
+    services.settle(HOSTS, [], now + MINUTE)
+    Alert.objects.update(archived=True)
+    services.settle(HOSTS, [problem()], now + 5 * MINUTE)
+    assert Alert.objects.open().filter(archived=False).exists()
+
+
+@pytest.mark.django_db
 def test_trouble_that_comes_back_later_is_a_new_alert(now):
     services.raise_(problem(), now)
     services.resolve(Kind.HOST, problem().subject.uuid, now)

@@ -95,6 +95,30 @@ def test_a_failure_is_an_alert_and_the_mail_is_sent_later(post, now):
     assert failed.state == "Resolved"
 
 
+@pytest.mark.parametrize("host", ["mail..example.com", ".example.com", "a" * 64 + ".com"])
+def test_a_name_that_is_no_hosts_is_an_alert_and_the_mail_is_sent_later(post, now, host):
+    Setting.objects.filter(name="alert.smtp.host").update(value=host)
+    services.raise_(problem(), now)
+    mail.send_due(now)
+    assert "its name is no host's name" in Alert.objects.open().get(kind=Kind.MAIL).text
+
+    Setting.objects.filter(name="alert.smtp.host").update(value="127.0.0.1")
+    mail.send_due(now + MINUTE)
+    assert len(post.mails) == 1
+
+
+def test_a_log_in_that_cannot_be_sent_is_an_alert_that_does_not_show_it(post, now):
+    by = make_caller(Role.ROOT_ADMIN)
+    for name, value in {"useAuth": "true", "username": "opé", "password": "s3cret-cänary"}.items():
+        set_value(f"alert.smtp.{name}", value, by)
+    services.raise_(problem(), now)
+    mail.send_due(now)
+    failed = Alert.objects.open().get(kind=Kind.MAIL)
+    assert "characters that cannot be sent" in failed.text
+    assert "nary" not in failed.text
+    assert Alert.objects.get(kind=Kind.HOST).mailing_until is None
+
+
 def test_a_server_that_says_nothing_holds_up_nobody_for_long(post, now):
     post.silent = True
     Setting.objects.filter(name="alert.smtp.timeout").update(value="1000")
