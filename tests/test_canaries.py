@@ -29,6 +29,7 @@ from urllib.parse import quote, quote_plus, urlencode
 
 import libvirt
 import pytest
+from allauth.mfa.totp.internal.auth import TOTP
 from cryptography.fernet import Fernet
 from django.apps import apps
 from django.conf import settings as django_settings
@@ -47,16 +48,20 @@ from configdrive import upkeep
 from configdrive.guest_scripts import STATUS_FILE
 from configdrive.models import ConfigDrive, Leftover
 from extdhcp_site import logs
-from extdhcp_site.accounts.models import NewApiKey, Role, User
+from extdhcp_site.accounts.models import Account, NewApiKey, Role, User
+from extdhcp_site.alerts import services as alerts
+from extdhcp_site.alerts.mail import send_due
+from extdhcp_site.alerts.models import Alert, Kind
 from extdhcp_site.api import registry, resources
 from extdhcp_site.configuration.models import Setting
+from extdhcp_site.console import pages as console
 from extdhcp_site.encryption import EncryptedTextField
 from extdhcp_site.events import models as events
 from extdhcp_site.jobs import services as jobs
 from extdhcp_site.jobs.models import AsyncJob, Status
 from networks.hypervisors.base import AgentAbsent, Busy, HypervisorError, Media, StorageProblem
 from networks.hypervisors.kvm_connection import translate
-from networks.models import Endpoint, Nic, SshKeyPair, Template, VirtualMachine, VmState
+from networks.models import Endpoint, Host, Network, Nic, SshKeyPair, Template, VirtualMachine, VmState
 from networks.services import lifecycle
 from tests.api.client import ENDPOINT, Signer, send
 from tests.factories import (
@@ -270,6 +275,35 @@ def look_at_admin(sinks: Sinks, web: Web, user: User) -> None:
             sinks.add("admin", client.get(page).content)
 
 
+def look_at_console(sinks: Sinks, web: Web, people: dict[str, Signer]) -> None:
+    """Every page, about each object of its kind, as whoever has no right to what is secret there."""
+    about = {it.name: it for it in console.registered()}
+    models = {
+        "vms": VirtualMachine,
+        "nics": Nic,
+        "networks": Network,
+        "jobs": AsyncJob,
+        "events": events.Event,
+        "accounts": Account,
+        "users": User,
+        "endpoints": Endpoint,
+        "hosts": Host,
+    }
+    for who in ("root", "domain admin", "stranger"):
+        client = Client()
+        client.force_login(people[who].user)
+        with web.recorded():
+            for it in about.values():
+                kind = it.route.split("/")[0]
+                rows = models[kind].objects.order_by("-pk")[:20] if "<uuid:" in it.route else [None]
+                for row in rows:
+                    route = it.route.replace("<uuid:uuid>", str(row.uuid) if row else "")
+                    route = route.replace("<slug:what>", "password").replace("<slug:kind>", "zone")
+                    answer = client.get(f"/{route}", {"export": "csv"} if row is None and kind in models else {})
+                    assert answer.status_code in (200, 302, 400, 404), route
+                    sinks.add("console", answer.getvalue())
+
+
 def look_at_process(sinks: Sinks, tmp_path: Path, *words: str) -> None:
     """A manage.py of its own on this database: its arguments and environment, as `ps e` shows them, and its output."""
     for name, secret in (
@@ -319,7 +353,10 @@ def run_command(sinks: Sinks, *words: object, shows_secrets: bool = False, **opt
     return out.getvalue()
 
 
-SINKS = {"logs", "answers", "headers", "queue", "events", "jobs", "database", "lists", "admin", "commands", "processes"}
+SINKS = {
+    *("logs", "answers", "headers", "queue", "events", "jobs"),
+    *("database", "lists", "admin", "console", "commands", "processes"),
+}
 
 
 # The flows ---------------------------------------------------------------------------------------
@@ -493,7 +530,10 @@ class Flows:
             self.broken_hosts,
             self.broken_hosts_and_drives,
             self.drives_looked_after,
+            self.drives_by_command,
             self.settings,
+            self.alerts_and_mail,
+            self.second_factor,
             self.endpoints_and_hosts,
             self.domains_and_accounts,
             self.users_and_keys,
@@ -943,6 +983,55 @@ class Flows:
         ):
             assert "errorcode" in self.call("updateConfiguration", name=name, value=value), name
         self.call("updateConfiguration", name="vm.password.length", value="20")
+        for name in ("vm.password.length", "no.such.setting"):
+            self.call("resetConfiguration", name=name)
+
+    def alerts_and_mail(self) -> None:
+        """A mail server's password, wrong and right; alerts that it does not take, seen to and put away."""
+        self.planted["mail password"] = password = f"Sm{secrets.token_hex(8)}"
+        for wrong in (f"{password}\n", f"{password}\x7f"):
+            assert "errorcode" in self.call("updateConfiguration", name="alert.smtp.password", value=wrong)
+        for name, value in (
+            ("alert.smtp.password", password),
+            ("alert.smtp.username", "mail"),
+            ("alert.smtp.useAuth", "true"),
+            ("alert.email.addresses", "ops@example.com"),
+            ("alert.smtp.host", "127.0.0.1"),
+            ("alert.smtp.port", "1"),
+        ):
+            assert "errorcode" not in self.call("updateConfiguration", name=name, value=value), name
+        self.call("updateConfiguration", name="alert.smtp.host", value=password * 30)
+        for host in Host.objects.all()[:2]:
+            alerts.raise_(alerts.Problem(Kind.HOST, events.Subject.of(host), "It is silent."), timezone.now())
+        send_due(timezone.now())
+        for alert, command in zip(Alert.objects.all()[:2], ("archiveAlerts", "deleteAlerts"), strict=True):
+            self.call("acknowledgeAlert", id=alert.uuid)
+            assert "errorcode" in self.call(command, ids=password)
+            self.call(command, ids=alert.uuid)
+
+    def second_factor(self) -> None:
+        """Set up by one user, asked for at a log-in, and taken away."""
+        user, secret = self.people["colleague"].user, base64.b32encode(secrets.token_bytes(20)).decode()
+        self.planted["second factor"] = secret
+        TOTP.activate(user, secret)
+        log_in = {"username": user.username, "password": self.log_in_password}
+        client = Client()
+        client.post(reverse("login"), log_in)
+        client.post(reverse("mfa_authenticate"), {"code": "000000"})
+        self.call("removeSecondFactor", by=self.people["stranger"], id=user.uuid)
+        assert "errorcode" not in self.call("removeSecondFactor", id=user.uuid)
+
+    def drives_by_command(self) -> None:
+        """Looked into by those who may, mended, taken out."""
+        vm = self.deployed["id"]
+        with self.web.private():
+            shown = self.call("revealConfigDrive", by=self.owner, virtualmachineid=vm)
+        assert self.password not in json.dumps(shown)
+        self.call("revealConfigDrive", by=self.people["stranger"], virtualmachineid=vm)
+        for command in ("rebuildConfigDrive", "verifyConfigDrive", "ejectConfigDrive", "rebuildConfigDrive"):
+            self.call(command, by=self.people["stranger"], virtualmachineid=vm)
+            assert "errorcode" not in self.call(command, virtualmachineid=vm)
+            self.work()
 
     def endpoints_and_hosts(self) -> None:
         """Credentials typed, tried, stored, moved and refused; each with a host that says too much."""
@@ -1266,6 +1355,7 @@ def test_no_secret_shows_where_it_does_not_belong(flows, sinks, web, tmp_path, c
     look_at_queue(sinks)
     flows.called |= look_at_lists(sinks, web, flows.people)
     look_at_admin(sinks, web, flows.root.user)
+    look_at_console(sinks, web, flows.people)
     look_at_rows(sinks)
     if connection.vendor == "sqlite":
         look_at_process(sinks, tmp_path, "build_configdrive", "web", "--output", str(tmp_path / "ps.iso"))
@@ -1381,6 +1471,7 @@ def test_every_sealed_column_has_a_canary():
         "ApiKey.secret",
         "AsyncJob.secret",
         "Endpoint.password",
+        "SecretSetting.value",
         "VirtualMachine.password",
         "VirtualMachine.user_data",
     }

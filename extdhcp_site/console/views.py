@@ -4,8 +4,8 @@ import json
 
 from django.contrib import messages
 from django.contrib.auth.views import redirect_to_login
-from django.http import Http404, HttpRequest, HttpResponse
-from django.shortcuts import redirect, render
+from django.http import Http404, HttpRequest, HttpResponse, HttpResponseRedirect
+from django.shortcuts import render
 from django.template.loader import render_to_string
 from django.urls import reverse
 from django.utils.html import format_html
@@ -45,9 +45,7 @@ def do(request: HttpRequest, command: str) -> HttpResponse:
     The form's fields are the command's parameters; `_then` is the page to go to, `_label` says what was done, and with
     `_show` the answer is shown, once.
     """
-    then = request.POST.get("_then", "")
-    if not url_has_allowed_host_and_scheme(then, allowed_hosts=None):
-        then = reverse("overview")
+    then = _path_here(request.POST.get("_then", ""))
     if not request.user.is_authenticated:
         return redirect_to_login(then)
     caller = Caller.of(request.user)
@@ -55,7 +53,7 @@ def do(request: HttpRequest, command: str) -> HttpResponse:
         found, answer = commands.run(command, caller, commands.sent(request.POST))
     except ApiError as refusal:
         messages.error(request, commands.words(refusal, caller))
-        return redirect(then)
+        return HttpResponseRedirect(then)
     label = request.POST.get("_label", "") or found.name
     if "_show" in request.POST:
         shown = json.dumps(answer, indent=2, ensure_ascii=False)
@@ -65,4 +63,10 @@ def do(request: HttpRequest, command: str) -> HttpResponse:
         messages.success(request, format_html('{}: begun. <a href="{}">Follow its job</a>', label, job))
     else:
         messages.success(request, f"{label}: done.")
-    return redirect(then)
+    return HttpResponseRedirect(then)
+
+
+def _path_here(url: str) -> str:
+    """The URL if it is a path on this server, else the overview's."""
+    is_here = url.startswith("/") and url_has_allowed_host_and_scheme(url, allowed_hosts=None)
+    return url if is_here and url.isprintable() else reverse("overview")

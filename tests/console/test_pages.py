@@ -68,7 +68,19 @@ def test_a_refusal_is_said_on_the_page_with_the_button(root):
     assert "missing parameter name" in response.text
 
 
-@pytest.mark.parametrize("then", ["https://evil.example/", "//evil.example", "/\\evil.example", "javascript:alert(1)"])
+@pytest.mark.parametrize(
+    "then",
+    [
+        "https://evil.example/",
+        "//evil.example",
+        "/\\evil.example",
+        "javascript:alert(1)",
+        "overview",
+        "vm",
+        "/\x00",
+        "/a\r\nb",
+    ],
+)
 def test_a_button_leads_nowhere_else(root, then):
     assert root.post("/do/createSSHKeyPair", {"name": "k", "_then": then})["Location"] == "/"
 

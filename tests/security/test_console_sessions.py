@@ -7,6 +7,7 @@ from django.contrib.sessions.models import Session
 from django.test import Client
 from django.utils import timezone
 
+from extdhcp_site.accounts import urls
 from extdhcp_site.accounts.models import Account, Role, User
 from extdhcp_site.events.models import Event, EventType
 from networks.models import SshKeyPair
@@ -72,8 +73,9 @@ def test_anonymous_requests_leave_no_sessions(django_assert_num_queries):
         browser.get("/login/", {"next": f"/vms/?page={number}"})
         browser.get(f"/vms/?page={number}")
         browser.post("/login/", {"username": f"nobody-{number % 5}", "password": "wrong", "next": "/vms/"})
-    browser.get("/login/code/")
-    browser.get("/account/confirm/?next=/account/")
+    for it in urls.urlpatterns:
+        for ask in (browser.get, browser.post):
+            ask(f"/{it.pattern}?next=/account/")
     assert Session.objects.count() == 0
 
 
