@@ -1,6 +1,7 @@
 """Pages of networks, offerings, hosts and endpoints: who sees what; they cost the same for one and for many."""
 
 import itertools
+import json
 from datetime import timedelta
 
 import pytest
@@ -112,6 +113,19 @@ class TestNetworks:
 
         assert f'<a href="/nics/?network={network.uuid}">1</a>' in page
         assert "1 addresses are known" not in page
+
+    @pytest.mark.parametrize(("who", "order"), [("root", ["c", "b", "a"]), ("tenant", ["a", "b", "c"])])
+    def test_only_who_sees_vlans_orders_by_them(self, request, who, order):
+        zone = factories.make_zone()
+        for name, vlan in (("a", 300), ("b", 200), ("c", 100)):
+            factories.make_network(zone, name=name, vlan=vlan)
+
+        reply = request.getfixturevalue(who).get("/networks/?sort=seen_vlan&export=json")
+
+        assert [row["Name"] for row in json.loads(reply.getvalue())] == order
+
+    def test_no_order_tells_a_tenant_of_vlans(self, tenant):
+        assert tenant.get("/networks/?sort=vlan").status_code == 400
 
     def test_a_tenant_sees_a_shared_one_without_vlan_and_others_nics(self, network):
         account = factories.make_account()
