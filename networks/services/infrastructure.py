@@ -90,6 +90,11 @@ def update_endpoint(
         stored = row.password
         for name, value in changes.items():
             setattr(row, name, value)
+        if "kind" in changes and row.hosts.exclude(cluster__hypervisor=row.kind).exists():
+            raise InvalidParameter(
+                f"Endpoint {row} has hosts of another hypervisor.",
+                problems={"hypervisor": "It has hosts of another hypervisor. Remove them first."},
+            )
         asked = Endpoint(password=password or None, **{name: getattr(row, name) for name in _COLUMNS})
         _check_reachable(asked)
         with _as_ours():
@@ -144,13 +149,7 @@ def add_host(cluster: Cluster, endpoint: Endpoint, name: str, size: Size, by: Ca
 
     Raises InvalidParameter, and ResourceUnavailable when it cannot be asked.
     """
-    if endpoint.kind != cluster.hypervisor:
-        raise InvalidParameter(
-            f"Cluster {cluster} is for {cluster.hypervisor}; endpoint {endpoint} is {endpoint.kind}.",
-            problems={"endpointid": f"It is {endpoint.kind}; the cluster is for {cluster.hypervisor}."},
-        )
-    if endpoint.kind == HypervisorType.KVM and endpoint.hosts.exists():
-        raise InvalidParameter(f"Endpoint {endpoint} is one host, which is there already.")
+    _check_takes_host(endpoint, cluster)
     version = ""
     if not size.is_whole:
         # A libvirt endpoint is its host, whatever it is called here.
@@ -166,7 +165,23 @@ def add_host(cluster: Cluster, endpoint: Endpoint, name: str, size: Size, by: Ca
         memory=size.memory,
         hypervisor_version=version,
     )
-    return _created(host, EventType.HOST_CREATE, by)
+    with transaction.atomic():
+        # While it was asked, somebody else may have added the host, or changed the endpoint or removed it.
+        now = Endpoint.objects.select_for_update().filter(pk=endpoint.pk).first()
+        if now is None:
+            raise InvalidParameter(f"Endpoint {endpoint} is no longer there.")
+        _check_takes_host(now, cluster)
+        return _created(host, EventType.HOST_CREATE, by)
+
+
+def _check_takes_host(endpoint: Endpoint, cluster: Cluster) -> None:
+    if endpoint.kind != cluster.hypervisor:
+        raise InvalidParameter(
+            f"Cluster {cluster} is for {cluster.hypervisor}; endpoint {endpoint} is {endpoint.kind}.",
+            problems={"endpointid": f"It is {endpoint.kind}; the cluster is for {cluster.hypervisor}."},
+        )
+    if endpoint.kind == HypervisorType.KVM and endpoint.hosts.exists():
+        raise InvalidParameter(f"Endpoint {endpoint} is one host, which is there already.")
 
 
 def update_host(host: Host, size: Size, resource_state: str, by: Caller) -> Host:

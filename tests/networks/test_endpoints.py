@@ -8,7 +8,7 @@ from extdhcp_site.events.models import Event
 from extdhcp_site.jobs import services as jobs
 from extdhcp_site.jobs.models import AsyncJob
 from networks.hypervisors import base
-from networks.models import Endpoint, Host
+from networks.models import Cluster, Endpoint, Host
 from networks.services import endpoint_checks
 from tests.api.client import Signer
 from tests.factories import GIB, make_account, make_cluster, make_endpoint, make_host, make_running_vm, make_zone
@@ -102,6 +102,16 @@ class TestUpdate:
 
         endpoint.refresh_from_db()
         assert (endpoint.host, endpoint.password) == ("b.example.org", "hunter2")
+
+    def test_its_hosts_keep_their_hypervisor(self, root, endpoint):
+        cluster = make_cluster()
+        Cluster.objects.update(hypervisor="XenServer")
+        make_host(cluster, endpoint=endpoint)
+
+        assert root.call("updateEndpoint", id=endpoint.uuid, hypervisor="VMware").status == 431
+        assert root.call("updateEndpoint", id=endpoint.uuid, hypervisor="XenServer", port=8443).status == 200
+        endpoint.refresh_from_db()
+        assert (endpoint.kind, endpoint.port) == ("XenServer", 8443)
 
     def test_another_name_clears_nothing(self, root, endpoint):
         root.call("updateEndpoint", id=endpoint.uuid, name="renamed", diskaccess="ssh")
@@ -275,6 +285,26 @@ class TestHosts:
 
     def test_a_libvirt_endpoint_is_one_host(self, root):
         assert self.add(root, endpointid=make_host().endpoint.uuid).status == 431
+
+    @pytest.mark.parametrize("meanwhile", ["added", "changed", "removed"])
+    def test_what_is_done_while_it_is_asked_counts(self, root, meanwhile):
+        endpoint, cluster = make_endpoint(), make_cluster()
+        rows = Endpoint.objects.filter(pk=endpoint.pk)
+
+        class Slow(FakeHypervisor):
+            def host_facts(self, deadline: float) -> base.HostFacts:
+                match meanwhile:
+                    case "added":
+                        make_host(cluster, endpoint=endpoint, name="first")
+                    case "changed":
+                        rows.update(kind="VMware")
+                    case "removed":
+                        rows.delete()
+                return super().host_facts(deadline)
+
+        with hypervisors(Slow()):
+            assert self.add(root, clusterid=cluster.uuid, endpointid=endpoint.uuid, memory="").status == 431
+        assert not Host.objects.exclude(name="first").exists()
 
     def test_is_disabled_and_enabled(self, root):
         host = make_host()
