@@ -1,12 +1,15 @@
 """Alerts by e-mail: one mail for all that is new, one more for each that ends; tried again until it is taken."""
 
+import io
 import re
+import smtplib
 import socket
 import ssl
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
-from typing import Self
+from time import monotonic
+from typing import Any, Self
 from uuid import NAMESPACE_DNS, uuid5
 
 import structlog
@@ -25,6 +28,8 @@ MOST_IN_A_MAIL = 500
 MOST_SPELT_OUT = 50
 # Longer than a mail takes: who dies over it leaves it to the next.
 SENDING_LASTS = timedelta(minutes=10)
+# What a server may take to answer in all, in seconds, however short each wait of it is.
+ANSWERS_TAKE = 300.0
 IMPLICIT_TLS_PORT = 465
 NOT_SENT = Subject("MailServer", uuid5(NAMESPACE_DNS, "mail.extdhcp"), "mail server")
 
@@ -35,6 +40,46 @@ log = structlog.get_logger(__name__)
 
 class NotSafe(Exception):
     """As it is set up, a password would go in clear."""
+
+
+class _Answers(io.RawIOBase):
+    """What a server sends until a moment of the monotonic clock; then TimeoutError, however little is missing."""
+
+    def __init__(self, connection: socket.socket, timeout: float, until: float) -> None:
+        self._connection, self._timeout, self._until = connection, timeout, until
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: Any) -> int:
+        left = self._until - monotonic()
+        if left <= 0:
+            raise TimeoutError
+        self._connection.settimeout(min(left, self._timeout))
+        return self._connection.recv_into(buffer)
+
+
+class _Client(smtplib.SMTP):
+    """One timeout more, for the whole talk: smtplib's begins anew with each byte."""
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        self._until = monotonic() + ANSWERS_TAKE
+        super().__init__(*args, **kwargs)
+
+    def getreply(self) -> tuple[int, bytes]:
+        if self.file is None and self.sock:
+            self.file = io.BufferedReader(_Answers(self.sock, self.timeout, self._until))
+        return super().getreply()
+
+
+class _TlsClient(_Client, smtplib.SMTP_SSL):
+    pass
+
+
+class _Backend(EmailBackend):
+    @property
+    def connection_class(self) -> type[smtplib.SMTP]:
+        return _TlsClient if self.use_ssl else _Client
 
 
 @dataclass(frozen=True)
@@ -80,7 +125,7 @@ class Post:
         tls = self.port == IMPLICIT_TLS_PORT
         if self.logs_in and not (tls or self.starts_tls or self.host in ("localhost", "127.0.0.1", "::1")):
             raise NotSafe("alert.smtp.useAuth needs TLS: set alert.smtp.useStartTLS, or port 465.")
-        return EmailBackend(
+        return _Backend(
             host=self.host,
             port=self.port,
             username=self.username if self.logs_in else "",

@@ -3,6 +3,7 @@
 import contextlib
 import socketserver
 import threading
+import time
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from email import message_from_bytes, policy
@@ -11,11 +12,15 @@ from email.message import EmailMessage
 
 @dataclass
 class MailServer:
-    """`refuses`: what it answers to a recipient instead of taking it. `logins`: the arguments of AUTH PLAIN."""
+    """`refuses`: what it answers to a recipient instead of taking it. `drips`: what it says for ever before it greets.
+
+    `logins`: the arguments of AUTH PLAIN.
+    """
 
     port: int = 0
     refuses: str = ""
     silent: bool = False
+    drips: bytes = b""
     mails: list[EmailMessage] = field(default_factory=list)
     recipients: list[str] = field(default_factory=list)
     logins: list[str] = field(default_factory=list)
@@ -28,9 +33,16 @@ def mail_server() -> Iterator[MailServer]:
 
     class Talk(socketserver.StreamRequestHandler):
         def handle(self) -> None:
+            with contextlib.suppress(ConnectionError):
+                self._talk()
+
+        def _talk(self) -> None:
             if box.silent:
                 self.rfile.readline()
                 return
+            while box.drips:
+                self.wfile.write(box.drips)
+                time.sleep(0.1)
             self._say("220 here")
             while line := self.rfile.readline().decode().strip():
                 if not self._answer(line):

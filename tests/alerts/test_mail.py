@@ -1,5 +1,7 @@
 """Alerts by e-mail, to a real server on this machine."""
 
+from time import monotonic
+
 import pytest
 
 from extdhcp_site.accounts.models import Role
@@ -125,6 +127,18 @@ def test_a_server_that_says_nothing_holds_up_nobody_for_long(post, now):
     services.raise_(problem(), now)
     mail.send_due(now)
     assert Alert.objects.open().filter(kind=Kind.MAIL).exists()
+
+
+@pytest.mark.parametrize("drips", [b"2", b"220-x\r\n"])
+def test_a_server_that_never_comes_to_an_end_holds_up_nobody_for_long(post, now, monkeypatch, drips):
+    monkeypatch.setattr(mail, "ANSWERS_TAKE", 0.5)
+    post.drips = drips
+    services.raise_(problem(), now)
+    begun = monotonic()
+    mail.send_due(now)
+    assert monotonic() - begun < 10
+    assert Alert.objects.open().filter(kind=Kind.MAIL).exists()
+    post.drips = b""
 
 
 def test_who_dies_over_a_mail_leaves_it_to_the_next(post, now):
