@@ -295,7 +295,7 @@ def look_at_console(sinks: Sinks, web: Web, people: dict[str, Signer]) -> None:
         with web.recorded():
             for it in about.values():
                 kind = it.route.split("/")[0]
-                rows = models[kind].objects.order_by("-pk")[:20] if "<uuid:" in it.route else [None]
+                rows = models[kind].objects.order_by("-pk")[:3] if "<uuid:" in it.route else [None]
                 for row in rows:
                     route = it.route.replace("<uuid:uuid>", str(row.uuid) if row else "")
                     route = route.replace("<slug:what>", "password").replace("<slug:kind>", "zone")

@@ -8,7 +8,7 @@ class ConsoleConfig(AppConfig):
     verbose_name = "Console"
 
     def ready(self) -> None:
-        from extdhcp_site.console import event_panel, panels, views  # noqa: F401: registers its page
+        from extdhcp_site.console import event_panel, panels, views  # noqa: F401 registers its page
 
         panels.register(event_panel.PANEL)
 
