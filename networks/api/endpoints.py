@@ -115,6 +115,8 @@ _COLUMNS = {
 
 def _columns(params: Values) -> Values:
     columns = given(params, **_COLUMNS)
+    if "port" in columns:
+        columns["port"] = columns["port"] or None
     if params.get("name"):
         columns["name"] = params["name"]
     if params.get("diskaccess"):
@@ -144,11 +146,21 @@ class CreateEndpoint(Command):
         return without_secrets(Endpoint.objects).get(pk=made.pk)
 
 
+class PortOrNone(Int):
+    """Empty is 0, which is no port."""
+
+    nothing = ()
+
+    def to_internal_value(self, data: Any) -> int:
+        return 0 if data == "" else super().to_internal_value(data)
+
+
 class UpdateEndpointParams(EndpointParams):
     id = ObjectField("The endpoint's id.", visible(Endpoint), required=True)
     name = Text("A new name.", max_length=100)
     # Empty takes away what was there.
     host = Text("Its name or address; empty for local.", max_length=253, allow_blank=True)
+    port = PortOrNone("Its port; empty: the transport's own.", least=1, most=65535)
     username = Text("Who logs in there.", max_length=64, allow_blank=True)
     cacertificates = Text(
         "Who signs the certificate, in PEM; empty: whom this server trusts.",

@@ -217,7 +217,7 @@ def _asks(now: Endpoint | None = None) -> list[Ask]:
         ),
         Ask("host", "Host", value=of.host, required=False, empties=is_stored, placeholder="kvm-1.example.org",
             help="Name or address. Never a URI; empty for local."),
-        Ask("port", "Port", value=str(of.port or ""), help="Empty: the transport's own."),
+        Ask("port", "Port", value=str(of.port or ""), empties=is_stored, help="Empty: the transport's own."),
         Ask("username", "User", value=of.username, empties=is_stored, help="Who logs in there."),
         Ask("password", "Password",
             help="Stored sealed, never shown. Empty keeps the one that is stored, which a new address, user or trust "

@@ -127,6 +127,18 @@ class TestUpdate:
         endpoint.refresh_from_db()
         assert endpoint.fingerprint == ""
 
+    def test_a_port_that_is_given_empty_is_the_transports_own_again(self, root, endpoint):
+        Endpoint.objects.update(port=8443)
+
+        root.call("updateEndpoint", id=endpoint.uuid, name="renamed")
+        kept = Endpoint.objects.get().port
+        root.call("updateEndpoint", id=endpoint.uuid, port="")
+
+        assert (kept, Endpoint.objects.get().port) == (8443, None)
+
+    def test_zero_is_no_port(self, root, endpoint):
+        assert root.call("updateEndpoint", id=endpoint.uuid, port="0").status == 431
+
     def test_what_cannot_be_is_refused_and_nothing_changed(self, root, endpoint):
         assert root.call("updateEndpoint", id=endpoint.uuid, host="a b").status == 431
 
