@@ -1,5 +1,7 @@
 """What the console changes, it changes by the API's commands: the same checks, permissions and words."""
 
+import hashlib
+import json
 import re
 import shlex
 from collections.abc import Iterable, Mapping
@@ -61,6 +63,11 @@ class Action:
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "call", Call(self.command, self.values))
+
+    @property
+    def key(self) -> str:
+        """Tells it from every other on a page: a question that is open must not become another's when rows change."""
+        return hashlib.sha256(json.dumps([self.command, *sorted(self.values.items())]).encode()).hexdigest()[:16]
 
 
 def permitted(caller: Caller, actions: Iterable[Action]) -> list[Action]:

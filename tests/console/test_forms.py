@@ -3,6 +3,7 @@
 import base64
 
 import pytest
+from django.template.loader import render_to_string
 
 from extdhcp_site.accounts.models import Caller
 from extdhcp_site.console import commands
@@ -135,3 +136,22 @@ def test_buttons_are_those_of_the_role():
     actions = [Action("createZone", "Zone", {}), Action("listNics", "NICs", {})]
 
     assert [action.command for action in commands.permitted(Caller.of(factories.make_user()), actions)] == ["listNics"]
+
+
+def test_a_question_that_is_open_never_becomes_anothers():
+    """The live page keeps what has the same id: by place, "Reboot" became "Reinstall" under the pointer (proved)."""
+    stop = Action("stopVirtualMachine", "Stop", {"id": "1"}, sure="Sure?")
+    others = [
+        Action("destroyVirtualMachine", "Destroy", {"id": "1"}, sure="Sure?"),
+        Action("stopVirtualMachine", "Stop", {"id": "2"}, sure="Sure?"),
+        Action("stopVirtualMachine", "Cut power", {"id": "1", "forced": "true"}, sure="Sure?"),
+    ]
+    before = render_to_string("console/actions.html", {"actions": [stop, *others], "here": "/"})
+    after = render_to_string("console/actions.html", {"actions": others, "here": "/"})
+
+    assert questions(after) == {id: text for id, text in questions(before).items() if id in questions(after)}
+    assert len(questions(before)) == 4
+
+
+def questions(page: str) -> dict[str, str]:
+    return {part.split('"')[0]: part for part in page.split('<div popover id="')[1:]}
