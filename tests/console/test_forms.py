@@ -154,4 +154,4 @@ def test_a_question_that_is_open_never_becomes_anothers():
 
 
 def questions(page: str) -> dict[str, str]:
-    return {part.split('"')[0]: part for part in page.split('<div popover id="')[1:]}
+    return {part.split('"')[0]: part.split("</form>")[0] for part in page.split('<div popover id="')[1:]}
