@@ -496,9 +496,13 @@ def test_storage_says_whether_further_hosts_see_it(here):
 
 
 def test_room_of_a_storage(xen, here):
-    repository = xen.ref("SR", PRIMARY)
-    xen.db.set("SR", repository, physical_size=100, physical_utilisation=70)
-    assert here.room(PRIMARY, soon()) == StorageRoom(100, 30)
+    repository = xen.db.get("SR", xen.ref("SR", PRIMARY))
+    size, used = repository["physical_size"], repository["physical_utilisation"]
+    xen.db.set("SR", repository.ref, physical_size=100, physical_utilisation=70)
+    try:
+        assert here.room(PRIMARY, soon()) == StorageRoom(100, 30)
+    finally:
+        xen.db.set("SR", repository.ref, physical_size=size, physical_utilisation=used)
     with pytest.raises(StorageProblem, match="nothing"):
         here.room("nothing", soon())
 
