@@ -69,6 +69,7 @@ def unsaved(wanted: WantedEndpoint, password: str) -> Endpoint:
     # Not its name, which only one that is stored needs.
     with _as_ours():
         endpoint.clean()
+    _check_trust(endpoint)
     return endpoint
 
 
@@ -96,6 +97,7 @@ def update_endpoint(
                 problems={"hypervisor": "It has hosts of another hypervisor. Remove them first."},
             )
         asked = Endpoint(password=password or None, **{name: getattr(row, name) for name in _COLUMNS})
+        _check_trust(asked)
         _check_reachable(asked)
         with _as_ours():
             row.full_clean(exclude=["password"])
@@ -116,6 +118,11 @@ _COLUMNS = (*WantedEndpoint.__dataclass_fields__,)
 
 def delete_endpoint(endpoint: Endpoint, by: Caller) -> None:
     _deleted(endpoint, EventType.ENDPOINT_DELETE, "hosts", by)
+
+
+def _check_trust(endpoint: Endpoint) -> None:
+    if endpoint.kind == HypervisorType.KVM and (endpoint.ca_certificates or endpoint.fingerprint):
+        raise InvalidParameter("libvirt trusts by CA files of its own: leave CA certificates and fingerprint empty.")
 
 
 def _check_reachable(endpoint: Endpoint) -> None:

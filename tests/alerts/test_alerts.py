@@ -136,7 +136,7 @@ def test_the_queries_do_not_grow_with_what_lasts(now, django_assert_num_queries)
         services.settle(HOSTS, many, now + MINUTE)
 
 
-@pytest.mark.django_db(transaction=True)
+@pytest.mark.django_db(transaction=True, serialized_rollback=True)
 def test_many_at_once_make_one(now):
     make_account(Role.ROOT_ADMIN)
     ready = threading.Barrier(6)

@@ -283,7 +283,7 @@ def test_a_password_is_written_and_kept(client):
     assert "hunter2" not in page.text
 
 
-@pytest.mark.parametrize("moved", [{"host": "new.example.org"}, {"fingerprint": "ab" * 32}])
+@pytest.mark.parametrize("moved", [{"host": "new.example.org"}, {"fingerprint": "ab" * 32, "kind": "XenServer"}])
 def test_a_new_address_or_trust_clears_the_password_and_says_so(client, moved):
     """OSSA-2026-010: credentials went to an address that whoever could change it had chosen."""
     endpoint = Endpoint.objects.create(**wanted_endpoint(), password="hunter2")
@@ -293,6 +293,10 @@ def test_a_new_address_or_trust_clears_the_password_and_says_so(client, moved):
     endpoint.refresh_from_db()
     assert endpoint.password is None
     assert "was cleared" in page.text
+
+
+def test_libvirt_takes_no_certificate_of_ours(client):
+    assert "leave CA certificates" in complaint(add(client, Endpoint, **wanted_endpoint(fingerprint="ab" * 32)))
 
 
 def test_a_password_given_with_the_new_address_is_kept(client):
