@@ -9,7 +9,8 @@ from typing import Any, TypeVar
 
 from extdhcp_site.accounts.models import Caller
 
-SECONDS = 2.0
+# Shorter than what an open page waits before it asks once more (static/console/live.js).
+SECONDS = 0.5
 MOST = 1000
 
 T = TypeVar("T")

@@ -4,7 +4,11 @@ const live = document.getElementById("live");
 const words = { live: "Live", reconnecting: "Reconnecting…" };
 // Also what leaves no event, such as a host's health; and all there is where no stream is let in. Milliseconds.
 const REFRESHED_EVERY = 15000;
+// After a change the server may still tell what it counted just before (console/kept.py): later than that it is asked once
+// more. Milliseconds.
+const ASKED_AGAIN_AFTER = 600;
 let asked = false;
+let again = 0;
 
 function say(state) {
   live.dataset.state = state;
@@ -36,6 +40,13 @@ if (live) {
   live.addEventListener("htmx:sse:close", later);
   live.addEventListener("htmx:finally:request", (event) => {
     if (!event.detail.ctx.response?.headers.get("Content-Type")?.includes("event-stream")) later();
+  });
+  live.addEventListener("changed", () => {
+    if (again) return; // this is it, or it is yet to come
+    again = setTimeout(() => {
+      htmx.trigger(live, "changed");
+      again = 0;
+    }, ASKED_AGAIN_AFTER);
   });
   setInterval(() => { if (!document.hidden) htmx.trigger(live, "changed"); }, REFRESHED_EVERY);
 }
