@@ -1,7 +1,5 @@
 """Alerts, for root admins: CloudStack's commands, and our own by which somebody says that they see to one."""
 
-from typing import Any
-
 from django.db.models import Q, QuerySet
 from django.utils import timezone
 from rest_framework import serializers
@@ -17,13 +15,13 @@ from extdhcp_site.api.parameters import (
     Choice,
     Date,
     Int,
-    MissingParameter,
     ObjectField,
     ObjectListField,
     Params,
     Values,
     visible,
 )
+from extdhcp_site.api.putting_away import PutAwayParams, conditions
 from extdhcp_site.api.registry import ROOT_ADMIN, Command, ListCommand, command
 
 STATES = ("Open", "Acknowledged", "Resolved")
@@ -133,36 +131,23 @@ class AcknowledgeAlert(Command):
         return alert
 
 
-class PutAwayParams(Params):
+class PutAwayAlertsParams(PutAwayParams):
     ids = ObjectListField("These alerts.", visible(Alert))
     type = Int("All of the kinds with this number of CloudStack's that are not archived.")
     startdate = Date("With enddate: none that began before this day, or moment as yyyy-MM-dd HH:mm:ss (UTC).")
     enddate = Date("All that began up to this day, or moment (UTC), and are not archived.", end_of_day=True)
 
-    def validate(self, values: Values) -> Values:
-        if not values.keys() & {"ids", "type", "enddate"}:
-            raise MissingParameter("One of the parameters ids, type or enddate must be given.")
-        return values
-
 
 def _to_put_away(caller: Caller, params: Values) -> AlertQuerySet:
-    asked: dict[str, Any] = {
-        "pk__in": params["ids"] and [alert.pk for alert in params["ids"]],
-        "kind__in": None if params["type"] is None else _of_number(params["type"]),
-        "first_at__gte": params["startdate"],
-        "first_at__lte": params["enddate"],
-        "archived": None if params["ids"] else False,
-    }
-    return Alert.objects.visible_to(caller).filter(
-        **{name: value for name, value in asked.items() if value is not None}
-    )
+    kinds = None if params["type"] is None else _of_number(params["type"])
+    return Alert.objects.visible_to(caller).filter(**conditions(params, "first_at", kind__in=kinds))
 
 
 @command(since="1.2", roles=ROOT_ADMIN)
 class ArchiveAlerts(Command):
     """Put alerts away: lists show them with archived=true only. Trouble that lasts makes no new one."""
 
-    params = PutAwayParams
+    params = PutAwayAlertsParams
     answer = Success
 
     def run(self, caller: Caller, params: Values) -> None:
@@ -173,7 +158,7 @@ class ArchiveAlerts(Command):
 class DeleteAlerts(Command):
     """Delete alerts for good. Trouble that lasts is told anew within a minute."""
 
-    params = PutAwayParams
+    params = PutAwayAlertsParams
     answer = Success
 
     def run(self, caller: Caller, params: Values) -> None:

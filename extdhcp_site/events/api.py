@@ -16,15 +16,14 @@ from extdhcp_site.api.parameters import (
     Choice,
     Date,
     Int,
-    MissingParameter,
     ObjectField,
     ObjectListField,
-    Params,
     Text,
     Uuid,
     Values,
     visible,
 )
+from extdhcp_site.api.putting_away import PutAwayParams, conditions
 from extdhcp_site.api.registry import EVERYBODY, Command, ListCommand, command
 from extdhcp_site.errors import InvalidParameter
 from extdhcp_site.events import stream
@@ -117,37 +116,23 @@ class ListEventTypes(ListCommand):
         return sorted(each for each in EventType if word in each)
 
 
-class PutAwayParams(Params):
+class PutAwayEventsParams(PutAwayParams):
     ids = ObjectListField("These events.", visible(Event))
     type = Text("All of this type that are not archived.")
     startdate = Date("With enddate: none before this day, or moment as yyyy-MM-dd HH:mm:ss (UTC).")
     enddate = Date("All up to this day, or moment (UTC), that are not archived.", end_of_day=True)
 
-    def validate(self, values: Values) -> Values:
-        if not values.keys() & {"ids", "type", "enddate"}:
-            # A start alone would reach to this moment, which is hardly ever meant.
-            raise MissingParameter("One of the parameters ids, type or enddate must be given.")
-        return values
-
 
 def _to_put_away(caller: Caller, params: Values) -> EventQuerySet:
     """Those of the caller's own account; for an administrator, of all that they may see."""
-    exact = {
-        "pk__in": params["ids"] and [event.pk for event in params["ids"]],
-        "type": params["type"],
-        "created_at__gte": params["startdate"],
-        "created_at__lte": params["enddate"],
-        "archived": None if params["ids"] else False,
-    }
-    asked = {column: value for column, value in exact.items() if value is not None}
-    return Event.objects.visible_to(caller).filter(**asked)
+    return Event.objects.visible_to(caller).filter(**conditions(params, "created_at", type=params["type"]))
 
 
 @command(since="1.1", roles=EVERYBODY)
 class ArchiveEvents(Command):
     """Put events away: lists show them with archived=true only."""
 
-    params = PutAwayParams
+    params = PutAwayEventsParams
     answer = Success
 
     def run(self, caller: Caller, params: Values) -> None:
@@ -158,7 +143,7 @@ class ArchiveEvents(Command):
 class DeleteEvents(Command):
     """Delete events for good."""
 
-    params = PutAwayParams
+    params = PutAwayEventsParams
     answer = Success
 
     def run(self, caller: Caller, params: Values) -> None:
